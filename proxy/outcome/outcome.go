@@ -1,0 +1,171 @@
+// Package outcome says why an exchange ended and all that follows from it: status, flag, blame, and whether to try again.
+package outcome
+
+// Reason is why an exchange or one of its attempts ended. Its row in the
+// table (see Row) fixes every consequence, so that no other package decides
+// one for itself.
+type Reason uint8
+
+// The reasons. The order is part of the metrics' handle layout, so new ones
+// are added at the end.
+const (
+	// OK: the upstream answered and the answer was passed on whole.
+	OK Reason = iota
+	// NoRoute: no route or cluster matches the request.
+	NoRoute
+	// NoEndpoints: the cluster has no endpoint, or none that may be used.
+	NoEndpoints
+	// ConnectFailed: the endpoint refused or could not be reached.
+	ConnectFailed
+	// ConnectTimeout: the connection was not made in time.
+	ConnectTimeout
+	// PeerIdentity: the upstream's certificate is not one of the expected identities.
+	PeerIdentity
+	// HandshakeFailed: TLS with the upstream failed for another reason than its identity.
+	HandshakeFailed
+	// NoIdentity: this proxy has no valid SVID to present.
+	NoIdentity
+	// StaleConnection: a pooled connection had been closed by the upstream before it read the request.
+	StaleConnection
+	// UpstreamReset: the upstream closed or reset before the response was complete.
+	UpstreamReset
+	// UpstreamProtocol: the upstream's response is malformed.
+	UpstreamProtocol
+	// RequestTimeout: the whole exchange took longer than its deadline.
+	RequestTimeout
+	// TryTimeout: one attempt took longer than its per-try timeout.
+	TryTimeout
+	// StreamIdle: no byte moved for the stream's idle time.
+	StreamIdle
+	// BreakerOpen: the cluster's circuit breaker is open.
+	BreakerOpen
+	// LimitConnections: the cluster's connection limit is reached.
+	LimitConnections
+	// LimitPending: the cluster's limit of requests waiting for a connection is reached.
+	LimitPending
+	// LimitRequests: the cluster's limit of active requests is reached.
+	LimitRequests
+	// Denied: an authorization rule refused the caller, or none allowed it.
+	Denied
+	// BadRequest: the downstream's request is malformed or ambiguous.
+	BadRequest
+	// HeadTooLarge: the downstream's request head is over its limits.
+	HeadTooLarge
+	// DownstreamTimeout: the downstream did not send its request in time.
+	DownstreamTimeout
+	// DownstreamGone: the downstream closed or reset before the end.
+	DownstreamGone
+	// Draining: this proxy is shutting down.
+	Draining
+	// Unsupported: the request asks for something this listener does not do, such as CONNECT.
+	Unsupported
+	// UpstreamError: the upstream answered with a status that counts as its failure (5xx); passed on as it is.
+	UpstreamError
+	// Internal: a defect in this proxy.
+	Internal
+
+	reasonCount
+)
+
+// Count is the number of reasons, for tables indexed by Reason.
+const Count = int(reasonCount)
+
+// Source is who caused an outcome.
+type Source uint8
+
+// The sources.
+const (
+	SourceNone Source = iota
+	SourceDownstream
+	SourceUpstream
+	SourceLocal
+)
+
+// Retryable says when another attempt may be made after a reason.
+type Retryable uint8
+
+// The classes of retry safety.
+const (
+	// RetryNever: another attempt cannot help or must not be made.
+	RetryNever Retryable = iota
+	// RetryUnsent: no byte of the request can have been processed, so any method may be tried again.
+	RetryUnsent
+	// RetryIdempotent: the request may have been processed; only idempotent ones may be tried again.
+	RetryIdempotent
+)
+
+// Row is one line of the table: everything that follows from a reason.
+type Row struct {
+	Name      string    // the word in logs, metrics, headers and the body of local replies
+	Flag      string    // the short flag in access logs; where Envoy has the same case, its letters
+	Source    Source    // who caused it
+	Status    uint16    // the HTTP status of the local reply; 0 when none is sent
+	GRPC      uint8     // the gRPC status code of the local reply
+	Retryable Retryable // whether another attempt may be made
+	Blame     bool      // whether it counts against the endpoint (outlier detection, breaker)
+	Detail    string    // one sentence for the person who reads the local reply
+}
+
+var table = [Count]Row{
+	OK:                {"ok", "-", SourceNone, 0, 0, RetryNever, false, "The upstream answered."},
+	NoRoute:           {"no_route", "NR", SourceLocal, 404, 12, RetryNever, false, "No route matches this request."},
+	NoEndpoints:       {"no_endpoints", "UH", SourceLocal, 503, 14, RetryNever, false, "The cluster has no endpoint that may be used."},
+	ConnectFailed:     {"connect_failed", "UF", SourceUpstream, 503, 14, RetryUnsent, true, "The endpoint refused the connection or cannot be reached."},
+	ConnectTimeout:    {"connect_timeout", "UT", SourceUpstream, 503, 14, RetryUnsent, true, "The connection to the endpoint was not made in time."},
+	PeerIdentity:      {"peer_identity", "UI", SourceUpstream, 503, 14, RetryUnsent, true, "The endpoint's certificate does not carry an expected SPIFFE ID."},
+	HandshakeFailed:   {"handshake_failed", "UX", SourceUpstream, 503, 14, RetryUnsent, true, "The TLS handshake with the endpoint failed."},
+	NoIdentity:        {"no_identity", "NI", SourceLocal, 503, 14, RetryNever, false, "This proxy has no valid SVID."},
+	StaleConnection:   {"stale_connection", "US", SourceUpstream, 503, 14, RetryIdempotent, false, "A kept-alive connection was closed by the endpoint as the request was sent."},
+	UpstreamReset:     {"upstream_reset", "UC", SourceUpstream, 503, 14, RetryIdempotent, true, "The endpoint closed the connection before its response was complete."},
+	UpstreamProtocol:  {"upstream_protocol", "UPE", SourceUpstream, 502, 13, RetryNever, true, "The endpoint's response is malformed."},
+	RequestTimeout:    {"request_timeout", "RT", SourceUpstream, 504, 4, RetryNever, true, "The request was not answered within its timeout."},
+	TryTimeout:        {"try_timeout", "TT", SourceUpstream, 504, 4, RetryIdempotent, true, "The attempt was not answered within its per-try timeout."},
+	StreamIdle:        {"stream_idle", "SI", SourceUpstream, 504, 4, RetryNever, false, "No byte moved within the stream's idle timeout."},
+	BreakerOpen:       {"breaker_open", "UO", SourceLocal, 503, 14, RetryNever, false, "The cluster's circuit breaker is open."},
+	LimitConnections:  {"limit_connections", "LC", SourceLocal, 503, 14, RetryNever, false, "The cluster's connection limit is reached."},
+	LimitPending:      {"limit_pending", "LP", SourceLocal, 503, 14, RetryNever, false, "The cluster's limit of pending requests is reached."},
+	LimitRequests:     {"limit_requests", "LR", SourceLocal, 503, 14, RetryNever, false, "The cluster's limit of active requests is reached."},
+	Denied:            {"denied", "DN", SourceLocal, 403, 7, RetryNever, false, "The caller is not allowed to do this."},
+	BadRequest:        {"bad_request", "DPE", SourceDownstream, 400, 13, RetryNever, false, "The request is malformed or ambiguous."},
+	HeadTooLarge:      {"head_too_large", "HL", SourceDownstream, 431, 8, RetryNever, false, "The request head is over the limits."},
+	DownstreamTimeout: {"downstream_timeout", "DT", SourceDownstream, 408, 4, RetryNever, false, "The request was not received in time."},
+	DownstreamGone:    {"downstream_gone", "DC", SourceDownstream, 0, 1, RetryNever, false, "The caller closed the connection."},
+	Draining:          {"draining", "DR", SourceLocal, 503, 14, RetryNever, false, "This proxy is shutting down."},
+	Unsupported:       {"unsupported", "NS", SourceDownstream, 501, 12, RetryNever, false, "This listener does not support what the request asks for."},
+	UpstreamError:     {"upstream_error", "U5", SourceUpstream, 0, 0, RetryIdempotent, true, "The endpoint answered with an error status."},
+	Internal:          {"internal", "IE", SourceLocal, 500, 13, RetryNever, false, "The proxy failed."},
+}
+
+// Row returns the consequences of r.
+func (r Reason) Row() *Row {
+	if int(r) >= Count {
+		return &table[Internal]
+	}
+	return &table[r]
+}
+
+// String returns the reason's word.
+func (r Reason) String() string { return r.Row().Name }
+
+// Error is a cause with its reason. Op says what was being done, such as
+// "dial 127.0.0.1:8080".
+type Error struct {
+	Reason Reason
+	Op     string
+	Err    error
+}
+
+// Error implements error.
+func (e *Error) Error() string {
+	s := e.Reason.String()
+	if e.Op != "" {
+		s += ": " + e.Op
+	}
+	if e.Err != nil {
+		s += ": " + e.Err.Error()
+	}
+	return s
+}
+
+// Unwrap returns the cause.
+func (e *Error) Unwrap() error { return e.Err }

@@ -1,0 +1,59 @@
+package balance
+
+import "time"
+
+// golden is 2^64 divided by the golden ratio: multiples of it, modulo 2^64,
+// are spread evenly at every length.
+const golden = 0x9e3779b97f4a7c15
+
+// turn returns whose turn it is in weighted round robin and steps on.
+//
+// It walks the columns of the alias table in order, one a step, and lets the
+// two owners of a column alternate over the rounds as evenly as possible: in
+// round g the column's own member has the turn when the fraction
+// phase + g x primary falls below primary, as in Bresenham's line. A column's
+// member so has its share to within one turn after any number of rounds, and
+// no step searches. The phases differ from column to column by the golden
+// ratio, so that the turns of a member that is in many columns do not bunch.
+//
+// The start is random, so that many proxies with the same endpoints do not
+// march in step.
+func (p *Picker) turn(d *draws) int {
+	start := p.start.Load()
+	if start == 0 {
+		p.start.CompareAndSwap(0, max(d.next()>>1, 1))
+		start = p.start.Load()
+	}
+	step := start + p.cursor.Add(1)
+	n := uint64(len(p.members))
+	round := step / n
+	i := step - round*n
+	if p.table == nil {
+		return int(i)
+	}
+	if c := &p.table[i]; i*golden+round*c.primary >= c.primary {
+		return int(c.other)
+	}
+	return int(i)
+}
+
+// pickInTurn is Pick for weighted round robin. A member in slow start passes
+// up part of its turns. Reached with avoid only among more than fewMembers.
+func (p *Picker) pickInTurn(now time.Duration, d *draws, avoid []*Load) int {
+	slow := p.slowStarting(now)
+	if slow && len(p.members) <= fewMembers {
+		return p.inTurnAmongFew(now, d, p.allowed(nil))
+	}
+	i := 0
+	for range drawTries {
+		i = p.turn(d)
+		if isAvoided(avoid, p.members[i].Load) {
+			continue
+		}
+		if slow && d.fraction() >= p.factor(now, &p.members[i]) {
+			continue
+		}
+		return i
+	}
+	return p.nextAllowed(i, avoid, -1)
+}

@@ -1,0 +1,344 @@
+package breaker
+
+import (
+	"fmt"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/outrigger-mesh/outrigger/resilience/guard"
+)
+
+// bench is a breaker in a bubble of synctest: gobreaker's clock is the
+// bubble's, and so is the time passed.
+type bench struct {
+	cfg   Config
+	b     *Breaker
+	epoch time.Time
+	held  map[string]Ticket
+	told  []string
+}
+
+func newBench(cfg Config) *bench {
+	w := &bench{cfg: cfg, epoch: time.Now(), held: map[string]Ticket{}}
+	w.build()
+	return w
+}
+
+func (w *bench) build() {
+	w.b = New("api", w.cfg, func(from, to State) {
+		w.told = append(w.told, fmt.Sprintf("%v: %v -> %v", w.now(), from, to))
+	})
+}
+
+func (w *bench) now() time.Duration { return time.Since(w.epoch) }
+
+// request is one request from Allow to Done in no time.
+func (w *bench) request(res Result) bool {
+	t, ok := w.b.Allow(w.now())
+	if ok {
+		w.b.Done(t, w.now(), res)
+	}
+	return ok
+}
+
+func TestScripts(t *testing.T) {
+	for _, path := range scripts(t) {
+		t.Run(path, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newBench(Default())
+				runScript(t, path, w.step)
+			})
+		})
+	}
+}
+
+func result(c command) Result {
+	switch {
+	case c.has("success"):
+		return Success
+	case c.has("failure"):
+		return Failure
+	case c.has("ignored"):
+		return Ignored
+	}
+	c.unknown()
+	return 0
+}
+
+func (w *bench) step(c command) string {
+	var out strings.Builder
+	switch c.name {
+	case "config": // a new breaker
+		w.configure(c)
+	case "result": // result failure x3: whole requests
+		passed := 0
+		for range c.count {
+			if w.request(result(c)) {
+				passed++
+			}
+		}
+		if passed < c.count {
+			fmt.Fprintf(&out, "%d of %d refused\n", c.count-passed, c.count)
+		}
+	case "begin": // begin NAME: a request that stays under way
+		ticket, ok := w.b.Allow(w.now())
+		w.held[c.words[0]] = ticket
+		if !ok {
+			out.WriteString("refused\n")
+		}
+	case "end": // end NAME failure
+		w.b.Done(w.held[c.words[0]], w.now(), result(c))
+	case "advance":
+		time.Sleep(c.duration(c.words[0])) // the bubble's time
+	case "state":
+		fmt.Fprintln(&out, w.b.State())
+	case "show":
+		s := w.b.Snapshot(w.now())
+		fmt.Fprintf(&out, "%s %s, %s since %v", s.Name, s.Mode, s.State, s.Since)
+		if s.Until != 0 {
+			fmt.Fprintf(&out, " until %v", s.Until)
+		}
+		fmt.Fprintf(&out, "; successes %d, failures %d, consecutive %d; trials %d\n", s.Counts.Successes, s.Counts.Failures, s.Counts.Consecutive, s.Trials)
+		fmt.Fprintf(&out, "opened %d, last by %s, from closed on %+v; rejected %d, would have rejected %d\n",
+			s.Opened, s.Cause, s.Tripped, s.Rejected, s.WouldHaveRejected)
+	default:
+		c.unknown()
+	}
+	for _, line := range w.told {
+		fmt.Fprintln(&out, line)
+	}
+	w.told = nil
+	return out.String()
+}
+
+func (w *bench) configure(c command) {
+	for k, v := range c.keys {
+		switch k {
+		case "mode":
+			if err := w.cfg.Mode.UnmarshalText([]byte(v)); err != nil {
+				c.t.Fatal(err)
+			}
+		case "window":
+			w.cfg.Window = c.duration(v)
+		case "minimum_requests":
+			w.cfg.MinimumRequests = uint32(c.number(v))
+		case "failure_percent":
+			w.cfg.FailurePercent = c.number(v)
+		case "consecutive_failures":
+			w.cfg.ConsecutiveFailures = uint32(c.number(v))
+		case "open_for":
+			w.cfg.OpenFor = c.duration(v)
+		case "half_open_requests":
+			w.cfg.HalfOpenRequests = uint32(c.number(v))
+		default:
+			c.unknown()
+		}
+	}
+	w.build()
+}
+
+// TestOnChangeOutsideLocks: the callback may use the breaker.
+func TestOnChangeOutsideLocks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cfg := Default()
+		cfg.ConsecutiveFailures = 1
+		epoch := time.Now()
+		var b *Breaker
+		var seen []string
+		b = New("api", cfg, func(from, to State) {
+			seen = append(seen, fmt.Sprint(from, ">", to, " now ", b.State(), " ", b.Snapshot(time.Since(epoch)).Opened))
+			if to == Open {
+				if _, ok := b.Allow(time.Since(epoch)); ok {
+					t.Error("open, and a request passed")
+				}
+			}
+		})
+		ticket, _ := b.Allow(0)
+		b.Done(ticket, 0, Failure)
+		time.Sleep(cfg.OpenFor + 1)
+		ticket, ok := b.Allow(time.Since(epoch))
+		if !ok {
+			t.Fatal("no trial after OpenFor")
+		}
+		b.Done(ticket, time.Since(epoch), Success)
+		want := "closed>open now open 1, open>half-open now half-open 1, half-open>closed now closed 1"
+		if got := strings.Join(seen, ", "); got != want {
+			t.Errorf("told %q, want %q", got, want)
+		}
+	})
+}
+
+// TestConcurrent checks under -race what holds in any order: changes are told
+// in order, one trial at a time passes, and the counters add up.
+func TestConcurrent(t *testing.T) {
+	for _, mode := range []guard.Mode{guard.Enforce, guard.Observe} {
+		t.Run(mode.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				cfg := Default()
+				cfg.Mode, cfg.MinimumRequests, cfg.OpenFor = mode, 5, time.Second
+				var last atomic.Uint32 // the state told last
+				b := New("api", cfg, func(from, to State) {
+					if State(last.Swap(uint32(to))) != from {
+						t.Errorf("told of %v -> %v out of order", from, to)
+					}
+				})
+				epoch := time.Now()
+				var passed, refused, trials atomic.Int64
+				var wg sync.WaitGroup
+				for g := range 8 {
+					wg.Go(func() {
+						for i := range 400 {
+							now := time.Since(epoch)
+							ticket, ok := b.Allow(now)
+							if ticket.trial != 0 {
+								if n := trials.Add(1); n > 1 {
+									t.Errorf("%d trials at once", n)
+								}
+							}
+							if !ok {
+								refused.Add(1)
+							} else {
+								passed.Add(1)
+								time.Sleep(time.Millisecond)
+								if ticket.trial != 0 {
+									trials.Add(-1)
+								}
+								b.Done(ticket, time.Since(epoch), Result((g+i/100)%2))
+							}
+							time.Sleep(5 * time.Millisecond)
+						}
+					})
+				}
+				wg.Wait()
+				s := b.Snapshot(time.Since(epoch))
+				if s.Opened == 0 {
+					t.Error("never opened")
+				}
+				if mode == guard.Observe && (refused.Load() != 0 || s.WouldHaveRejected == 0 || s.Rejected != 0) {
+					t.Errorf("observe mode refused %d, %+v", refused.Load(), s)
+				}
+				if mode == guard.Enforce && (uint64(refused.Load()) != s.Rejected || s.Rejected == 0 || s.WouldHaveRejected != 0) {
+					t.Errorf("enforce mode refused %d, %+v", refused.Load(), s)
+				}
+				if passed.Load()+refused.Load() != 3200 {
+					t.Errorf("%d passed, %d refused", passed.Load(), refused.Load())
+				}
+			})
+		})
+	}
+}
+
+// TestWindowExactUnderContention: no count is lost or counted twice while
+// slots are recycled.
+func TestWindowExactUnderContention(t *testing.T) {
+	w := newWindow(10 * time.Second)
+	var wg sync.WaitGroup
+	for g := range 4 {
+		wg.Go(func() {
+			for i := range 5000 {
+				w.add(time.Duration(20+i/1000)*time.Second, (g+i)%4 == 0)
+			}
+		})
+	}
+	wg.Wait()
+	if s, f := w.counts(24 * time.Second); s != 15_000 || f != 5_000 {
+		t.Errorf("%d successes and %d failures, want 15000 and 5000", s, f)
+	}
+	if s, f := w.counts(30 * time.Second); s != 12_000 || f != 4_000 {
+		t.Errorf("later %d and %d, want 12000 and 4000", s, f)
+	}
+}
+
+// TestWindowFull: a slot that is full keeps the proportion.
+func TestWindowFull(t *testing.T) {
+	w := newWindow(10 * time.Second)
+	for i := range 1_000_000 {
+		w.add(0, i%4 == 0)
+	}
+	s, f := w.counts(0)
+	if share := float64(f) / float64(s+f); s+f < 1<<17 || share < 0.2499 || share > 0.2501 {
+		t.Errorf("%d successes, %d failures: share %.5f, want 0.25", s, f, share)
+	}
+}
+
+func TestWindowLateResult(t *testing.T) {
+	w := newWindow(10 * time.Second)
+	w.add(12*time.Second, true)
+	w.add(11*time.Second, true) // a slot back, still in the window
+	w.add(2*time.Second, true)  // its slot belongs to second 12 by now
+	if _, f := w.counts(12 * time.Second); f != 2 {
+		t.Errorf("%d failures, want 2", f)
+	}
+}
+
+func TestNoAllocationWhileClosed(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector allocates")
+	}
+	b := New("api", Default(), nil)
+	now := time.Duration(0)
+	if n := testing.AllocsPerRun(500, func() {
+		ticket, _ := b.Allow(now)
+		b.Done(ticket, now, Success)
+		ticket, _ = b.Allow(now)
+		b.Done(ticket, now, Success)
+		ticket, _ = b.Allow(now)
+		b.Done(ticket, now, Failure)
+		now += 100 * time.Millisecond
+	}); n != 0 || b.State() != Closed {
+		t.Errorf("%v allocations, %v", n, b.State())
+	}
+}
+
+func TestNames(t *testing.T) {
+	for _, c := range []struct{ got, want string }{
+		{Closed.String() + Open.String() + HalfOpen.String() + State(9).String(), "closedopenhalf-openstate(9)"},
+		{None.String() + FailurePercent.String(), "nonefailure_percent"},
+		{ConsecutiveFailures.String() + TrialFailed.String() + Cause(9).String(), "consecutive_failurestrial_failedcause(9)"},
+	} {
+		if c.got != c.want {
+			t.Errorf("%q, want %q", c.got, c.want)
+		}
+	}
+}
+
+func TestValidate(t *testing.T) {
+	set := func(f func(*Config)) Config {
+		c := Default()
+		f(&c)
+		return c
+	}
+	for _, c := range []struct {
+		cfg  Config
+		want string
+	}{
+		{Default(), ""},
+		{set(func(c *Config) { c.FailurePercent, c.ConsecutiveFailures = 0, 3 }), ""},
+		{Config{}, "window minimum_requests consecutive_failures open_for half_open_requests"},
+		{set(func(c *Config) { c.Mode, c.FailurePercent = 5, 100.5 }), "mode failure_percent"},
+		{set(func(c *Config) { c.HalfOpenRequests, c.OpenFor = 1001, -1 }), "open_for half_open_requests"},
+	} {
+		var got []string
+		c.cfg.Validate(func(field, _ string) { got = append(got, field) })
+		if s := strings.Join(got, " "); s != c.want {
+			t.Errorf("%+v: mistakes in %q, want %q", c.cfg, s, c.want)
+		}
+	}
+}
+
+func BenchmarkClosed(b *testing.B) {
+	br := New("api", Default(), nil)
+	b.ReportAllocs()
+	b.RunParallel(func(pb *testing.PB) {
+		now := time.Duration(0)
+		for pb.Next() {
+			ticket, _ := br.Allow(now)
+			br.Done(ticket, now, Success)
+			now += time.Microsecond
+		}
+	})
+}

@@ -1,0 +1,56 @@
+// Package limit bounds how many connections, waiting requests and active requests one destination may have.
+package limit
+
+import "github.com/outrigger-mesh/outrigger/resilience/guard"
+
+// Config holds the limits of one destination. They are Envoy's circuit
+// breaker thresholds, but exact, and off where a limit is surprising: long
+// lived WebSocket connections run into a default number of connections.
+type Config struct {
+	// Mode says whether a limit refuses (enforce, the default) or only counts
+	// what it would have refused (observe).
+	Mode guard.Mode `yaml:"mode"`
+	// MaxConnections is how many connections to the destination may be open.
+	// 0 (default) means unlimited. Envoy: max_connections, 1024.
+	MaxConnections int64 `yaml:"max_connections"`
+	// MaxPending is how many requests may wait for a connection. 0 means
+	// unlimited. Default 1024, as Envoy's max_pending_requests.
+	MaxPending int64 `yaml:"max_pending"`
+	// MaxRequests is how many requests may be active. 0 (default) means
+	// unlimited. Envoy: max_requests, 1024.
+	MaxRequests int64 `yaml:"max_requests"`
+}
+
+// Default returns the defaults given at each field of Config.
+func Default() Config { return Config{MaxPending: 1024} }
+
+// Validate calls add once for every mistake, with the field's YAML name.
+func (c Config) Validate(add func(field, problem string)) {
+	if c.Mode != guard.Enforce && c.Mode != guard.Observe {
+		add("mode", "is unknown; use enforce or observe")
+	}
+	for _, f := range []struct {
+		name  string
+		value int64
+	}{
+		{"max_connections", c.MaxConnections},
+		{"max_pending", c.MaxPending},
+		{"max_requests", c.MaxRequests},
+	} {
+		if f.value < 0 {
+			add(f.name, "must not be negative; 0 means unlimited")
+		}
+	}
+}
+
+// limit returns the limit on r; 0 means unlimited.
+func (c *Config) limit(r Resource) int64 {
+	switch r {
+	case Connections:
+		return c.MaxConnections
+	case Pending:
+		return c.MaxPending
+	default:
+		return c.MaxRequests
+	}
+}

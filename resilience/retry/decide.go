@@ -1,0 +1,138 @@
+package retry
+
+import (
+	"math"
+	"math/bits"
+	"time"
+
+	"github.com/outrigger-mesh/outrigger/resilience/guard"
+)
+
+// Question is a failed attempt, about which Decide is asked.
+type Question struct {
+	Attempt   int       // the number of the attempt that failed, from 1
+	Retryable Class     // how safe another attempt is
+	Condition Condition // what failed; NoCondition to derive it from Retryable and Status
+	Status    uint16    // the status the endpoint answered with, 0 if it did not answer
+
+	Idempotent     bool // the request's method is idempotent
+	BodyReplayable bool // the request has no body, or all of it can be sent again
+
+	RetryAfter time.Duration // the endpoint's Retry-After, 0 if none
+	Elapsed    time.Duration // how long the attempt took
+	Deadline   time.Duration // what remains for the whole request; 0 if unbounded, negative if it has passed
+}
+
+// Decision is the answer.
+type Decision struct {
+	Again bool          // make another attempt
+	Wait  time.Duration // after this time; 0 unless Again
+	Why   Why
+}
+
+// Decide says whether another attempt follows the one in q and counts the
+// answer in b. When the answer is Again or Observed, it has withdrawn one retry
+// from b, so it is to be asked once for each failed attempt. A nil b is a
+// budget without bounds. r is a fresh uniformly random word. Decide does not
+// allocate.
+func (c *Config) Decide(q Question, b *Budget, now time.Duration, r uint64) Decision {
+	d := c.decide(q, b, now, r)
+	if b != nil {
+		b.decisions[d.Why].Add(1)
+	}
+	return d
+}
+
+func (c *Config) decide(q Question, b *Budget, now time.Duration, r uint64) Decision {
+	switch {
+	case q.Retryable == Never:
+		return Decision{Why: NotRetryable}
+	case c.Attempts <= 1 || !c.covers(q):
+		return Decision{Why: NotConfigured}
+	case q.Attempt >= c.Attempts:
+		return Decision{Why: AttemptsSpent}
+	case q.Retryable != IfUnsent && !q.Idempotent && !c.NonIdempotent:
+		return Decision{Why: NotIdempotent}
+	case !q.BodyReplayable:
+		return Decision{Why: BodyNotKept}
+	case q.RetryAfter > c.RetryAfterMax:
+		return Decision{Why: RetryAfterTooLong}
+	}
+	wait := c.backoff(q.Attempt, r)
+	if q.RetryAfter > 0 {
+		// The jitter stays, as others were told the same time.
+		wait += min(q.RetryAfter, math.MaxInt64-wait)
+	}
+	if q.Deadline != 0 && !fits(q, wait) {
+		return Decision{Why: DeadlineTooNear}
+	}
+	// Last, so that only what is really tried is withdrawn.
+	if b != nil && !b.Withdraw(now) {
+		return Decision{Why: BudgetSpent}
+	}
+	if c.Mode == guard.Observe {
+		return Decision{Why: Observed}
+	}
+	return Decision{Again: true, Wait: wait, Why: Again}
+}
+
+// fits reports whether an attempt begun after wait can finish before the
+// deadline. An endpoint that answered shows how long an answer takes; a
+// failure without an answer says nothing about the time the next one needs.
+func fits(q Question, wait time.Duration) bool {
+	if q.Deadline < 0 {
+		return false
+	}
+	left := q.Deadline - wait
+	if q.Status != 0 {
+		return left > max(q.Elapsed, 0)
+	}
+	return left > 0
+}
+
+// covers reports whether the failure in q is listed in On.
+func (c *Config) covers(q Question) bool {
+	k := q.Condition
+	if k == NoCondition {
+		switch {
+		case q.Status != 0:
+			k = ServerError
+		case q.Retryable == IfUnsent:
+			k = ConnectFailure
+		default:
+			k = Reset
+		}
+	}
+	for _, on := range c.On {
+		switch on {
+		case Unavailable:
+			if k == Unavailable || k == ServerError && q.Status >= 502 && q.Status <= 504 {
+				return true
+			}
+		case ServerError:
+			if k == Unavailable || k == ServerError && (q.Status == 0 || q.Status >= 500 && q.Status <= 599) {
+				return true
+			}
+		default:
+			if k == on {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// backoff returns the wait after failed attempt n: uniform in
+// [0, min(BackoffMax, BackoffBase*2^(n-1))).
+func (c *Config) backoff(n int, r uint64) time.Duration {
+	bound := c.BackoffMax
+	// Compared by shifting down, which cannot overflow.
+	if shift := max(n-1, 0); shift < 63 && c.BackoffBase < c.BackoffMax>>shift {
+		bound = c.BackoffBase << shift
+	}
+	if bound <= 0 {
+		return 0
+	}
+	wait, _ := bits.Mul64(r, uint64(bound))
+	return time.Duration(wait)
+}
