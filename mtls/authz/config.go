@@ -33,8 +33,9 @@ type Rule struct {
 	Methods []string `yaml:"methods"`
 	// Paths lists URL paths without query: exact ("/login"), or a path and everything
 	// below it ("/admin/*" matches /admin and /admin/users, not /administrator); empty means all.
-	// Requests are compared in normal form: percent-encoding undone, "." and ".." resolved,
-	// repeated slashes joined.
+	// Requests are compared in normal form: percent-encoding undone, repeated slashes joined.
+	// Paths that servers read in different ways, such as those with ".." or an encoded slash,
+	// are refused where any rule names paths.
 	Paths []string `yaml:"paths"`
 }
 
@@ -207,10 +208,10 @@ func parsePath(s string) (pathPattern, error) {
 	}
 	normal, ok := normalize(nil, []byte(base))
 	if !ok {
-		return pathPattern{}, fmt.Errorf("%q: a backslash, an encoded slash or backslash, a control character or a broken escape matches no request", s)
+		return pathPattern{}, fmt.Errorf("%q: a dot segment, a backslash, an encoded slash or backslash, a control character or a broken escape matches no request", s)
 	}
 	if string(decoded(base)) != string(normal) || wild && strings.HasSuffix(base, "/") {
-		return pathPattern{}, fmt.Errorf("%q is not in normal form; requests are compared with dot segments and repeated slashes removed", s)
+		return pathPattern{}, fmt.Errorf("%q is not in normal form; requests are compared with repeated slashes joined", s)
 	}
 	return pathPattern{text: string(normal), subtree: wild}, nil
 }

@@ -1,7 +1,5 @@
 package authz
 
-import "bytes"
-
 // plain reports whether a path is in normal form as it stands, which nearly all
 // are: an absolute path without escapes, dot segments, repeated slashes,
 // backslashes, fragment or control characters.
@@ -23,11 +21,11 @@ func plain(path []byte) bool {
 }
 
 // normalize appends the normal form of an absolute path without query to dst:
-// percent-encoding undone once, dot segments removed as in RFC 3986 section
-// 5.2.4, repeated slashes joined. It is not ok for a path that servers read
-// in different ways: an encoded slash, a backslash plain or encoded, a control
-// character plain or encoded, a fragment, a broken escape, a dot segment with
-// parameters ("..;x"), or no leading slash.
+// percent-encoding undone once, repeated slashes joined. It is not ok for a
+// path that servers read in different ways: an encoded slash, a backslash plain
+// or encoded, a control character plain or encoded, a fragment, a broken
+// escape, a dot segment ("..", also encoded or with parameters), or no leading
+// slash.
 func normalize(dst, path []byte) (normal []byte, ok bool) {
 	if len(path) == 0 || path[0] != '/' {
 		return dst, false
@@ -38,10 +36,8 @@ func normalize(dst, path []byte) (normal []byte, ok bool) {
 	for i := 0; i < len(path); i++ {
 		c := path[i]
 		if c == '/' {
-			if i > 0 {
-				if dst, ok = endSegment(dst, base, segment); !ok {
-					return dst, false
-				}
+			if i > 0 && dotSegment(dst[segment:]) {
+				return dst, false
 			}
 			if len(dst) == base || dst[len(dst)-1] != '/' {
 				dst = append(dst, '/')
@@ -70,27 +66,21 @@ func normalize(dst, path []byte) (normal []byte, ok bool) {
 		}
 		dst = append(dst, c)
 	}
-	return endSegment(dst, base, segment)
+	return dst, !dotSegment(dst[segment:])
 }
 
-// endSegment resolves the segment that ends dst if it is a dot segment. The
-// result ends with a slash then, as RFC 3986 has it.
-func endSegment(dst []byte, base, segment int) ([]byte, bool) {
-	s := dst[segment:]
-	switch {
-	case len(s) == 1 && s[0] == '.':
-		return dst[:segment], true
-	case len(s) == 2 && s[0] == '.' && s[1] == '.':
-		dst = dst[:segment]
-		if segment-1 > base {
-			// dst ends with a slash; cut back to the slash before it.
-			dst = dst[:bytes.LastIndexByte(dst[:segment-1], '/')+1]
+// dotSegment reports whether a decoded segment is one that servers resolve, or
+// not, before they look at the path: ".", "..", and either with parameters. The
+// request goes on as it came, so it must not mean something else there.
+func dotSegment(s []byte) bool {
+	if len(s) > 0 && s[0] == '.' {
+		s = s[1:]
+		if len(s) > 0 && s[0] == '.' {
+			s = s[1:]
 		}
-		return dst, true
-	case bytes.HasPrefix(s, []byte(".;")), bytes.HasPrefix(s, []byte("..;")):
-		return dst, false
+		return len(s) == 0 || s[0] == ';'
 	}
-	return dst, true
+	return false
 }
 
 func unhex(c byte) (byte, bool) {

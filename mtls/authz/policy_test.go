@@ -83,14 +83,14 @@ func TestCheck(t *testing.T) {
 
 		// Ways around a rule.
 		{foreign, "GET", "//admin", "no admin", false},
-		{foreign, "GET", "/./admin", "no admin", false},
-		{foreign, "GET", "/x/../admin", "no admin", false},
+		{foreign, "GET", "/./admin", AmbiguousPath, false},
+		{foreign, "GET", "/x/../admin", AmbiguousPath, false},
 		{foreign, "GET", "/%61dmin", "no admin", false},
-		{foreign, "GET", "/x/%2e%2E/admin/", "no admin", false},
-		{foreign, "GET", "/../../admin", "no admin", false},
-		{foreign, "GET", "/admin/../administrator", "rules[4]", true},
-		{web, "GET", "/items/../secrets", DefaultDeny, false},
-		{web, "GET", "/items/..", "web reads", true},
+		{foreign, "GET", "/x/%2e%2E/admin/", AmbiguousPath, false},
+		{foreign, "GET", "/../../admin", AmbiguousPath, false},
+		{foreign, "GET", "/admin/../administrator", AmbiguousPath, false},
+		{web, "GET", "/items/../secrets", AmbiguousPath, false},
+		{web, "GET", "/items/..", AmbiguousPath, false},
 		{foreign, "GET", "/x%2fadmin", AmbiguousPath, false},
 		{foreign, "GET", "/x%2Fadmin", AmbiguousPath, false},
 		{foreign, "GET", "/x%5cadmin", AmbiguousPath, false},
@@ -228,7 +228,7 @@ func TestCheckDoesNotAllocate(t *testing.T) {
 	p := compile(t, cfg)
 	who := id(t, "spiffe://d.test/s199")
 	method := []byte("GET")
-	for _, path := range []string{"/p/x?y=z", "/p/%41/../b//c", "/p%2fx", "/q"} {
+	for _, path := range []string{"/p/x?y=z", "/p/%41/b//c", "/p%2fx", "/q"} {
 		b := []byte(path)
 		n := testing.AllocsPerRun(200, func() { p.Check(who, method, b) })
 		if !raceEnabled && n != 0 {
