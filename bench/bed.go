@@ -1,0 +1,176 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/outrigger-mesh/outrigger/bench/load"
+	"github.com/outrigger-mesh/outrigger/bench/peers"
+	"github.com/outrigger-mesh/outrigger/bench/procstat"
+)
+
+// direct is the name of the connection without a proxy.
+const direct = "direct"
+
+// bed is one subject set up for a scenario: its processes and where to send
+// requests. The direct connection is a bed without processes.
+type bed struct {
+	name  string
+	entry netip.AddrPort
+	procs []*process
+	// startRSS is the resident memory in kB of one freshly started process
+	// tree, the larger of the two in a pair.
+	startRSS int64
+}
+
+// topology is the chain of proxies that a scenario needs.
+type topology []peers.Role
+
+var (
+	onePlain  = topology{peers.Plain}
+	meshPair  = topology{peers.Inbound, peers.Outbound} // started from the origin's side
+	oneSecure = topology{peers.Inbound}
+)
+
+// setUp starts a subject's proxies, each in front of the one before, and
+// waits until a request goes through all of them. A chain that ends with an
+// inbound sidecar is entered with TLS and is ready when its port is open.
+func (r *runner) setUp(ctx context.Context, s subject, chain topology) (*bed, error) {
+	b := &bed{name: s.name(), entry: r.origin}
+	for _, role := range chain {
+		if err := r.addProxy(ctx, s, role, b); err != nil {
+			b.tearDown()
+			return nil, fmt.Errorf("%s as %s: %w", s.name(), role, err)
+		}
+	}
+	if err := r.settle(ctx, b); err != nil {
+		b.tearDown()
+		return nil, fmt.Errorf("%s: %w", s.name(), err)
+	}
+	return b, nil
+}
+
+func (r *runner) addProxy(ctx context.Context, s subject, role peers.Role, b *bed) error {
+	r.started++
+	p := peers.Params{
+		Role:      role,
+		Dir:       filepath.Join(r.dir, fmt.Sprintf("%03d-%s-%s", r.started, s.name(), role)),
+		Upstream:  b.entry,
+		AccessLog: r.o.accessLog,
+		Certs:     r.certs.web,
+	}
+	if role == peers.Inbound {
+		p.Certs = r.certs.origin
+	}
+	if err := os.Mkdir(p.Dir, 0o700); err != nil {
+		return err
+	}
+	for _, a := range []*netip.AddrPort{&p.Listen, &p.Admin} {
+		port, err := freePort()
+		if err != nil {
+			return err
+		}
+		*a = netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), uint16(port))
+	}
+	argv, err := s.command(p)
+	if err != nil {
+		return err
+	}
+	proc, err := r.spawn.start(s.name(), p.Dir, r.proxyCore, argv)
+	if err != nil {
+		return err
+	}
+	b.procs = append(b.procs, proc)
+	b.entry = p.Listen
+	if path := s.ready(); path != "" {
+		if err := awaitAdmin(ctx, "http://"+p.Admin.String()+path, b.alive); err != nil {
+			return fmt.Errorf("%w\n%s", err, tail(proc.log))
+		}
+	}
+	if role == peers.Inbound {
+		cfg, err := tlsConfig(r.certs.web)
+		if err != nil {
+			return err
+		}
+		return poll(ctx, b.alive, func() error {
+			res, err := load.Run(ctx, load.Config{Addr: b.entry, Connections: 1, Duration: 20 * time.Millisecond, TLS: cfg})
+			return firstTrouble(res, err, proc)
+		})
+	}
+	return poll(ctx, b.alive, func() error {
+		h, err := load.Hold(ctx, b.entry, 1, nil)
+		if err != nil {
+			return fmt.Errorf("%w; its last words:\n%s", err, tail(proc.log))
+		}
+		h.Close()
+		return nil
+	})
+}
+
+func firstTrouble(res *load.Result, err error, proc *process) error {
+	switch {
+	case err != nil:
+		return err
+	case res.Requests == 0:
+		return fmt.Errorf("no request went through: %s; its last words:\n%s", res.FirstError, tail(proc.log))
+	}
+	return nil
+}
+
+// settle lets a freshly started subject come to rest and reads its memory.
+func (r *runner) settle(ctx context.Context, b *bed) error {
+	if err := pause(ctx, r.o.sliceTime()/2); err != nil {
+		return err
+	}
+	for _, p := range b.procs {
+		tree, err := procstat.Tree(p.pid())
+		if err != nil {
+			return err
+		}
+		rss, err := procstat.TreeRSS(tree)
+		if err != nil {
+			return err
+		}
+		b.startRSS = max(b.startRSS, rss>>10)
+	}
+	return nil
+}
+
+// alive is the error of the first process that has ended.
+func (b *bed) alive() error {
+	for _, p := range b.procs {
+		if err := p.ended(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// pids are all processes of the subject.
+func (b *bed) pids() ([]int, error) {
+	if len(b.procs) == 0 {
+		return nil, nil
+	}
+	var roots []int
+	for _, p := range b.procs {
+		roots = append(roots, p.pid())
+	}
+	tree, err := procstat.Tree(roots...)
+	if err == nil && len(tree) < len(roots) {
+		err = errors.Join(b.alive(), fmt.Errorf("%s: a process is gone", b.name))
+	}
+	return tree, err
+}
+
+// tearDown ends all processes, those next to the client first.
+func (b *bed) tearDown() {
+	for i := len(b.procs) - 1; i >= 0; i-- {
+		b.procs[i].stop()
+	}
+	b.procs = nil
+}

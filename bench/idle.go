@@ -1,0 +1,110 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/outrigger-mesh/outrigger/bench/load"
+	"github.com/outrigger-mesh/outrigger/bench/procstat"
+	"github.com/outrigger-mesh/outrigger/bench/report"
+)
+
+const (
+	// idleWarm connections carry a request and close before memory is read
+	// for the first time, so that what is set up once is not counted.
+	idleWarm = 64
+	// idleRounds at most: each starts every subject anew.
+	idleRounds = 3
+)
+
+// idle measures the resident memory that an idle keep-alive connection costs
+// after one request. Each round starts the subjects anew, because memory once
+// taken is seldom given back.
+func (r *runner) idle(ctx context.Context) error {
+	rounds := min(idleRounds, r.o.slices)
+	if r.o.quick {
+		rounds = 1
+	}
+	beds := make([]*bed, len(r.subjects))
+	samples := make([][]report.Sample, len(r.subjects))
+	for round := range rounds {
+		for i := range r.subjects {
+			k := (i + round) % len(r.subjects)
+			b, err := r.setUp(ctx, r.subjects[k], onePlain)
+			if ctx.Err() != nil {
+				if b != nil {
+					b.tearDown()
+				}
+				return ctx.Err()
+			}
+			if err != nil {
+				r.leaveOut(report.Idle, r.subjects[k].name(), err)
+				continue
+			}
+			kb, err := r.idleOnce(ctx, b)
+			b.tearDown()
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			s := report.Sample{Round: round, CPU: kb, Requests: uint64(r.o.idle)}
+			if err != nil {
+				s = report.Sample{Round: round, Errors: 1, FirstError: err.Error()}
+			}
+			samples[k] = append(samples[k], s)
+			beds[k] = b
+		}
+	}
+	var measured []*bed
+	var kept [][]report.Sample
+	for k, b := range beds {
+		if b != nil {
+			measured, kept = append(measured, b), append(kept, samples[k])
+		}
+	}
+	r.report.Add(r.rows(report.Idle, r.o.idle, measured, kept), references()...)
+	return nil
+}
+
+// idleRest is how long connections rest before memory is read: two slices.
+func (o *options) idleRest() time.Duration { return 2 * o.sliceTime() }
+
+// idleOnce returns kB of 1024 bytes for each connection.
+func (r *runner) idleOnce(ctx context.Context, b *bed) (float64, error) {
+	warm, err := load.Hold(ctx, b.entry, idleWarm, nil)
+	if err != nil {
+		return 0, err
+	}
+	warm.Close()
+	if err := pause(ctx, r.o.idleRest()); err != nil {
+		return 0, err
+	}
+	before, err := b.rss()
+	if err != nil {
+		return 0, err
+	}
+	held, err := load.Hold(ctx, b.entry, r.o.idle, nil)
+	if err != nil {
+		return 0, err
+	}
+	defer held.Close()
+	if err := pause(ctx, r.o.idleRest()); err != nil {
+		return 0, err
+	}
+	after, err := b.rss()
+	if err != nil {
+		return 0, err
+	}
+	if alive := held.Alive(); alive < r.o.idle {
+		return 0, fmt.Errorf("%d of %d idle connections were closed within %v", r.o.idle-alive, r.o.idle, r.o.idleRest())
+	}
+	return float64(after-before) / 1024 / float64(r.o.idle), nil
+}
+
+func (b *bed) rss() (int64, error) {
+	pids, err := b.pids()
+	if err != nil {
+		return 0, err
+	}
+	return procstat.TreeRSS(pids)
+}

@@ -1,0 +1,293 @@
+package load
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/outrigger-mesh/outrigger/bench/socket"
+)
+
+// lastAnswers is how long the requests under way at the end of the measured
+// time are waited for before they count as never answered.
+const lastAnswers = 5 * time.Second
+
+// plain is the load over cleartext connections: one thread and one epoll set,
+// because the load shares its core with the origin and must leave the proxy
+// the bottleneck.
+type plain struct {
+	cfg    *Config
+	res    *Result
+	set    *socket.Epoll
+	base   time.Time
+	conns  map[int]*plainConn
+	free   []*plainConn // fixed rate: open and without a request
+	period float64      // fixed rate: nanoseconds between intended starts
+	sent   uint64       // fixed rate: how many have been started
+	ending bool         // no new requests and no new connections
+}
+
+type plainConn struct {
+	fd     int
+	busy   bool
+	start  time.Duration // intended start of the request under way
+	answer answer
+}
+
+func (p *plain) now() time.Duration { return time.Since(p.base) }
+
+func runPlain(ctx context.Context, cfg *Config) (*Result, error) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	// The thread's timers fire late by its slack, 50 µs unless told; a request
+	// that starts late counts as slow.
+	if err := unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0); err != nil {
+		return nil, fmt.Errorf("load: timer slack: %w", err)
+	}
+	set, err := socket.NewEpoll()
+	if err != nil {
+		return nil, err
+	}
+	defer set.Close()
+	p := &plain{cfg: cfg, res: new(Result), set: set, base: time.Now(), conns: make(map[int]*plainConn, cfg.Connections)}
+	defer func() {
+		for fd := range p.conns {
+			unix.Close(fd)
+		}
+	}()
+	if cfg.Rate > 0 {
+		p.period = 1e9 / cfg.Rate
+	}
+	if err := p.open(ctx); err != nil {
+		return nil, err
+	}
+	return p.run(ctx)
+}
+
+func (p *plain) open(ctx context.Context) error {
+	for range p.cfg.Connections {
+		if err := ctx.Err(); err != nil {
+			return fmt.Errorf("load: %w", err)
+		}
+		if err := p.connect(); err != nil {
+			return fmt.Errorf("load: %w", err)
+		}
+	}
+	return nil
+}
+
+// connect opens one more connection without a request on it.
+func (p *plain) connect() error {
+	fd, err := socket.Dial(p.cfg.Addr)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(unix.SetNonblock(fd, true), p.set.Add(fd)); err != nil {
+		unix.Close(fd)
+		return err
+	}
+	c := &plainConn{fd: fd}
+	p.conns[fd] = c
+	p.free = append(p.free, c)
+	return nil
+}
+
+func (p *plain) run(ctx context.Context) (*Result, error) {
+	p.base = time.Now()
+	measuring := false
+	var began time.Duration
+	end := p.cfg.Warmup + p.cfg.Duration
+	for {
+		now := p.now()
+		if !measuring && now >= p.cfg.Warmup {
+			p.cfg.AtStart()
+			*p.res = Result{}
+			measuring = true
+			began = p.now()
+			end = began + p.cfg.Duration
+		}
+		if measuring && now >= end {
+			break
+		}
+		if err := ctx.Err(); err != nil {
+			return nil, fmt.Errorf("load: %w", err)
+		}
+		p.startDue(now)
+		if len(p.conns) == 0 {
+			return nil, fmt.Errorf("load: no connection to %s is left: %s", p.cfg.Addr, p.res.FirstError)
+		}
+		edge := end
+		if !measuring {
+			edge = p.cfg.Warmup
+		}
+		events, err := p.set.Wait(p.patience(edge))
+		if err != nil {
+			return nil, fmt.Errorf("load: wait: %w", err)
+		}
+		p.receive(events)
+	}
+	p.res.Elapsed = p.now() - began
+	p.cfg.AtEnd()
+	return p.res, p.awaitLast(ctx)
+}
+
+// awaitLast waits for the answers under way, so that one that never comes is
+// told from one that is slow. What arrives now is not measured, but an error
+// counts.
+func (p *plain) awaitLast(ctx context.Context) error {
+	measured := *p.res
+	deadline := p.now() + lastAnswers
+	p.ending = true
+	for {
+		busy := 0
+		for _, c := range p.conns {
+			if c.busy {
+				busy++
+			}
+		}
+		if err := ctx.Err(); err != nil {
+			return fmt.Errorf("load: %w", err)
+		}
+		if late := p.now() >= deadline; busy == 0 || late {
+			measured.Errors, measured.FirstError = p.res.Errors, p.res.FirstError
+			*p.res = measured
+			if late {
+				for range busy {
+					p.res.fail(fmt.Errorf("no whole answer within %v after the last request", lastAnswers))
+				}
+			}
+			return nil
+		}
+		events, err := p.set.Wait(50 * time.Millisecond)
+		if err != nil {
+			return fmt.Errorf("load: wait: %w", err)
+		}
+		p.receive(events)
+	}
+}
+
+// startDue starts what should have started by now, as far as there are free
+// connections.
+func (p *plain) startDue(now time.Duration) {
+	// Counted beforehand: a server that breaks every connection at once would
+	// otherwise keep this loop in new ones.
+	for range len(p.free) {
+		intended := now
+		if p.period > 0 {
+			if intended = p.next(); intended > now {
+				return
+			}
+			p.sent++
+		}
+		c := p.free[len(p.free)-1]
+		p.free = p.free[:len(p.free)-1]
+		p.send(c, intended)
+	}
+}
+
+// next is the intended start of the next request at a fixed rate.
+func (p *plain) next() time.Duration { return time.Duration(float64(p.sent) * p.period) }
+
+// patience is how long nothing needs to be done unless an answer arrives.
+func (p *plain) patience(edge time.Duration) time.Duration {
+	until := min(edge-p.now(), 50*time.Millisecond) // the context is looked at that often
+	if p.period > 0 && len(p.free) > 0 {
+		until = min(until, p.next()-p.now())
+	}
+	return until
+}
+
+func (p *plain) send(c *plainConn, intended time.Duration) {
+	c.busy, c.start = true, intended
+	n, err := socket.Write(c.fd, p.cfg.Request)
+	if err != nil {
+		p.replace(c, err)
+		return
+	}
+	if n < len(p.cfg.Request) {
+		p.replace(c, fmt.Errorf("the socket took only %d bytes of a request", n))
+	}
+}
+
+// receive takes what arrived; in the closed loop the next request follows at once.
+func (p *plain) receive(events []unix.EpollEvent) {
+	var buf [16 << 10]byte
+	for i := range events {
+		c := p.conns[int(events[i].Fd)]
+		if c == nil {
+			continue
+		}
+		n, err := socket.Read(c.fd, buf[:])
+		switch {
+		case errors.Is(err, unix.EAGAIN):
+			continue
+		case err != nil:
+			p.replace(c, err)
+			continue
+		case n == 0 && c.busy:
+			p.replace(c, errTruncated)
+			continue
+		case n == 0:
+			p.renew(c) // closed while idle: in good order
+			continue
+		case !c.busy:
+			p.replace(c, errTwoHeads)
+			continue
+		}
+		done, err := c.answer.feed(buf[:n])
+		if err != nil {
+			p.replace(c, err)
+			continue
+		}
+		if !done {
+			continue
+		}
+		now := p.now()
+		p.res.Requests++
+		p.res.Latency.Record(now - c.start)
+		c.busy = false
+		if c.answer.close {
+			p.renew(c)
+			continue
+		}
+		c.answer.reset()
+		if p.period > 0 || p.ending {
+			p.free = append(p.free, c)
+			continue
+		}
+		p.send(c, now)
+	}
+}
+
+// replace counts a failed connection and opens another in its place.
+func (p *plain) replace(c *plainConn, why error) {
+	p.res.fail(why)
+	p.reopen(c)
+}
+
+// renew opens another connection in place of one that the server closed.
+func (p *plain) renew(c *plainConn) {
+	p.res.Reconnects++
+	p.reopen(c)
+}
+
+func (p *plain) reopen(c *plainConn) {
+	delete(p.conns, c.fd)
+	unix.Close(c.fd)
+	for i, f := range p.free {
+		if f == c {
+			p.free = append(p.free[:i], p.free[i+1:]...)
+			break
+		}
+	}
+	if p.ending {
+		return
+	}
+	if err := p.connect(); err != nil {
+		p.res.fail(err)
+	}
+}

@@ -1,0 +1,41 @@
+// Command bench measures Outrigger, nginx, HAProxy and net/http's ReverseProxy on one machine in turns and writes the tables of docs/BENCHMARKS.md.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := run(ctx, os.Args[1:])
+	stop()
+	if err != nil && !errors.Is(err, flag.ErrHelp) {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+// run carries out one command; without one it is the benchmark.
+func run(ctx context.Context, args []string) error {
+	if len(args) > 0 {
+		switch args[0] {
+		case "origin":
+			return runOrigin(ctx, args[1:])
+		case "load":
+			return runLoad(ctx, args[1:])
+		case "reverseproxy":
+			return runReverseProxy(ctx, args[1:])
+		}
+	}
+	o, err := parseOptions(args, os.Stderr)
+	if err != nil {
+		return err
+	}
+	return runBench(ctx, o, os.Stdout)
+}

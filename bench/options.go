@@ -1,0 +1,189 @@
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/outrigger-mesh/outrigger/bench/report"
+)
+
+// options are the flags of a run.
+type options struct {
+	quick       bool
+	scenarios   []string
+	subjects    []string
+	connections []int
+	slices      int
+	seconds     float64
+	rate        float64
+	idle        int // connections in the idle scenario
+	size        int // bytes of a response
+	accessLog   bool
+	proxyCore   int
+	loadCore    int
+	outrigger   string // its binary; empty: build it
+	out         string
+	root        string // of the repository
+	limit       time.Duration
+}
+
+var scenarioNames = []string{report.H1Plain, report.MeshHop, report.Latency, report.Idle, report.Handshake}
+
+func parseOptions(args []string, output io.Writer) (*options, error) {
+	o := &options{}
+	fs := flag.NewFlagSet("bench", flag.ContinueOnError)
+	fs.SetOutput(output)
+	fs.Usage = func() {
+		fmt.Fprint(output, `Measures Outrigger and its peers in turns on this machine and writes
+docs/BENCHMARKS.md, docs/benchmarks.svg and bench/results/latest.json.
+
+  go run ./bench [flags]            the full form, under 12 minutes
+  go run ./bench -quick             the quick form, under 3 minutes
+  go run ./bench load -h            only make load
+  go run ./bench origin -h          only serve an origin
+
+`)
+		fs.PrintDefaults()
+	}
+	fs.BoolVar(&o.quick, "quick", false, "fewer and shorter slices, 16 and 64 connections, 1000 idle ones")
+	scenarios := fs.String("scenarios", strings.Join(scenarioNames, ","), "which `scenarios` to run")
+	subjects := fs.String("subjects", "", "which `subjects` to measure (default: all)")
+	connections := fs.String("connections", "", "`numbers` of connections in h1-plain and mesh-hop (default 1,16,64,256; quick 16,64)")
+	fs.IntVar(&o.slices, "slices", 0, "`number` of slices for each figure (default 7; quick 4)")
+	fs.Float64Var(&o.seconds, "seconds", 0, "measured `seconds` of a slice (default 1.3; quick 0.7)")
+	fs.Float64Var(&o.rate, "rate", 2000, "`requests` a second in the latency scenario")
+	fs.IntVar(&o.idle, "idle", 0, "`number` of idle connections (default 5000; quick 1000)")
+	fs.IntVar(&o.size, "size", 1024, "`bytes` of a response's body")
+	fs.BoolVar(&o.accessLog, "access-log", false, "switch the access logs of all subjects on, each into a file")
+	fs.IntVar(&o.proxyCore, "proxy-core", -1, "`core` for the proxies (default: the last allowed one)")
+	fs.IntVar(&o.loadCore, "load-core", -1, "`core` for load generator and origin (default: the first allowed one)")
+	fs.StringVar(&o.outrigger, "outrigger", "", "`path` of an outrigger binary (default: build ./cmd/outrigger)")
+	fs.StringVar(&o.out, "out", "", "`directory` below which the results are written (default: the repository)")
+	fs.DurationVar(&o.limit, "limit", 0, "end the run after this `time` with what it has (default 12m; quick 3m)")
+	if err := fs.Parse(args); err != nil {
+		return nil, err
+	}
+	if fs.NArg() > 0 {
+		return nil, fmt.Errorf("unknown argument %q: flags only, see -h", fs.Arg(0))
+	}
+	set := make(map[string]bool)
+	fs.Visit(func(f *flag.Flag) { set[f.Name] = true })
+	o.defaults(set)
+
+	var errs []error
+	o.scenarios = list(*scenarios)
+	for _, s := range o.scenarios {
+		if !slices.Contains(scenarioNames, s) {
+			errs = append(errs, fmt.Errorf("-scenarios: no scenario %q; there are %s", s, strings.Join(scenarioNames, ", ")))
+		}
+	}
+	if *connections != "" {
+		o.connections = nil
+		for _, text := range list(*connections) {
+			n, err := strconv.Atoi(text)
+			if err != nil || n < 1 || n > 4096 {
+				errs = append(errs, fmt.Errorf("-connections: %q is not a number from 1 to 4096", text))
+			}
+			o.connections = append(o.connections, n)
+		}
+	}
+	o.subjects = list(*subjects)
+	for _, bound := range []struct {
+		flag      string
+		v, lo, hi float64
+	}{
+		{"slices", float64(o.slices), 1, 100}, {"seconds", o.seconds, 0.05, 60}, {"rate", o.rate, 1, 100000},
+		{"idle", float64(o.idle), 1, 7500}, {"size", float64(o.size), 0, 1 << 24}, {"limit", o.limit.Minutes(), 0.01, 60},
+	} {
+		if !(bound.v >= bound.lo && bound.v <= bound.hi) {
+			errs = append(errs, fmt.Errorf("-%s: %v is not between %v and %v", bound.flag, bound.v, bound.lo, bound.hi))
+		}
+	}
+	if o.outrigger != "" {
+		path, err := filepath.Abs(o.outrigger)
+		if err != nil {
+			errs = append(errs, err)
+		}
+		o.outrigger = path
+	}
+	root, err := findRoot()
+	if err != nil {
+		errs = append(errs, err)
+	}
+	o.root = root
+	if o.out == "" {
+		o.out = root
+	}
+	return o, errors.Join(errs...)
+}
+
+// defaults fills in what was not set, by the form of the run.
+func (o *options) defaults(set map[string]bool) {
+	form := options{connections: []int{1, 16, 64, 256}, slices: 7, seconds: 1.3, idle: 5000, limit: 12 * time.Minute}
+	if o.quick {
+		form = options{connections: []int{16, 64}, slices: 4, seconds: 0.7, idle: 1000, limit: 3 * time.Minute}
+	}
+	o.connections = form.connections
+	if !set["slices"] {
+		o.slices = form.slices
+	}
+	if !set["seconds"] {
+		o.seconds = form.seconds
+	}
+	if !set["idle"] {
+		o.idle = form.idle
+	}
+	if !set["limit"] {
+		o.limit = form.limit
+	}
+}
+
+// form is what the report calls this run.
+func (o *options) form() string {
+	if o.quick {
+		return "quick"
+	}
+	return "full"
+}
+
+func (o *options) sliceTime() time.Duration { return time.Duration(o.seconds * float64(time.Second)) }
+
+// warmup comes before the measured time of each slice: connections open,
+// handshakes done, pools filled.
+func (o *options) warmup() time.Duration {
+	return min(o.sliceTime()/5, 300*time.Millisecond)
+}
+
+func list(text string) []string {
+	var items []string
+	for item := range strings.SplitSeq(text, ",") {
+		if item = strings.TrimSpace(item); item != "" && !slices.Contains(items, item) {
+			items = append(items, item)
+		}
+	}
+	return items
+}
+
+// findRoot walks up to the directory of go.mod.
+func findRoot() (string, error) {
+	start, err := os.Getwd()
+	if err != nil {
+		return "", err
+	}
+	for dir := start; ; dir = filepath.Dir(dir) {
+		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
+			return dir, nil
+		}
+		if dir == filepath.Dir(dir) {
+			return "", fmt.Errorf("no go.mod in %s or above it: run the benchmark inside the repository", start)
+		}
+	}
+}

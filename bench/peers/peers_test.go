@@ -1,0 +1,119 @@
+package peers
+
+import (
+	"flag"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/outrigger-mesh/outrigger/config"
+	"github.com/outrigger-mesh/outrigger/discovery/file"
+)
+
+var update = flag.Bool("update", false, "rewrite the golden files")
+
+func params(role Role, log bool) Params {
+	return Params{
+		Role: role, Dir: "/run/bench", AccessLog: log,
+		Listen:   netip.MustParseAddrPort("127.0.0.1:8001"),
+		Upstream: netip.MustParseAddrPort("127.0.0.1:9000"),
+		Admin:    netip.MustParseAddrPort("127.0.0.1:8002"),
+		Certs: Certs{
+			Cert: "/run/bench/web.pem", Key: "/run/bench/web.key", Pair: "/run/bench/web.pair.pem", Bundle: "/run/bench/ca.pem",
+			PeerName: "origin", PeerID: "spiffe://bench.test/origin",
+		},
+	}
+}
+
+func TestGoldens(t *testing.T) {
+	for _, name := range []string{"nginx", "haproxy", "outrigger", "outrigger-catalog"} {
+		for _, role := range []Role{Plain, Outbound, Inbound} {
+			// Each template is seen with access logs on in one role and off in the others.
+			got, err := Render(name, params(role, role == Outbound))
+			if err != nil {
+				t.Fatal(err)
+			}
+			path := filepath.Join("testdata", name+"."+string(role))
+			if *update {
+				if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got != string(want) {
+				t.Errorf("%s differs; run with -update and look at the difference. Got:\n%s", path, got)
+			}
+		}
+	}
+}
+
+// TestOutriggerTakesItsConfig holds the template to the configuration language.
+func TestOutriggerTakesItsConfig(t *testing.T) {
+	for _, role := range []Role{Plain, Outbound, Inbound} {
+		for _, log := range []bool{true, false} {
+			text, err := Render("outrigger", params(role, log))
+			if err != nil {
+				t.Fatal(err)
+			}
+			path := filepath.Join(t.TempDir(), "outrigger.yaml")
+			if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			loaded, err := config.Load(path)
+			if err != nil {
+				t.Errorf("%s: %v\n%s", role, err, text)
+				continue
+			}
+			c := loaded.Config
+			if (c.Inbound.Listen == "127.0.0.1:8001" && c.Service.Port == 9000) != (role == Inbound) || (len(c.Outbound.Upstreams) == 1) == (role == Inbound) {
+				t.Errorf("%s: inbound %q to port %d, upstreams %v", role, c.Inbound.Listen, c.Service.Port, c.Outbound.Upstreams)
+			}
+			if c.Identity.Configured() != (role != Plain) {
+				t.Errorf("%s: identity %+v", role, c.Identity)
+			}
+		}
+	}
+}
+
+func TestOutriggerTakesItsCatalog(t *testing.T) {
+	text, err := Render("outrigger-catalog", params(Plain, false))
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "catalog.yaml")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	services, err := file.Load(path)
+	if err != nil || len(services) != 1 || len(services[0].Endpoints) != 1 || services[0].Endpoints[0].Address.String() != "127.0.0.1:9000" {
+		t.Fatalf("%+v, %v", services, err)
+	}
+}
+
+// TestTemplatesSayWhatTheyAre wants a comment at the top of each.
+func TestTemplatesSayWhatTheyAre(t *testing.T) {
+	entries, err := files.ReadDir(".")
+	if err != nil || len(entries) < 4 {
+		t.Fatalf("%d templates, %v", len(entries), err)
+	}
+	for _, e := range entries {
+		text, err := files.ReadFile(e.Name())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.HasPrefix(string(text), "# ") {
+			t.Errorf("%s does not say what it is", e.Name())
+		}
+	}
+}
+
+func TestRenderUnknown(t *testing.T) {
+	if _, err := Render("apache", Params{}); err == nil {
+		t.Fatal("no error")
+	}
+}

@@ -1,0 +1,267 @@
+package report
+
+import (
+	"bytes"
+	"encoding/json"
+	"encoding/xml"
+	"errors"
+	"flag"
+	"io"
+	"math"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+var update = flag.Bool("update", false, "rewrite the golden files")
+
+func golden(t *testing.T, name string, got []byte) {
+	t.Helper()
+	path := filepath.Join("testdata", name)
+	if *update {
+		if err := os.WriteFile(path, got, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(got, want) {
+		t.Errorf("%s differs; run with -update and look at the difference. Got:\n%s", path, got)
+	}
+}
+
+// sample is slice number i of a subject with the given CPU time.
+func sample(i int, cpu float64) Sample {
+	return Sample{Round: i, CPU: cpu, Busy: 90, P50: 10 * cpu, P99: 30 * cpu, P999: 50 * cpu, Requests: 1000}
+}
+
+func samples(cpu ...float64) []Sample {
+	var list []Sample
+	for i, c := range cpu {
+		list = append(list, sample(i, c))
+	}
+	return list
+}
+
+func example() *Report {
+	r := &Report{
+		Machine: Machine{
+			CPU: "Example CPU @ 3.00GHz", Cores: 2, MemoryMB: 8000, Kernel: "6.1.0", Arch: "amd64", Go: "go1.26.0",
+			Versions: map[string]string{"nginx": "nginx version: nginx/1.22.1", "outrigger": "outrigger 0.1.0"},
+			Load1:    0.25, StealPct: 1.5, ProxyCore: 1, LoadCore: 0,
+			Date: time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC), DurationMS: 61000,
+		},
+		Settings: Settings{Form: "full", Slices: 3, SliceSeconds: 1.5, ResponseSize: 1024, Rate: 2000},
+		Notes:    []string{"haproxy is left out: not installed: apt-get install haproxy"},
+	}
+	for _, n := range []int{1, 64} {
+		r.Add([]Row{
+			Summarise(H1Plain, n, "outrigger", samples(29, 28, 40)),
+			Summarise(H1Plain, n, "nginx", samples(51, 39, 62)),
+			Summarise(H1Plain, n, "reverseproxy", samples(151, 141, 190)),
+		}, "haproxy", "nginx")
+	}
+	broken := samples(145, 120, 0)
+	broken[2] = Sample{Round: 2, Errors: 3, FirstError: "status \"502 Bad Gateway\""}
+	r.Add([]Row{
+		Summarise(MeshHop, 64, "outrigger", samples(90, 80, 100)),
+		Summarise(MeshHop, 64, "nginx", broken),
+	}, "haproxy", "nginx")
+	rows := []Row{
+		Summarise(Latency, 16, "direct", samples(0, 0, 0)),
+		Summarise(Latency, 16, "outrigger", samples(30, 31, 32)),
+		Summarise(Latency, 16, "nginx", samples(60, 61, 62)),
+	}
+	rows[0].P50, rows[0].P99, rows[0].P999 = 40, 90, 400
+	for i := range rows {
+		rows[i].Rate = 2000
+	}
+	SubtractDirect(rows, "direct")
+	r.Add(rows, "haproxy", "nginx")
+	idle := []Row{Summarise(Idle, 5000, "outrigger", samples(5.5, 5.6, 5.4)), Summarise(Idle, 5000, "nginx", samples(0.9, 0.9, 1.1))}
+	idle[0].RSSStartKB, idle[1].RSSStartKB = 18000, 9000
+	r.Add(idle, "haproxy", "nginx")
+	r.Add([]Row{
+		Summarise(Handshake, 4, "outrigger", samples(1100, 1000, 1300)),
+		Summarise(Handshake, 4, "nginx", samples(3000, 2900, 3300)),
+	}, "haproxy", "nginx")
+	return r
+}
+
+func TestGoldens(t *testing.T) {
+	r := example()
+	text, err := r.JSON()
+	if err != nil {
+		t.Fatal(err)
+	}
+	golden(t, "report.json", text)
+	golden(t, "report.md", []byte(r.Markdown("benchmarks.svg")))
+	golden(t, "report.svg", r.SVG())
+}
+
+// TestFormForReaders holds the names that readers of latest.json rely on.
+func TestFormForReaders(t *testing.T) {
+	text, err := example().JSON()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got struct {
+		Machine map[string]any   `json:"machine"`
+		Rows    []map[string]any `json:"rows"`
+		Ratios  []map[string]any `json:"ratios"`
+	}
+	if err := json.Unmarshal(text, &got); err != nil {
+		t.Fatal(err)
+	}
+	fields := map[string][]string{
+		H1Plain:   {"cpu_us_per_request", "cpu_us_min", "p50_us", "p99_us"},
+		MeshHop:   {"cpu_us_per_request", "cpu_us_min", "p50_us", "p99_us"},
+		Idle:      {"kb_per_connection"},
+		Handshake: {"cpu_us_per_handshake", "handshakes_per_cpu_second"},
+	}
+	for _, row := range got.Rows {
+		want := append([]string{"scenario", "connections", "subject", "requests", "errors"}, fields[row["scenario"].(string)]...)
+		for _, name := range want {
+			if _, ok := row[name]; !ok {
+				t.Errorf("row %v has no %s", row, name)
+			}
+		}
+	}
+	if len(got.Machine) == 0 || len(got.Rows) == 0 || len(got.Ratios) == 0 {
+		t.Error("a part is missing")
+	}
+	empty, err := (&Report{}).JSON()
+	if err != nil || !bytes.Contains(empty, []byte(`"rows": []`)) || !bytes.Contains(empty, []byte(`"ratios": []`)) {
+		t.Errorf("an empty report: %s, %v", empty, err)
+	}
+}
+
+func TestSummarise(t *testing.T) {
+	row := Summarise(H1Plain, 64, "x", samples(30, 10, 20, 50, 40))
+	if row.CPU != 30 || row.CPUMin != 10 || row.CPUMax != 50 || row.CPUSpread != 33.33 || row.Requests != 5000 || row.P50 != 300 {
+		t.Errorf("%+v", row)
+	}
+	// A slice without an answer counts its errors and gives no figure.
+	list := samples(30, 0, 20)
+	list[1] = Sample{Round: 1, Errors: 7, FirstError: "refused"}
+	row = Summarise(H1Plain, 64, "x", list)
+	if row.CPU != 25 || row.Errors != 7 || row.FirstError != "refused" || row.Slices != 3 || row.CPUMin != 20 {
+		t.Errorf("%+v", row)
+	}
+	if row = Summarise(H1Plain, 1, "x", list[1:2]); row.CPU != 0 || row.Errors != 7 {
+		t.Errorf("%+v", row)
+	}
+	if row = Summarise(Idle, 10, "x", samples(-0.5)); row.KBPerConnection == nil || *row.KBPerConnection != -0.5 || row.CPU != 0 {
+		t.Errorf("%+v", row)
+	}
+}
+
+func TestRatios(t *testing.T) {
+	var r Report
+	r.Add([]Row{
+		Summarise(H1Plain, 64, "a", samples(10, 30, 20)),
+		Summarise(H1Plain, 64, "b", samples(20, 40, 80)),
+		Summarise(H1Plain, 64, "dead", nil),
+	}, "b", "dead", "absent")
+	want := []Ratio{{H1Plain, 64, "a", "b", 0.5, 0.5, 0.5}}
+	if !slices.Equal(r.Ratios, want) {
+		t.Errorf("got %+v, want %+v", r.Ratios, want)
+	}
+}
+
+// TestQuantile compares with the definition on random lists: at the positions
+// of the values themselves nothing is interpolated.
+func TestQuantile(t *testing.T) {
+	rng := rand.New(rand.NewPCG(5, 6))
+	for n := 2; n < 50; n++ {
+		v := make([]float64, n)
+		for i := range v {
+			v[i] = rng.Float64()
+		}
+		slices.Sort(v)
+		for i := range v {
+			if got := quantile(v, float64(i)/float64(n-1)); math.Abs(got-v[i]) > 1e-9 {
+				t.Fatalf("value %d of %d: got %v, want %v", i, n, got, v[i])
+			}
+		}
+	}
+	if quantile(nil, 0.5) != 0 || quantile([]float64{7}, 0.9) != 7 || quantile([]float64{1, 3}, 0.5) != 2 {
+		t.Fatal("short lists")
+	}
+}
+
+func TestSplice(t *testing.T) {
+	page := "# Title\n\nprose\n\n" + begin + "\nold\n" + end + "\n\nmore prose\n"
+	got, err := Splice([]byte(page), "\nnew table\n")
+	want := "# Title\n\nprose\n\n" + begin + "\n\nnew table\n\n" + end + "\n\nmore prose\n"
+	if err != nil || string(got) != want {
+		t.Fatalf("got %q, %v", got, err)
+	}
+	again, err := Splice(got, "new table")
+	if err != nil || !bytes.Equal(again, got) {
+		t.Fatalf("a second time: %q, %v", again, err)
+	}
+	if got, err := Splice(nil, "x"); err != nil || !strings.Contains(string(got), "\nx\n") {
+		t.Fatalf("no page: %q, %v", got, err)
+	}
+	for _, bad := range []string{"prose", begin, end + begin, begin + end + begin + end} {
+		if _, err := Splice([]byte(bad), "x"); err == nil {
+			t.Errorf("%q was taken", bad)
+		}
+	}
+}
+
+func TestSVGIsWellFormed(t *testing.T) {
+	hostile := &Report{}
+	hostile.Add([]Row{Summarise(H1Plain, 1, `<&"`, samples(1)), Summarise(H1Plain, 1, "dead", nil)})
+	for _, r := range []*Report{example(), hostile, {}} {
+		d := xml.NewDecoder(bytes.NewReader(r.SVG()))
+		for {
+			_, err := d.Token()
+			if errors.Is(err, io.EOF) {
+				break
+			}
+			if err != nil {
+				t.Fatalf("%v in\n%s", err, r.SVG())
+			}
+		}
+	}
+}
+
+func TestAxis(t *testing.T) {
+	for most := 0.003; most < 1e7; most *= 1.07 {
+		step, limit := axis(most)
+		if n := limit / step; limit < most || n < 2.9 || n > 8.1 {
+			t.Errorf("up to %v: %v steps of %v", most, n, step)
+		}
+	}
+	if step, limit := axis(0); step != 1 || limit != 5 {
+		t.Error("axis of nothing")
+	}
+}
+
+func TestWriteFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "a", "b.txt")
+	for _, text := range []string{"one", "two"} {
+		if err := WriteFile(path, []byte(text)); err != nil {
+			t.Fatal(err)
+		}
+		got, err := os.ReadFile(path)
+		if err != nil || string(got) != text {
+			t.Fatalf("%q, %v", got, err)
+		}
+	}
+	entries, err := os.ReadDir(filepath.Dir(path))
+	if err != nil || len(entries) != 1 {
+		t.Fatalf("left over: %v, %v", entries, err)
+	}
+	if err := WriteFile(filepath.Join(path, "below-a-file"), nil); err == nil {
+		t.Fatal("no error")
+	}
+}

@@ -1,0 +1,207 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/outrigger-mesh/outrigger/bench/report"
+)
+
+// runner is one run of the benchmark.
+type runner struct {
+	o         *options
+	log       io.Writer
+	dir       string // everything that the run makes for itself
+	spawn     *spawner
+	proxyCore int
+	loadCore  int
+	certs     *certs
+	subjects  []subject
+	origin    netip.AddrPort
+	started   int // proxies so far
+	report    report.Report
+	failed    bool // a subject could not be measured though it is here
+}
+
+func (r *runner) say(format string, args ...any) { fmt.Fprintf(r.log, format+"\n", args...) }
+
+// note tells about something left out, now and in the report.
+func (r *runner) note(format string, args ...any) {
+	text := fmt.Sprintf(format, args...)
+	r.say("!! %s", text)
+	line, _, _ := strings.Cut(text, "\n") // logs of processes stay out of the report
+	if !slices.Contains(r.report.Notes, line) {
+		r.report.Notes = append(r.report.Notes, line)
+	}
+}
+
+// errFailed says that the results are written but not complete.
+var errFailed = errors.New("a subject failed or answered with errors, see above; the rest is measured and written")
+
+// runBench measures and writes the results. It ends everything it started
+// before it returns, also when the context ends; then nothing is written.
+func runBench(ctx context.Context, o *options, log io.Writer) error {
+	began := time.Now()
+	r := &runner{o: o, log: log}
+	r.report.Machine = describeMachine(began)
+	r.report.Settings = report.Settings{Form: o.form(), Slices: o.slices, SliceSeconds: o.seconds, ResponseSize: o.size, Rate: o.rate, AccessLog: o.accessLog}
+	ticks, ticksErr := readTicks()
+
+	limited, cancel := context.WithTimeout(ctx, o.limit)
+	defer cancel()
+	err := r.measure(limited)
+	if ctx.Err() != nil {
+		return fmt.Errorf("interrupted: %w; nothing is written", context.Cause(ctx))
+	}
+	if errors.Is(err, context.DeadlineExceeded) {
+		r.note("the time limit of %v was reached; what follows it is missing", o.limit)
+		r.failed, err = true, nil
+	}
+	if err != nil {
+		return err
+	}
+	if now, err := readTicks(); err == nil && ticksErr == nil {
+		r.report.Machine.StealPct = stealPercent(ticks, now)
+	}
+	r.report.Machine.DurationMS = time.Since(began).Milliseconds()
+	if err := r.write(); err != nil {
+		return err
+	}
+	if r.failed || r.report.Errors() > 0 {
+		return errFailed
+	}
+	return nil
+}
+
+// measure prepares the ground and runs all scenarios.
+func (r *runner) measure(ctx context.Context) error {
+	var err error
+	if r.dir, err = os.MkdirTemp("", "outrigger-bench-"); err != nil {
+		return err
+	}
+	defer os.RemoveAll(r.dir)
+	if r.certs, err = makeCerts(r.dir, time.Now()); err != nil {
+		return err
+	}
+	allowed, err := cores()
+	if err != nil {
+		return err
+	}
+	if r.proxyCore, r.loadCore, err = chooseCores(allowed, r.o.proxyCore, r.o.loadCore); err != nil {
+		return err
+	}
+	r.report.Machine.ProxyCore, r.report.Machine.LoadCore = r.proxyCore, r.loadCore
+	if err := r.prepare(ctx); err != nil {
+		return err
+	}
+	if r.proxyCore < 0 {
+		r.note("only one core: nothing is pinned, and load generator and origin compete with the proxy")
+	} else {
+		r.say("proxies on core %d, load generator and origin on core %d", r.proxyCore, r.loadCore)
+	}
+	if err := pinSelf(r.loadCore); err != nil {
+		return err
+	}
+	defer func() { _ = pinSelf(allowed...) }() // back to where the process was
+	r.spawn = newSpawner()
+	go r.spawn.run()
+	defer r.spawn.close()
+	stopOrigin, err := r.startOrigin(ctx)
+	if err != nil {
+		return err
+	}
+	defer stopOrigin()
+	return r.scenarios(ctx)
+}
+
+// prepare finds the wanted subjects and their versions.
+func (r *runner) prepare(ctx context.Context) error {
+	all := allSubjects(r.o)
+	for _, name := range r.o.subjects {
+		if !slices.ContainsFunc(all, func(s subject) bool { return s.name() == name }) {
+			return fmt.Errorf("-subjects: no subject %q", name)
+		}
+	}
+	for _, s := range all {
+		if len(r.o.subjects) > 0 && !slices.Contains(r.o.subjects, s.name()) {
+			continue
+		}
+		version, err := s.prepare(ctx, r.dir)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err != nil {
+			r.failed = r.failed || !errors.Is(err, errMissing)
+			r.note("%s is left out: %v", s.name(), err)
+			continue
+		}
+		r.report.Machine.Versions[s.name()] = version
+		r.subjects = append(r.subjects, s)
+	}
+	if len(r.subjects) == 0 {
+		return errors.New("no subject is left to measure")
+	}
+	return nil
+}
+
+func (r *runner) startOrigin(ctx context.Context) (stop func(), err error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	port, err := freePort()
+	if err != nil {
+		return nil, err
+	}
+	r.origin = netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), uint16(port))
+	p, err := r.spawn.start("origin", r.dir, r.loadCore,
+		[]string{self, "origin", "-listen", r.origin.String(), "-size", strconv.Itoa(r.o.size)})
+	if err != nil {
+		return nil, err
+	}
+	b := &bed{name: "origin", entry: r.origin, procs: []*process{p}}
+	if err := poll(ctx, b.alive, func() error { return r.once(ctx, r.origin) }); err != nil {
+		b.tearDown()
+		return nil, fmt.Errorf("origin: %w", err)
+	}
+	return b.tearDown, nil
+}
+
+// write puts the results below the output directory.
+func (r *runner) write() error {
+	text, err := r.report.JSON()
+	if err != nil {
+		return err
+	}
+	results := filepath.Join(r.o.out, "bench", "results", "latest.json")
+	page := filepath.Join(r.o.out, "docs", "BENCHMARKS.md")
+	chart := filepath.Join(r.o.out, "docs", "benchmarks.svg")
+	old, err := os.ReadFile(page)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	tables := r.report.Markdown(filepath.Base(chart))
+	// The results are on disk before anything can be wrong with the page.
+	if err := errors.Join(report.WriteFile(results, text), report.WriteFile(chart, r.report.SVG())); err != nil {
+		return err
+	}
+	r.say("\n%s", tables)
+	spliced, err := report.Splice(old, tables)
+	if err != nil {
+		return fmt.Errorf("%s: %w", page, err)
+	}
+	if err := report.WriteFile(page, spliced); err != nil {
+		return err
+	}
+	r.say("written: %s\n         %s\n         %s", results, page, chart)
+	return nil
+}

@@ -1,0 +1,228 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/outrigger-mesh/outrigger/bench/peers"
+)
+
+// errMissing says that a subject is not installed: it is left out with a note.
+var errMissing = errors.New("not installed")
+
+// subject is a proxy under measurement.
+type subject interface {
+	name() string
+	// prepare finds or builds the program once and returns its version. An
+	// error that is errMissing leaves the subject out.
+	prepare(ctx context.Context, dir string) (version string, err error)
+	// command writes the configuration of one sidecar into p.Dir and returns
+	// what to start.
+	command(p peers.Params) (argv []string, err error)
+	// ready is the path on the admin listener that answers 200 once the
+	// sidecar serves; empty when only a request through it can tell.
+	ready() string
+}
+
+// allSubjects are those the runner knows, in the order of the tables.
+func allSubjects(o *options) []subject {
+	return []subject{
+		&outrigger{binary: o.outrigger, root: o.root},
+		&debian{label: "haproxy", pkg: "haproxy", versionFlag: "-v", args: func(bin, conf, _ string) []string {
+			return []string{bin, "-db", "-f", conf}
+		}},
+		&debian{label: "nginx", pkg: "nginx-light", versionFlag: "-v", args: func(bin, conf, dir string) []string {
+			return []string{bin, "-p", dir, "-c", conf}
+		}},
+		&reverseProxy{},
+	}
+}
+
+// debian is a peer that comes as a Debian package.
+type debian struct {
+	label, pkg, versionFlag string
+	args                    func(bin, conf, dir string) []string
+	bin                     string
+}
+
+func (d *debian) name() string  { return d.label }
+func (d *debian) ready() string { return "" }
+
+func (d *debian) prepare(ctx context.Context, _ string) (string, error) {
+	d.bin = findProgram(d.label)
+	if d.bin == "" {
+		return "", fmt.Errorf("%s: %w: apt-get install %s", d.label, errMissing, d.pkg)
+	}
+	out, err := exec.CommandContext(ctx, d.bin, d.versionFlag).CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("%s %s: %w: %s", d.bin, d.versionFlag, err, out)
+	}
+	return firstLine(out), nil
+}
+
+// findProgram looks where Debian keeps daemons, too: an ordinary user's PATH
+// leaves those directories out.
+func findProgram(name string) string {
+	if path, err := exec.LookPath(name); err == nil {
+		return path
+	}
+	for _, dir := range []string{"/usr/sbin", "/usr/local/sbin", "/sbin"} {
+		if path, err := exec.LookPath(filepath.Join(dir, name)); err == nil {
+			return path
+		}
+	}
+	return ""
+}
+
+func firstLine(text []byte) string {
+	line, _, _ := strings.Cut(strings.TrimSpace(string(text)), "\n")
+	return strings.TrimSpace(line)
+}
+
+func (d *debian) command(p peers.Params) ([]string, error) {
+	conf, err := writeConfig(p, d.label, d.label+".conf")
+	if err != nil {
+		return nil, err
+	}
+	return d.args(d.bin, conf, p.Dir), nil
+}
+
+func writeConfig(p peers.Params, template, file string) (string, error) {
+	text, err := peers.Render(template, p)
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(p.Dir, file)
+	return path, os.WriteFile(path, []byte(text), 0o600)
+}
+
+// outrigger is the proxy of this repository, built from it unless a binary is given.
+type outrigger struct{ binary, root string }
+
+func (o *outrigger) name() string  { return "outrigger" }
+func (o *outrigger) ready() string { return "/ready" }
+
+func (o *outrigger) prepare(ctx context.Context, dir string) (string, error) {
+	if o.binary == "" {
+		o.binary = filepath.Join(dir, "outrigger")
+		build := exec.CommandContext(ctx, "go", "build", "-o", o.binary, "./cmd/outrigger")
+		build.Dir = o.root
+		if out, err := build.CombinedOutput(); err != nil {
+			return "", fmt.Errorf("outrigger: build: %w\n%s", err, out)
+		}
+	}
+	out, err := exec.CommandContext(ctx, o.binary, "version").CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("%s version: %w: %s", o.binary, err, out)
+	}
+	return firstLine(out), nil
+}
+
+func (o *outrigger) command(p peers.Params) ([]string, error) {
+	if p.Role != peers.Inbound {
+		if _, err := writeConfig(p, "outrigger-catalog", "catalog.yaml"); err != nil {
+			return nil, err
+		}
+	}
+	conf, err := writeConfig(p, "outrigger", "outrigger.yaml")
+	if err != nil {
+		return nil, err
+	}
+	return []string{o.binary, "run", "--config", conf}, nil
+}
+
+// reverseProxy is net/http's ReverseProxy, a subcommand of this program.
+type reverseProxy struct{ self string }
+
+func (r *reverseProxy) name() string  { return "reverseproxy" }
+func (r *reverseProxy) ready() string { return "/metrics" }
+
+func (r *reverseProxy) prepare(context.Context, string) (string, error) {
+	self, err := os.Executable()
+	r.self = self
+	return "net/http/httputil of " + goVersion(), err
+}
+
+func (r *reverseProxy) command(p peers.Params) ([]string, error) {
+	text, err := json.Marshal(p)
+	if err != nil {
+		return nil, err
+	}
+	path := filepath.Join(p.Dir, "params.json")
+	return []string{r.self, "reverseproxy", "-params", path}, os.WriteFile(path, text, 0o600)
+}
+
+// awaitAdmin waits until the admin listener answers 200 on path, for as long
+// as alive finds nothing wrong.
+func awaitAdmin(ctx context.Context, url string, alive func() error) error {
+	client := &http.Client{Timeout: time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	return poll(ctx, alive, func() error {
+		resp, err := client.Get(url)
+		if err != nil {
+			return err
+		}
+		defer resp.Body.Close()
+		if resp.StatusCode != http.StatusOK {
+			return fmt.Errorf("%s answers %s", url, resp.Status)
+		}
+		return nil
+	})
+}
+
+// startPatience bounds how long a subject may take until it serves.
+const startPatience = 15 * time.Second
+
+// poll tries until it works, alive fails or startPatience has passed.
+func poll(ctx context.Context, alive, try func() error) error {
+	ctx, cancel := context.WithTimeout(ctx, startPatience)
+	defer cancel()
+	for {
+		err := try()
+		if err == nil {
+			return nil
+		}
+		if dead := alive(); dead != nil {
+			return dead
+		}
+		if pause(ctx, 20*time.Millisecond) != nil {
+			return fmt.Errorf("not ready within %v: %w", startPatience, err)
+		}
+	}
+}
+
+// freePort is a loopback port that was free a moment ago. It lies below the
+// range that the kernel gives to outgoing connections, so that none of the
+// many of a run takes it before the proxy does.
+func freePort() (int, error) {
+	const low = 10000
+	high := 32768
+	if text, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range"); err == nil {
+		if fields := strings.Fields(string(text)); len(fields) == 2 {
+			if n, err := strconv.Atoi(fields[0]); err == nil && n > low+1000 {
+				high = n
+			}
+		}
+	}
+	var last error
+	for range 100 {
+		port := low + rand.IntN(high-low)
+		l, err := net.Listen("tcp", "127.0.0.1:"+strconv.Itoa(port))
+		if err != nil {
+			last = err
+			continue
+		}
+		return port, l.Close()
+	}
+	return 0, fmt.Errorf("free port: a hundred tries from %d to %d failed, the last one: %w", low, high, last)
+}
