@@ -15,6 +15,8 @@ import (
 	"github.com/spiffe/go-spiffe/v2/workloadapi"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/outrigger-mesh/outrigger/mtls"
 )
@@ -167,8 +169,8 @@ func (w *watcher) OnX509ContextWatchError(err error) { w.fail(err) }
 
 func (w *watcher) fail(err error) {
 	s := w.source
-	if errors.Is(err, context.Canceled) {
-		return
+	if errors.Is(err, context.Canceled) || status.Code(err) == codes.Canceled {
+		return // the source is being stopped
 	}
 	err = fmt.Errorf("%s: %w", w.address, err)
 	before := s.Status().LastError

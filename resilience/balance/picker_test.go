@@ -84,8 +84,13 @@ func TestEmptyAndSingle(t *testing.T) {
 func TestIdleShares(t *testing.T) {
 	oneGoroutine(t)
 	sets := [][]uint32{
-		{1, 1}, {1, 3}, {5, 1, 1}, {1000, 1, 1}, {1, 2, 3, 4, 5, 6, 7, 8},
-		{math.MaxUint32, math.MaxUint32 / 2, 1}, {7, 7, 7, 7, 7},
+		{1, 1},
+		{1, 3},
+		{5, 1, 1},
+		{1000, 1, 1},
+		{1, 2, 3, 4, 5, 6, 7, 8},
+		{math.MaxUint32, math.MaxUint32 / 2, 1},
+		{7, 7, 7, 7, 7},
 	}
 	large := make([]uint32, 200)
 	for i := range large {

@@ -183,7 +183,7 @@ func (b *Breaker) Done(t Ticket, now time.Duration, res Result) {
 // judge opens the breaker when the failure just counted crosses a threshold.
 func (b *Breaker) judge(ph *phase, now time.Duration, consecutive uint32) {
 	successes, failures := ph.window.counts(now)
-	cause := None
+	var cause Cause
 	switch total := successes + failures; {
 	case b.cfg.ConsecutiveFailures > 0 && consecutive >= b.cfg.ConsecutiveFailures:
 		cause = ConsecutiveFailures

@@ -7,7 +7,6 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 )
 
 var update = flag.Bool("update", false, "rewrite the expectations in testdata")
@@ -88,15 +87,6 @@ func (c command) has(word string) bool {
 		}
 	}
 	return false
-}
-
-func (c command) duration(s string) time.Duration {
-	c.t.Helper()
-	d, err := time.ParseDuration(s)
-	if err != nil {
-		c.t.Fatalf("%s: %v", c.name, err)
-	}
-	return d
 }
 
 func (c command) number(s string) float64 {
