@@ -1,0 +1,168 @@
+package consul
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+
+	"github.com/outrigger-mesh/outrigger/discovery"
+)
+
+const (
+	waitTime    = 5 * time.Minute        // Consul's default for a blocking query
+	backoffBase = 200 * time.Millisecond // after an error, with full jitter ...
+	backoffMax  = 10 * time.Second       // ... up to this
+	pollPause   = 5 * time.Second        // when the server gives no index to wait on
+	minPause    = 100 * time.Millisecond // between two queries for a service: bursts become one update
+	maxPause    = 900 * time.Millisecond // the same for services with very many instances
+	perInstance = 80 * time.Microsecond  // what an instance adds to it
+)
+
+// Source follows services in Consul, one blocking query a service. It
+// implements discovery.Source.
+type Source struct {
+	cfg    Config
+	client *client
+	wait   time.Duration
+	track  discovery.Tracker
+}
+
+// New returns a Source for the agent that cfg names. Nothing is sent before Run.
+func New(cfg Config) (*Source, error) {
+	c, err := newClient(cfg, nil)
+	if err != nil {
+		return nil, err
+	}
+	return &Source{cfg: cfg, client: c, wait: waitTime}, nil
+}
+
+// Status implements discovery.Source. While nothing changes, the age grows up
+// to the length of a blocking query, a little over 5 minutes.
+func (s *Source) Status() []discovery.WatchStatus { return s.track.Status() }
+
+// Run implements discovery.Source.
+func (s *Source) Run(ctx context.Context, services []string, sink discovery.Sink) error {
+	sink = discovery.Distinct(sink)
+	var wg sync.WaitGroup
+	for _, service := range s.track.Follow(services) {
+		wg.Go(func() { s.watch(ctx, service, sink) })
+	}
+	wg.Go(func() { s.client.tokens.poll(ctx) })
+	<-ctx.Done()
+	wg.Wait()
+	s.client.close()
+	return nil
+}
+
+// watch follows one service until ctx ends.
+func (s *Source) watch(ctx context.Context, service string, sink discovery.Sink) {
+	var index uint64
+	var answered time.Time // the last answer
+	rechecked := false     // since the last answer to a query that waited
+	backoff := discovery.Backoff{Base: backoffBase, Max: backoffMax}
+	for ctx.Err() == nil {
+		token := s.client.tokens.valid()
+		var after time.Time
+		if !rechecked {
+			after = answered
+		}
+		eps, next, warning, err := s.query(ctx, token, service, index, after)
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err != nil && errors.Is(context.Cause(token), errTokenChanged):
+			// Ended because of the new token; what that may see is asked for at once.
+			index = 0
+		case errors.Is(err, errNewConn):
+			// The agent may have been replaced, and the index may mean nothing
+			// to it: one that is too large would wait in vain.
+			index, rechecked = 0, true
+		case err != nil:
+			s.track.Fail(service, err)
+			sink.Fail(service, err)
+			// From 0, so that the first good answer comes at once and ends the trouble.
+			index = 0
+			discovery.Sleep(ctx, max(minPause, backoff.Next(rand.Uint64())), token.Done())
+		default:
+			backoff.Reset()
+			answered, rechecked = time.Now(), rechecked && index == 0
+			s.track.Confirm(service, next, len(eps), warning)
+			sink.Update(&discovery.Service{
+				Name: service, Endpoints: eps, Index: next, Source: "consul", Updated: time.Now(),
+			})
+			index = nextIndex(index, next)
+			pause := min(minPause+time.Duration(len(eps))*perInstance, maxPause)
+			if next == 0 {
+				pause = pollPause
+			}
+			discovery.Sleep(ctx, discovery.Jitter(pause, 0.1, rand.Uint64()), token.Done())
+		}
+	}
+}
+
+// nextIndex is the index to wait on after got was returned to a query with
+// last: an index that goes backwards, as after a cluster was rebuilt, or that
+// is 0 starts from the beginning.
+func nextIndex(last, got uint64) uint64 {
+	if got < last {
+		return 0
+	}
+	return got
+}
+
+// query asks once for the instances of a service; with an index above 0 the
+// server answers when there is something newer, or after the wait time. A query
+// that would wait over a connection made later than after fails with
+// errNewConn; a zero after allows any.
+func (s *Source) query(ctx, token context.Context, service string, index uint64, after time.Time) (eps []discovery.Endpoint, next uint64, warning string, err error) {
+	if strings.Contains(service, "/") {
+		return nil, 0, "", fmt.Errorf("%q cannot be the name of a Consul service", service)
+	}
+	q := &api.QueryOptions{Datacenter: s.cfg.Datacenter, AllowStale: s.cfg.Stale, Filter: s.cfg.Filter}
+	limit := slack
+	if index > 0 {
+		// The server adds up to 1/16 to the wait time.
+		q.WaitIndex, q.WaitTime = index, s.wait
+		limit += s.wait + s.wait/16
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	if index > 0 && !after.IsZero() {
+		ctx = refuseNewConn(ctx, after)
+	}
+	defer context.AfterFunc(token, cancel)()
+
+	entries, meta, err := s.client.Health().Service(service, s.cfg.Tag, s.cfg.OnlyPassing, q.WithContext(ctx))
+	if err != nil {
+		return nil, 0, "", s.client.explain(err, fmt.Sprintf("service:read on %q and node:read", service))
+	}
+	if entries == nil {
+		return nil, 0, "", s.client.explain(errors.New("the answer is null instead of a list"), "")
+	}
+	if meta.ResultsFilteredByACLs && len(entries) == 0 {
+		// An empty list because of missing rights must not take away the endpoints.
+		return nil, 0, "", s.client.explain(api.StatusError{
+			Code: http.StatusForbidden, Body: "every instance is hidden by ACLs",
+		}, fmt.Sprintf("service:read on %q and node:read", service))
+	}
+	eps, warning = endpoints(entries)
+	var warnings []string
+	if warning != "" {
+		warnings = append(warnings, warning)
+	}
+	if meta.ResultsFilteredByACLs {
+		warnings = append(warnings, "some instances are hidden by ACLs; the token needs node:read")
+	}
+	if len(entries) == 0 && meta.DefaultACLPolicy == "deny" && s.client.tokens.anonymous() {
+		// To the anonymous token Consul does not say that it hides something.
+		warnings = append(warnings, "there is no ACL token and Consul denies by default; instances may be hidden")
+	}
+	return eps, meta.LastIndex, strings.Join(warnings, "; "), nil
+}
