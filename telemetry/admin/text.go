@@ -1,0 +1,199 @@
+package admin
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"time"
+)
+
+// table writes rows in aligned columns. Errors are the client's going away.
+func table(w io.Writer, head string, rows func(row func(cells ...any))) {
+	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
+	_, _ = fmt.Fprintln(t, strings.ReplaceAll(head, " ", "\t"))
+	rows(func(cells ...any) {
+		for i, c := range cells {
+			if i > 0 {
+				_, _ = io.WriteString(t, "\t")
+			}
+			_, _ = fmt.Fprint(t, plain(fmt.Sprint(c)))
+		}
+		_, _ = io.WriteString(t, "\n")
+	})
+	_ = t.Flush()
+}
+
+// plain keeps text of peers and sources from moving the reader's cursor.
+func plain(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return strings.Map(func(r rune) rune {
+		if r < 0x20 || r == 0x7f {
+			return ' '
+		}
+		return r
+	}, s)
+}
+
+// short writes a duration with two significant parts at most.
+func short(d time.Duration) string {
+	switch d = d.Abs(); {
+	case d < time.Second:
+		return d.Round(time.Millisecond).String()
+	case d < 10*time.Second:
+		return d.Round(100 * time.Millisecond).String()
+	case d < time.Hour:
+		return d.Round(time.Second).String()
+	case d < 48*time.Hour:
+		return strings.TrimSuffix(d.Round(time.Minute).String(), "0s")
+	}
+	return fmt.Sprintf("%dd", int(d.Hours())/24)
+}
+
+func age(t, now time.Time) string {
+	if t.IsZero() {
+		return "-"
+	}
+	return short(now.Sub(t)) + " ago"
+}
+
+func ahead(t, now time.Time) string {
+	switch {
+	case t.IsZero():
+		return "-"
+	case t.Before(now):
+		return age(t, now)
+	}
+	return "in " + short(t.Sub(now))
+}
+
+// strip writes outcomes as one character each, oldest first: the way a person
+// sees at a glance what an endpoint did last.
+func strip(outcomes []OutcomeView) string {
+	var b strings.Builder
+	for _, o := range outcomes {
+		switch o.Result {
+		case "success":
+			b.WriteByte('.')
+		case "failure":
+			b.WriteByte('x')
+		case "local_failure":
+			b.WriteByte('!')
+		default:
+			b.WriteByte('o')
+		}
+	}
+	return b.String()
+}
+
+func limit(l LimitView) string {
+	if l.Max == 0 {
+		return fmt.Sprint(l.Value)
+	}
+	return fmt.Sprintf("%d/%d", l.Value, l.Max)
+}
+
+func yes(b bool) string {
+	if b {
+		return "yes"
+	}
+	return "no"
+}
+
+func readyText(w io.Writer, v readiness) {
+	word := "not ready"
+	if v.Ready {
+		word = "ready"
+	}
+	_, _ = fmt.Fprintln(w, word)
+	if len(v.Checks) > 0 {
+		table(w, "CHECK OK DETAIL", func(row func(...any)) {
+			for _, c := range v.Checks {
+				row(c.Name, yes(c.OK), c.Detail)
+			}
+		})
+	}
+}
+
+func endpointsText(w io.Writer, v []EndpointView, now time.Time) {
+	table(w, "CLUSTER ADDRESS ID HEALTH STATE CAUSE SINCE UNTIL WEIGHT ACTIVE EWMA REQUESTS FAILURES EJECTIONS WOULD-EJECT LAST", func(row func(...any)) {
+		for _, e := range v {
+			row(e.Cluster, e.Address, e.ID, e.Health, e.State, e.Cause, age(e.Since, now), ahead(e.Until, now), e.Weight, e.Active,
+				fmt.Sprintf("%.1fms", e.EWMAMs), e.Requests, e.Failures, e.Ejections, e.WouldHaveEjected, strip(e.Evidence))
+		}
+	})
+	if len(v) > 0 {
+		_, _ = fmt.Fprintln(w, "\nLAST: the last outcomes, oldest first: . success  x failure  ! connect, reset or timeout  o ignored")
+	}
+}
+
+func clustersText(w io.Writer, v []ClusterView, now time.Time) {
+	table(w, "CLUSTER DIRECTION PROTOCOL ENDPOINTS EJECTED PANIC BREAKER UNTIL BUDGET CONNECTIONS PENDING ACTIVE REQUESTS FAILURES RETRIES P50 P99", func(row func(...any)) {
+		for _, c := range v {
+			breaker, until := "-", "-"
+			if c.Breaker != nil {
+				breaker, until = c.Breaker.State, ahead(c.Breaker.Until, now)
+			}
+			row(c.Name, c.Direction, c.Protocol, fmt.Sprintf("%d/%d", c.Available, c.Endpoints), c.Ejected, yes(c.Panic), breaker, until,
+				fmt.Sprintf("%.1f", c.BudgetBalance), limit(c.Limits.Connections), limit(c.Limits.Pending), limit(c.Limits.Requests),
+				c.Requests, c.Failures, c.Retries, fmt.Sprintf("%.1fms", c.P50Ms), fmt.Sprintf("%.1fms", c.P99Ms))
+		}
+	})
+}
+
+func connectionsText(w io.Writer, v []ConnectionView, now time.Time) {
+	table(w, "ID DIRECTION LISTENER PROTOCOL REMOTE LOCAL TLS PEER STATE AGE EXCHANGES IN OUT", func(row func(...any)) {
+		for _, c := range v {
+			opened := "-"
+			if !c.Since.IsZero() {
+				opened = short(now.Sub(c.Since))
+			}
+			row(c.ID, c.Direction, c.Listener, c.Protocol, c.Remote, c.Local, c.TLS, c.Peer, c.State, opened, c.Exchanges, c.BytesIn, c.BytesOut)
+		}
+	})
+}
+
+func identityText(w io.Writer, v IdentityView, now time.Time) {
+	table(w, "IDENTITY SOURCE EXPIRES ISSUED UPDATES", func(row func(...any)) {
+		row(v.ID, v.Source, ahead(v.NotAfter, now), age(v.NotBefore, now), v.Updates)
+	})
+	if v.LastError != "" {
+		_, _ = fmt.Fprintln(w, "last error:", plain(v.LastError))
+	}
+	if len(v.Bundles) > 0 {
+		_, _ = fmt.Fprintln(w)
+		table(w, "TRUST-DOMAIN ROOTS EXPIRES", func(row func(...any)) {
+			for _, b := range v.Bundles {
+				row(b.TrustDomain, b.Roots, ahead(b.NotAfter, now))
+			}
+		})
+	}
+}
+
+func discoveryText(w io.Writer, v []WatchView) {
+	table(w, "SERVICE SOURCE ENDPOINTS AGE STALE INDEX LAST-ERROR", func(row func(...any)) {
+		for _, d := range v {
+			row(d.Service, d.Source, d.Endpoints, short(time.Duration(d.AgeSec*float64(time.Second))), yes(d.Stale), d.Index, d.LastError)
+		}
+	})
+}
+
+func overviewText(w io.Writer, v Overview) {
+	title := func(s string) { _, _ = fmt.Fprintf(w, "\n%s\n", s) }
+	_, _ = fmt.Fprintf(w, "%s  outrigger %s  up %s  plan %d applied %s\n",
+		plain(v.Process.Service), plain(v.Process.Version), strings.TrimSuffix(age(v.Process.Started, v.Now), " ago"), v.Reload.Version, age(v.Reload.Applied, v.Now))
+	if v.Reload.LastError != "" {
+		_, _ = fmt.Fprintf(w, "RELOAD FAILED %s; the plan before it stays in use: %s\n", age(v.Reload.LastErrorAt, v.Now), plain(v.Reload.LastError))
+	}
+	readyText(w, readiness{v.Ready, v.Checks})
+	title("clusters")
+	clustersText(w, v.Clusters, v.Now)
+	title("endpoints")
+	endpointsText(w, v.Endpoints, v.Now)
+	title("identity")
+	identityText(w, v.Identity, v.Now)
+	title("discovery")
+	discoveryText(w, v.Discovery)
+}

@@ -1,0 +1,165 @@
+package admin
+
+import "time"
+
+// Views are where the pages get their data from: functions that the proxy
+// gives. Each may be called from several goroutines at any time and must
+// return soon. A nil one makes its page empty.
+type Views struct {
+	Ready       func() (bool, []Check) // whether the proxy may get traffic, and what that rests on
+	Config      func() ([]byte, error) // the effective configuration and the plan, as YAML
+	Endpoints   func() []EndpointView
+	Clusters    func() []ClusterView
+	Connections func() []ConnectionView
+	Identity    func() IdentityView
+	Discovery   func() []WatchView
+	Reload      func() ReloadView
+	Process     func() ProcessView
+}
+
+// Check is one condition of readiness.
+type Check struct {
+	Name   string `json:"name"`
+	OK     bool   `json:"ok"`
+	Detail string `json:"detail,omitempty"`
+}
+
+// EndpointView is one endpoint of one cluster.
+type EndpointView struct {
+	Cluster          string        `json:"cluster"`
+	Address          string        `json:"address"`
+	ID               string        `json:"id"`     // the discovery source's name for the instance
+	Health           string        `json:"health"` // as discovery says: passing, warning, critical
+	State            string        `json:"state"`  // as outlier detection says: healthy, ejected, probation
+	Cause            string        `json:"cause"`  // why it is in that state
+	Since            time.Time     `json:"since,omitzero"`
+	Until            time.Time     `json:"until,omitzero"` // when an ejection ends
+	Evidence         []OutcomeView `json:"evidence"`       // the last outcomes, oldest first
+	Weight           uint32        `json:"weight"`
+	Active           int64         `json:"active"`  // attempts in flight
+	EWMAMs           float64       `json:"ewma_ms"` // the balancer's latency estimate
+	Requests         uint64        `json:"requests"`
+	Failures         uint64        `json:"failures"`
+	Ejections        uint64        `json:"ejections"`
+	WouldHaveEjected uint64        `json:"would_have_ejected"`
+}
+
+// OutcomeView is one attempt's outcome, kept as evidence.
+type OutcomeView struct {
+	AgeMs  int64  `json:"age_ms"` // how long ago
+	Result string `json:"result"` // success, failure, local_failure, ignored
+	Status uint16 `json:"status"` // 0 if there was no response
+}
+
+// ClusterView is one cluster.
+type ClusterView struct {
+	Name          string       `json:"name"`
+	Direction     string       `json:"direction"` // inbound, outbound
+	Protocol      string       `json:"protocol"`
+	Endpoints     int          `json:"endpoints"`
+	Available     int          `json:"available"`
+	Ejected       int          `json:"ejected"`
+	Panic         bool         `json:"panic"`             // too few are available, so all are used
+	Breaker       *BreakerView `json:"breaker,omitempty"` // nil: none configured
+	BudgetBalance float64      `json:"budget_balance"`    // retries that may be made now
+	Limits        LimitsView   `json:"limits"`
+	Active        int64        `json:"active"` // exchanges in flight
+	Requests      uint64       `json:"requests"`
+	Failures      uint64       `json:"failures"`
+	Retries       uint64       `json:"retries"`
+	P50Ms         float64      `json:"p50_ms"`
+	P99Ms         float64      `json:"p99_ms"`
+	Identities    []string     `json:"identities"` // the SPIFFE IDs that its endpoints may have
+}
+
+// BreakerView is the state of a cluster's circuit breaker.
+type BreakerView struct {
+	State             string    `json:"state"` // closed, half_open, open
+	Mode              string    `json:"mode"`  // enforce, observe
+	Since             time.Time `json:"since,omitzero"`
+	Until             time.Time `json:"until,omitzero"` // when an open one lets a probe through
+	Requests          uint64    `json:"requests"`       // in the window
+	Failures          uint64    `json:"failures"`       // in the window
+	Opened            uint64    `json:"opened"`         // times
+	WouldHaveRejected uint64    `json:"would_have_rejected"`
+}
+
+// LimitsView is the use of a cluster's limits.
+type LimitsView struct {
+	Connections       LimitView `json:"connections"`
+	Pending           LimitView `json:"pending"`
+	Requests          LimitView `json:"requests"`
+	WouldHaveRejected uint64    `json:"would_have_rejected"`
+}
+
+// LimitView is the use of one limit.
+type LimitView struct {
+	Value    int64  `json:"value"`
+	Max      int64  `json:"max"` // 0: unlimited
+	Rejected uint64 `json:"rejected"`
+}
+
+// ConnectionView is one downstream connection.
+type ConnectionView struct {
+	ID        uint64    `json:"id"`
+	Direction string    `json:"direction"`
+	Listener  string    `json:"listener"`
+	Protocol  string    `json:"protocol"`
+	Remote    string    `json:"remote"`
+	Local     string    `json:"local"`
+	Peer      string    `json:"peer"` // the verified SPIFFE ID; empty for plaintext
+	TLS       string    `json:"tls"`  // the version; empty for plaintext
+	State     string    `json:"state"`
+	Since     time.Time `json:"since,omitzero"`
+	Exchanges uint64    `json:"exchanges"`
+	BytesIn   uint64    `json:"bytes_in"`
+	BytesOut  uint64    `json:"bytes_out"`
+}
+
+// IdentityView is the proxy's own identity and what it trusts.
+type IdentityView struct {
+	Source    string       `json:"source"` // workload_api, files, none
+	ID        string       `json:"id"`
+	NotBefore time.Time    `json:"not_before,omitzero"`
+	NotAfter  time.Time    `json:"not_after,omitzero"`
+	Updates   uint64       `json:"updates"`
+	LastError string       `json:"last_error,omitempty"`
+	Bundles   []BundleView `json:"bundles"`
+}
+
+// BundleView is the trust bundle of one trust domain.
+type BundleView struct {
+	TrustDomain string    `json:"trust_domain"`
+	Roots       int       `json:"roots"`
+	NotAfter    time.Time `json:"not_after,omitzero"` // of the root that expires first
+}
+
+// WatchView is one service that is looked up.
+type WatchView struct {
+	Service   string  `json:"service"`
+	Source    string  `json:"source"`
+	AgeSec    float64 `json:"age_seconds"` // since the data were last confirmed
+	Stale     bool    `json:"stale"`       // the source has trouble; the last good data are used
+	Index     uint64  `json:"index"`
+	Endpoints int     `json:"endpoints"`
+	LastError string  `json:"last_error,omitempty"`
+}
+
+// ReloadView is how the last attempts to load the configuration went.
+type ReloadView struct {
+	Version     uint64    `json:"version"` // of the plan in use
+	Applied     time.Time `json:"applied,omitzero"`
+	Reloads     uint64    `json:"reloads"`
+	Failures    uint64    `json:"failures"`
+	LastError   string    `json:"last_error,omitempty"` // empty when the last attempt went well
+	LastErrorAt time.Time `json:"last_error_at,omitzero"`
+	File        string    `json:"file"`
+}
+
+// ProcessView says what runs here.
+type ProcessView struct {
+	Service  string    `json:"service"`
+	Version  string    `json:"version"`
+	Started  time.Time `json:"started,omitzero"`
+	Draining bool      `json:"draining"`
+}

@@ -1,0 +1,281 @@
+package telemetry
+
+import (
+	"runtime"
+	"sync/atomic"
+	"time"
+
+	"go.opentelemetry.io/otel/attribute"
+
+	"github.com/outrigger-mesh/outrigger/proxy/outcome"
+)
+
+// RetryWithheld is why a failed attempt was not tried again.
+type RetryWithheld uint8
+
+// The reasons to withhold a retry, in the order and with the words of the
+// retry machine's own decision, less "again".
+const (
+	RetryAttemptsSpent RetryWithheld = iota
+	RetryNotRetryable
+	RetryNotIdempotent
+	RetryBodyNotKept
+	RetryBudgetSpent
+	RetryDeadlineTooNear
+	RetryNotConfigured
+
+	retryWithheldCount
+)
+
+var retryWithheldNames = [retryWithheldCount]string{
+	"attempts_spent", "not_retryable", "not_idempotent", "body_not_kept", "budget_spent", "deadline_too_near", "not_configured",
+}
+
+// String returns the label value.
+func (w RetryWithheld) String() string { return nameOf(retryWithheldNames[:], int(w)) }
+
+// Limit is one of a cluster's limits.
+type Limit uint8
+
+// The limits.
+const (
+	LimitConnections Limit = iota
+	LimitPending
+	LimitRequests
+
+	limitCount
+)
+
+var limitNames = [limitCount]string{"connections", "pending", "requests"}
+
+// String returns the label value.
+func (l Limit) String() string { return nameOf(limitNames[:], int(l)) }
+
+// Guard is a guard in observe mode that would have acted.
+type Guard uint8
+
+// The guards.
+const (
+	WouldEject Guard = iota // outlier detection would have ejected an endpoint
+	WouldBreak              // the breaker would have rejected a request
+	WouldLimit              // a limit would have rejected a request
+	WouldRetry              // another attempt would have been made
+	WouldDeny               // an authorization rule would have refused the caller
+	guardKindCount
+)
+
+var guardNames = [guardKindCount]string{"ejected", "broken", "limited", "retried", "denied"}
+
+// String returns the label value.
+func (g Guard) String() string { return nameOf(guardNames[:], int(g)) }
+
+// Classes of response status: 0 is none (no response was sent, or TCP), 1 to
+// 5 the hundreds.
+const classCount = 6
+
+var classNames = [classCount]string{"none", "1xx", "2xx", "3xx", "4xx", "5xx"}
+
+func classOf(status uint16) int {
+	if c := int(status / 100); c < classCount {
+		return c
+	}
+	return 0
+}
+
+// maxShards bounds the memory of a cluster's handle.
+const maxShards = 8
+
+// shard is what every exchange writes, split so that cores do not fight over
+// one cache line.
+type shard struct {
+	ok       [classCount]Counter // exchanges with outcome.OK
+	active   UpDown
+	duration histogram
+	_        pad
+}
+
+// Cluster holds the metrics of one cluster in one direction: the destination
+// of outbound exchanges, or the local application behind inbound ones.
+type Cluster struct {
+	handle
+
+	shards []shard
+	mask   uint32
+	gauges atomic.Pointer[ClusterGauges]
+
+	// BreakerOpened counts the breaker's openings.
+	BreakerOpened Counter
+	// UpstreamConnections counts the connections made to endpoints.
+	UpstreamConnections Counter
+
+	others          [outcome.Count][classCount]Counter // exchanges with another outcome than OK
+	retries         [outcome.Count]Counter
+	withheld        [retryWithheldCount]Counter
+	limited         [limitCount]Counter
+	wouldHave       [guardKindCount]Counter
+	connectFailures [outcome.Count]Counter
+}
+
+// ClusterGauges are read at each scrape; a nil one is left out. They must be
+// safe to call at any time and must not call Metrics.
+type ClusterGauges struct {
+	BreakerState   func() float64 // 0 closed, 1 half-open, 2 open
+	RetryBudget    func() float64 // retries that may be made now
+	Pending        func() float64 // requests waiting for a connection
+	UpstreamActive func() float64 // upstream connections in use
+	UpstreamIdle   func() float64 // upstream connections kept for later
+	Endpoints      func() float64 // known endpoints
+	Available      func() float64 // endpoints that may be picked
+}
+
+// Cluster returns the handle of a cluster; Release it when the cluster is
+// retired.
+func (m *Metrics) Cluster(name string, direction Direction) *Cluster {
+	labels := []attribute.KeyValue{attribute.String("cluster", name), attribute.String("direction", direction.String())}
+	return acquire(m, handleKey{kindCluster, direction, name, ""}, labels, func(h handle) *Cluster {
+		n := 1
+		for n < runtime.GOMAXPROCS(0) && n < maxShards {
+			n *= 2
+		}
+		return &Cluster{handle: h, shards: make([]shard, n), mask: uint32(n - 1)}
+	})
+}
+
+// Bind sets the gauges; the last call counts.
+func (c *Cluster) Bind(g ClusterGauges) { c.gauges.Store(&g) }
+
+// Begin counts an exchange as active. The shard is any number, best one that
+// stays the same for a downstream connection; Finish must get the same.
+func (c *Cluster) Begin(shard uint32) { c.shards[shard&c.mask].active.Inc() }
+
+// Finish counts an exchange that Begin counted: why it ended, the status sent
+// downstream (0 if none), and how long it took.
+func (c *Cluster) Finish(shard uint32, r outcome.Reason, status uint16, took time.Duration) {
+	s := &c.shards[shard&c.mask]
+	s.active.Dec()
+	s.duration.observe(took)
+	if r == outcome.OK {
+		s.ok[classOf(status)].Inc()
+		return
+	}
+	if int(r) >= outcome.Count {
+		r = outcome.Internal
+	}
+	c.others[r][classOf(status)].Inc()
+}
+
+// Retried counts another attempt and why the one before it failed.
+func (c *Cluster) Retried(after outcome.Reason) {
+	if int(after) < outcome.Count {
+		c.retries[after].Inc()
+	}
+}
+
+// RetryWithheld counts a failed attempt that was not tried again.
+func (c *Cluster) RetryWithheld(w RetryWithheld) {
+	if w < retryWithheldCount {
+		c.withheld[w].Inc()
+	}
+}
+
+// Limited counts a rejection by a limit.
+func (c *Cluster) Limited(l Limit) {
+	if l < limitCount {
+		c.limited[l].Inc()
+	}
+}
+
+// WouldHave counts what a guard in observe mode would have done.
+func (c *Cluster) WouldHave(g Guard) {
+	if g < guardKindCount {
+		c.wouldHave[g].Inc()
+	}
+}
+
+// ConnectFailed counts a connection to an endpoint that could not be made,
+// TLS included.
+func (c *Cluster) ConnectFailed(r outcome.Reason) {
+	if int(r) < outcome.Count {
+		c.connectFailures[r].Inc()
+	}
+}
+
+// Active returns how many exchanges are under way.
+func (c *Cluster) Active() int64 {
+	var n int64
+	for i := range c.shards {
+		n += c.shards[i].active.Value()
+	}
+	return n
+}
+
+// ClusterTotals are a cluster's sums since its handle was made.
+type ClusterTotals struct {
+	Exchanges uint64       // all that ended
+	Failures  uint64       // ended with another outcome than OK
+	Retries   uint64       // attempts after the first
+	Durations Distribution // of all that ended
+}
+
+// Totals returns the sums so far.
+func (c *Cluster) Totals() ClusterTotals {
+	var t ClusterTotals
+	for i := range c.shards {
+		c.shards[i].duration.addTo(&t.Durations)
+		for k := range c.shards[i].ok {
+			t.Exchanges += c.shards[i].ok[k].Value()
+		}
+	}
+	for r := range c.others {
+		for k := range c.others[r] {
+			t.Failures += c.others[r][k].Value()
+		}
+		t.Retries += c.retries[r].Value()
+	}
+	t.Exchanges += t.Failures
+	return t
+}
+
+func (c *Cluster) collect(s *scrape) {
+	var ok [classCount]uint64
+	var d Distribution
+	for i := range c.shards {
+		for k := range ok {
+			ok[k] += c.shards[i].ok[k].Value()
+		}
+		c.shards[i].duration.addTo(&d)
+	}
+	for r := range c.others {
+		for k := range classCount {
+			n := c.others[r][k].Value()
+			if r == int(outcome.OK) {
+				n = ok[k]
+			}
+			s.cell(mExchanges, uint16(r*classCount+k), n, outcome.Reason(r).String(), classNames[k])
+		}
+		s.cell(mRetries, uint16(r), c.retries[r].Value(), outcome.Reason(r).String(), "")
+		s.cell(mUpstreamConnectFailures, uint16(r), c.connectFailures[r].Value(), outcome.Reason(r).String(), "")
+	}
+	s.histogram(mExchangeDuration, &d)
+	s.gauge(mExchangesActive, float64(c.Active()))
+	for i := range c.withheld {
+		s.cell(mRetriesWithheld, uint16(i), c.withheld[i].Value(), RetryWithheld(i).String(), "")
+	}
+	for i := range c.limited {
+		s.cell(mLimitRejections, uint16(i), c.limited[i].Value(), Limit(i).String(), "")
+	}
+	for i := range c.wouldHave {
+		s.cell(mWouldHave, uint16(i), c.wouldHave[i].Value(), Guard(i).String(), "")
+	}
+	s.counter(mBreakerOpenings, c.BreakerOpened.Value())
+	s.counter(mUpstreamConnections, c.UpstreamConnections.Value())
+	if g := c.gauges.Load(); g != nil {
+		s.read(mBreakerState, g.BreakerState)
+		s.read(mRetryBudget, g.RetryBudget)
+		s.read(mExchangesPending, g.Pending)
+		s.read(mUpstreamActive, g.UpstreamActive)
+		s.read(mUpstreamIdle, g.UpstreamIdle)
+		s.read(mClusterEndpoints, g.Endpoints)
+		s.read(mClusterAvailable, g.Available)
+	}
+}

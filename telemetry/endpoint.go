@@ -1,0 +1,82 @@
+package telemetry
+
+import (
+	"sync/atomic"
+
+	"go.opentelemetry.io/otel/attribute"
+)
+
+// Result is how one attempt against an endpoint went, in the order and with
+// the words of outlier detection.
+type Result uint8
+
+// The results.
+const (
+	ResultSuccess      Result = iota
+	ResultFailure             // the endpoint answered with an error
+	ResultLocalFailure        // it could not be reached, reset, or was too slow
+	ResultIgnored             // cancelled; says nothing about the endpoint
+
+	resultCount
+)
+
+var resultNames = [resultCount]string{"success", "failure", "local_failure", "ignored"}
+
+// String returns the label value.
+func (r Result) String() string { return nameOf(resultNames[:], int(r)) }
+
+// Endpoint holds the metrics of one endpoint of one cluster.
+type Endpoint struct {
+	handle
+	gauges atomic.Pointer[EndpointGauges]
+	// Ejections counts how often the endpoint was ejected.
+	Ejections Counter
+	_         pad
+	attempts  [resultCount]Counter
+	_         pad
+}
+
+// EndpointGauges are read at each scrape; a nil one is left out. They must be
+// safe to call at any time and must not call Metrics.
+type EndpointGauges struct {
+	State  func() float64 // 0 healthy, 1 ejected, 2 probation
+	Active func() float64 // attempts in flight
+	EWMA   func() float64 // the balancer's estimate of the latency, in seconds
+}
+
+// Endpoint returns the handle of an endpoint; Release it when the endpoint is
+// gone.
+func (m *Metrics) Endpoint(cluster, endpoint string) *Endpoint {
+	labels := []attribute.KeyValue{attribute.String("cluster", cluster), attribute.String("endpoint", endpoint)}
+	return acquire(m, handleKey{kindEndpoint, 0, cluster, endpoint}, labels, func(h handle) *Endpoint { return &Endpoint{handle: h} })
+}
+
+// Bind sets the gauges; the last call counts.
+func (e *Endpoint) Bind(g EndpointGauges) { e.gauges.Store(&g) }
+
+// Attempt counts an attempt that ended.
+func (e *Endpoint) Attempt(r Result) {
+	if r < resultCount {
+		e.attempts[r].Inc()
+	}
+}
+
+// Attempts returns how many attempts ended in r.
+func (e *Endpoint) Attempts(r Result) uint64 {
+	if r >= resultCount {
+		return 0
+	}
+	return e.attempts[r].Value()
+}
+
+func (e *Endpoint) collect(s *scrape) {
+	for r := range e.attempts {
+		s.cell(mEndpointAttempts, uint16(r), e.attempts[r].Value(), Result(r).String(), "")
+	}
+	s.counter(mEndpointEjections, e.Ejections.Value())
+	if g := e.gauges.Load(); g != nil {
+		s.read(mEndpointState, g.State)
+		s.read(mEndpointActive, g.Active)
+		s.read(mEndpointEWMA, g.EWMA)
+	}
+}

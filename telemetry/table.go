@@ -1,0 +1,164 @@
+package telemetry
+
+import (
+	"fmt"
+	"io"
+	"strings"
+)
+
+// metricID is a place in the table.
+type metricID uint8
+
+const (
+	mListenerConnections metricID = iota
+	mListenerActive
+	mListenerBytesIn
+	mListenerBytesOut
+	mListenerHandshakeFailures
+	mListenerPlaintext
+	mListenerAcceptErrors
+	mListenerRefused
+	mExchanges
+	mExchangeDuration
+	mExchangesActive
+	mExchangesPending
+	mRetries
+	mRetriesWithheld
+	mRetryBudget
+	mLimitRejections
+	mBreakerState
+	mBreakerOpenings
+	mWouldHave
+	mUpstreamConnections
+	mUpstreamActive
+	mUpstreamIdle
+	mUpstreamConnectFailures
+	mClusterEndpoints
+	mClusterAvailable
+	mEndpointAttempts
+	mEndpointEjections
+	mEndpointState
+	mEndpointActive
+	mEndpointEWMA
+	mDiscoveryAge
+	mDiscoveryEndpoints
+	mDiscoveryUpdates
+	mDiscoveryErrors
+	mIdentityExpiry
+	mIdentityUpdates
+	mConfigVersion
+	mConfigReloads
+	mConfigLastReload
+	mAccessLogRecords
+	mAccessLogDropped
+	mSpansDropped
+	mSeriesOverflowed
+	mBuildInfo
+
+	metricCount
+)
+
+type metricType uint8
+
+const (
+	counter metricType = iota
+	gauge
+	histogramType
+)
+
+func (t metricType) String() string { return [...]string{"counter", "gauge", "histogram"}[t] }
+
+// metric is a line of the table: all that is known of a metric beforehand.
+type metric struct {
+	name   string // as Prometheus shows it, unit and suffix included
+	typ    metricType
+	unit   string // UCUM, as OpenTelemetry wants it
+	labels string // the handle's labels first, then the metric's own
+	help   string
+}
+
+func (m *metric) labelNames() []string { return strings.Fields(m.labels) }
+
+var table = [metricCount]metric{
+	mListenerConnections:       {"outrigger_listener_connections_total", counter, "{connection}", "direction listener", "Connections accepted."},
+	mListenerActive:            {"outrigger_listener_connections_active", gauge, "{connection}", "direction listener", "Connections open now."},
+	mListenerBytesIn:           {"outrigger_listener_received_bytes_total", counter, "By", "direction listener", "Bytes received from downstreams."},
+	mListenerBytesOut:          {"outrigger_listener_sent_bytes_total", counter, "By", "direction listener", "Bytes sent to downstreams."},
+	mListenerHandshakeFailures: {"outrigger_listener_handshake_failures_total", counter, "{handshake}", "direction listener kind", "TLS handshakes with downstreams that failed, by kind."},
+	mListenerPlaintext:         {"outrigger_listener_plaintext_connections_total", counter, "{connection}", "direction listener", "Connections accepted without TLS by a permissive listener."},
+	mListenerAcceptErrors:      {"outrigger_listener_accept_errors_total", counter, "{error}", "direction listener", "Failures to accept, for example for want of file descriptors."},
+	mListenerRefused:           {"outrigger_listener_refused_connections_total", counter, "{connection}", "direction listener", "Connections closed at once, because of the connection limit or a drain."},
+
+	mExchanges:        {"outrigger_exchanges_total", counter, "{exchange}", "cluster direction reason class", "Exchanges that ended, by reason and class of the status sent downstream (none: no response, or TCP)."},
+	mExchangeDuration: {"outrigger_exchange_duration_seconds", histogramType, "s", "cluster direction", "How long exchanges took, to their last byte."},
+	mExchangesActive:  {"outrigger_exchanges_active", gauge, "{exchange}", "cluster direction", "Exchanges under way now."},
+	mExchangesPending: {"outrigger_exchanges_pending", gauge, "{exchange}", "cluster direction", "Exchanges waiting for an upstream connection now."},
+	mRetries:          {"outrigger_retries_total", counter, "{attempt}", "cluster direction reason", "Attempts after the first, by the reason that the one before failed for."},
+	mRetriesWithheld:  {"outrigger_retries_withheld_total", counter, "{attempt}", "cluster direction why", "Failed attempts that were not tried again, and why; budget_spent is an exhausted retry budget."},
+	mRetryBudget:      {"outrigger_retry_budget_balance", gauge, "{attempt}", "cluster direction", "Retries that the budget allows now."},
+	mLimitRejections:  {"outrigger_limit_rejections_total", counter, "{exchange}", "cluster direction limit", "Exchanges rejected by a limit."},
+	mBreakerState:     {"outrigger_breaker_state", gauge, "", "cluster direction", "State of the circuit breaker: 0 closed, 1 half-open, 2 open."},
+	mBreakerOpenings:  {"outrigger_breaker_openings_total", counter, "{opening}", "cluster direction", "Times that the circuit breaker opened."},
+	mWouldHave:        {"outrigger_would_have_total", counter, "{decision}", "cluster direction action", "What guards in observe mode would have done: ejected, broken (rejected by the breaker), limited, retried, denied."},
+
+	mUpstreamConnections:     {"outrigger_upstream_connections_total", counter, "{connection}", "cluster direction", "Connections made to endpoints."},
+	mUpstreamActive:          {"outrigger_upstream_connections_active", gauge, "{connection}", "cluster direction", "Connections to endpoints in use now."},
+	mUpstreamIdle:            {"outrigger_upstream_connections_idle", gauge, "{connection}", "cluster direction", "Connections to endpoints kept for later now."},
+	mUpstreamConnectFailures: {"outrigger_upstream_connection_failures_total", counter, "{connection}", "cluster direction reason", "Connections to endpoints that could not be made, TLS included."},
+	mClusterEndpoints:        {"outrigger_cluster_endpoints", gauge, "{endpoint}", "cluster direction", "Endpoints known now."},
+	mClusterAvailable:        {"outrigger_cluster_endpoints_available", gauge, "{endpoint}", "cluster direction", "Endpoints that may be picked now."},
+
+	mEndpointAttempts:  {"outrigger_endpoint_attempts_total", counter, "{attempt}", "cluster endpoint result", "Attempts that ended, by result as outlier detection counts it."},
+	mEndpointEjections: {"outrigger_endpoint_ejections_total", counter, "{ejection}", "cluster endpoint", "Times that the endpoint was ejected."},
+	mEndpointState:     {"outrigger_endpoint_state", gauge, "", "cluster endpoint", "State of the endpoint: 0 healthy, 1 ejected, 2 probation."},
+	mEndpointActive:    {"outrigger_endpoint_attempts_active", gauge, "{attempt}", "cluster endpoint", "Attempts under way now."},
+	mEndpointEWMA:      {"outrigger_endpoint_latency_estimate_seconds", gauge, "s", "cluster endpoint", "The balancer's moving estimate of the endpoint's latency."},
+
+	mDiscoveryAge:       {"outrigger_discovery_age_seconds", gauge, "s", "service", "Time since the service's data were last confirmed."},
+	mDiscoveryEndpoints: {"outrigger_discovery_endpoints", gauge, "{endpoint}", "service", "Endpoints in the service's data."},
+	mDiscoveryUpdates:   {"outrigger_discovery_updates_total", counter, "{update}", "service", "Changes received for the service."},
+	mDiscoveryErrors:    {"outrigger_discovery_errors_total", counter, "{error}", "service", "Failed look-ups of the service."},
+
+	mIdentityExpiry:  {"outrigger_identity_expiry_timestamp_seconds", gauge, "s", "", "When this proxy's SVID expires, in Unix time."},
+	mIdentityUpdates: {"outrigger_identity_updates_total", counter, "{update}", "", "SVIDs received."},
+
+	mConfigVersion:    {"outrigger_config_version", gauge, "", "", "Number of the plan in use."},
+	mConfigReloads:    {"outrigger_config_reloads_total", counter, "{reload}", "result", "Attempts to load the configuration."},
+	mConfigLastReload: {"outrigger_config_last_reload_timestamp_seconds", gauge, "s", "result", "When the configuration was last loaded, in Unix time."},
+
+	mAccessLogRecords: {"outrigger_access_log_records_total", counter, "{record}", "", "Access-log records taken."},
+	mAccessLogDropped: {"outrigger_access_log_dropped_records_total", counter, "{record}", "", "Access-log records lost because the sink was too slow or failed."},
+	mSpansDropped:     {"outrigger_trace_dropped_spans_total", counter, "{span}", "", "Spans lost because the collector was too slow or failed."},
+	mSeriesOverflowed: {"outrigger_metric_series_overflowed_total", counter, "{series}", "metric", "Series that found no room in their metric's budget."},
+	mBuildInfo:        {"outrigger_build_info", gauge, "", "version commit go_version", "Always 1; the labels say what is running."},
+}
+
+// WriteReference writes the table of all metrics as Markdown.
+func WriteReference(w io.Writer) error {
+	_, err := fmt.Fprint(w, `# Metrics
+
+`+"`/metrics` on the admin server. Metrics named `go_…`, `process_…` and `target_info`"+` are the usual ones of Go
+programs and of OpenTelemetry. A series appears when its handle is bound or, where a label has a fixed set of
+values, when it is first counted; it disappears when its listener, cluster, endpoint or service is gone.
+
+`+fmt.Sprintf("A metric has at most %d series. What goes beyond is added up in one more, whose labels all say", DefaultMaxSeries)+`
+`+"`_overflow`; gauges beyond are left out. `outrigger_metric_series_overflowed_total`"+` counts them.
+
+| Metric | Type | Labels | Meaning |
+|---|---|---|---|
+`)
+	if err != nil {
+		return err
+	}
+	for i := range table {
+		m := &table[i]
+		labels := "–"
+		if names := m.labelNames(); len(names) > 0 {
+			labels = "`" + strings.Join(names, "`, `") + "`"
+		}
+		if _, err := fmt.Fprintf(w, "| `%s` | %s | %s | %s |\n", m.name, m.typ, labels, m.help); err != nil {
+			return err
+		}
+	}
+	return nil
+}

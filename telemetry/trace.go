@@ -1,0 +1,146 @@
+package telemetry
+
+import "encoding/binary"
+
+// TraceID names a trace; zero is none.
+type TraceID [16]byte
+
+// SpanID names a span; zero is none.
+type SpanID [8]byte
+
+// Trace flags, W3C Trace Context section 3.2.2.5 and Level 2.
+const (
+	FlagSampled = 0x01 // the caller may have recorded the trace
+	FlagRandom  = 0x02 // the trace id's last seven bytes are random
+)
+
+// TraceContext is what a traceparent field carries: the trace, the sender's
+// span in it, and whether it is recorded. The zero value is none.
+type TraceContext struct {
+	Trace TraceID
+	Span  SpanID
+	Flags byte
+}
+
+// IsZero reports whether there is no trace.
+func (c TraceContext) IsZero() bool { return c.Trace == TraceID{} }
+
+// Sampled reports whether spans of this trace are to be recorded.
+func (c TraceContext) Sampled() bool { return c.Flags&FlagSampled != 0 }
+
+// TraceparentLen is the length of a version 00 traceparent value.
+const TraceparentLen = 55
+
+// ParseTraceparent reads the value of a traceparent field as W3C Trace
+// Context section 3.2 demands: lower-case hexadecimal only, version ff and
+// zero ids refused, version 00 of exact length, later versions read as far as
+// they are known. False means that the field, and tracestate with it, must be
+// ignored. Surrounding white space is the caller's to remove.
+func ParseTraceparent(b []byte) (TraceContext, bool) {
+	var c TraceContext
+	if len(b) < TraceparentLen || b[2] != '-' || b[35] != '-' || b[52] != '-' {
+		return TraceContext{}, false
+	}
+	var version, flags [1]byte
+	if !fromHex(version[:], b[0:2]) || !fromHex(c.Trace[:], b[3:35]) || !fromHex(c.Span[:], b[36:52]) || !fromHex(flags[:], b[53:55]) {
+		return TraceContext{}, false
+	}
+	known := byte(FlagSampled)
+	switch {
+	case version[0] == 0xff:
+		return TraceContext{}, false
+	case version[0] == 0:
+		if len(b) != TraceparentLen {
+			return TraceContext{}, false
+		}
+		known |= FlagRandom
+	case len(b) > TraceparentLen && b[TraceparentLen] != '-':
+		return TraceContext{}, false
+	}
+	if c.IsZero() || c.Span == (SpanID{}) {
+		return TraceContext{}, false
+	}
+	c.Flags = flags[0] & known
+	return c, true
+}
+
+// AppendTraceparent appends c as the value of a version 00 traceparent field.
+func AppendTraceparent(dst []byte, c TraceContext) []byte {
+	dst = append(dst, "00-"...)
+	dst = appendHex(dst, c.Trace[:])
+	dst = append(dst, '-')
+	dst = appendHex(dst, c.Span[:])
+	dst = append(dst, '-')
+	return appendHex(dst, []byte{c.Flags & (FlagSampled | FlagRandom)})
+}
+
+// NewSpanID makes a span id from a random word.
+func NewSpanID(r uint64) SpanID {
+	var s SpanID
+	if r == 0 {
+		r = 1 // zero is not a valid id
+	}
+	binary.BigEndian.PutUint64(s[:], r)
+	return s
+}
+
+func newTraceID(r1, r2 uint64) TraceID {
+	var t TraceID
+	if r1|r2 == 0 {
+		r2 = 1
+	}
+	binary.BigEndian.PutUint64(t[:8], r1)
+	binary.BigEndian.PutUint64(t[8:], r2)
+	return t
+}
+
+// RequestIDLen is the length of what AppendRequestID appends.
+const RequestIDLen = 36
+
+// AppendRequestID appends a new request id made from two random words: a
+// version 4 UUID (RFC 9562 section 5.4), as Envoy writes in x-request-id.
+func AppendRequestID(dst []byte, r1, r2 uint64) []byte {
+	var id [16]byte
+	binary.BigEndian.PutUint64(id[:8], r1)
+	binary.BigEndian.PutUint64(id[8:], r2)
+	id[6] = id[6]&0x0f | 0x40
+	id[8] = id[8]&0x3f | 0x80
+	dst = appendHex(dst, id[:4])
+	for _, part := range [...][2]int{{4, 6}, {6, 8}, {8, 10}, {10, 16}} {
+		dst = append(dst, '-')
+		dst = appendHex(dst, id[part[0]:part[1]])
+	}
+	return dst
+}
+
+const hexDigits = "0123456789abcdef"
+
+func appendHex(dst, src []byte) []byte {
+	for _, c := range src {
+		dst = append(dst, hexDigits[c>>4], hexDigits[c&0x0f])
+	}
+	return dst
+}
+
+// fromHex fills dst from twice as many lower-case hexadecimal digits.
+func fromHex(dst, src []byte) bool {
+	for i := range dst {
+		hi, ok1 := unhex(src[2*i])
+		lo, ok2 := unhex(src[2*i+1])
+		if !ok1 || !ok2 {
+			return false
+		}
+		dst[i] = hi<<4 | lo
+	}
+	return true
+}
+
+func unhex(c byte) (byte, bool) {
+	switch {
+	case '0' <= c && c <= '9':
+		return c - '0', true
+	case 'a' <= c && c <= 'f':
+		return c - 'a' + 10, true
+	}
+	return 0, false
+}
