@@ -1,0 +1,231 @@
+// Package config is the plain-data language in which a proxy is told what to do: load, defaults, validation with positions, and where every value came from.
+//
+// A file is YAML (JSON is YAML too), one document, at most MaxFileBytes long.
+// There is no environment expansion: what stands in the file is what is used.
+// Durations are written with a unit ("250ms", "2s", "1h30m"); 0 needs none and
+// means what the field's description says, most often off. Percentages are
+// numbers from 0 to 100 under keys that end in _percent.
+package config
+
+import (
+	"strings"
+	"time"
+
+	"github.com/outrigger-mesh/outrigger/mtls/authz"
+	"github.com/outrigger-mesh/outrigger/resilience/limit"
+)
+
+//go:generate go run ./internal/docgen
+
+// Config is everything one proxy is told. Load makes one from a file with all
+// defaults filled in; Default is the starting point for one made in code.
+type Config struct {
+	// The service this proxy stands beside.
+	Service Service `yaml:"service"`
+	// Where this proxy's certificate and the trusted roots come from.
+	Identity Identity `yaml:"identity"`
+	// Where the endpoints of the upstreams are found: at most one of consul, file and dns.
+	Discovery Discovery `yaml:"discovery"`
+	// Traffic from others to the service.
+	Inbound Inbound `yaml:"inbound"`
+	// Traffic from the service to others.
+	Outbound Outbound `yaml:"outbound"`
+	// How requests to an upstream are balanced, limited, retried and ended, by the upstream's service name. The
+	// policy named "*" is what every other one starts from, key by key; it starts from the defaults.
+	Policies map[string]Policy `yaml:"policies"`
+	// Who may do what with the service. Without a rule every verified caller may; with one, only what a rule allows.
+	Authorization authz.Config `yaml:"authorization"`
+	// Limits and times of the HTTP listeners, inbound and outbound.
+	HTTP HTTP `yaml:"http"`
+	// Access log, traces and the proxy's own log.
+	Telemetry Telemetry `yaml:"telemetry"`
+	// The admin API: metrics, health, state.
+	Admin Admin `yaml:"admin"`
+	// How the proxy stops.
+	Drain Drain `yaml:"drain"`
+}
+
+// Protocol is what a listener or an upstream speaks.
+type Protocol string
+
+// The protocols.
+const (
+	ProtocolHTTP Protocol = "http"
+	ProtocolTCP  Protocol = "tcp"
+)
+
+// Service is the application beside the proxy.
+type Service struct {
+	// The service's name: letters, digits, "-", "_" and ".", at most 128. Required.
+	Name string `yaml:"name"`
+	// The port on which the application listens. 0: the service only calls others, and no inbound listener is opened.
+	Port int `yaml:"port"`
+	// What the application speaks.
+	Protocol Protocol `yaml:"protocol" enum:"http,tcp"`
+	// The IP address on which the application listens.
+	Address string `yaml:"address"`
+}
+
+// Identity says where the proxy's SVID comes from and which identities its peers must have.
+type Identity struct {
+	// The SPIFFE Workload API socket, such as "unix:///run/spire/agent.sock". Either this or files.
+	WorkloadAPI string `yaml:"workload_api"`
+	// Certificate, key and roots from files, read again when they change. Either this or workload_api.
+	Files *IdentityFiles `yaml:"files"`
+	// The trust domain of the mesh, such as "example.org". Empty: that of this proxy's own certificate.
+	TrustDomain string `yaml:"trust_domain"`
+	// The SPIFFE ID that an upstream must have when its policy lists no identities and discovery gives none.
+	// "{trust_domain}" and "{service}" are replaced.
+	ServiceID string `yaml:"service_id"`
+	// How long the start waits for the first certificate before it fails. 0: no limit.
+	StartupTimeout time.Duration `yaml:"startup_timeout"`
+	// The oldest TLS version accepted from and offered to a peer.
+	MinTLS string `yaml:"min_tls" enum:"1.3,1.2"`
+}
+
+// IdentityFiles are the PEM files of an identity. All three of cert, key and
+// at least one bundle are needed.
+type IdentityFiles struct {
+	// The certificate chain, leaf first.
+	Cert string `yaml:"cert"`
+	// The private key.
+	Key string `yaml:"key"`
+	// The roots of the certificate's own trust domain.
+	Bundle string `yaml:"bundle"`
+	// The roots of other trust domains: trust domain to file.
+	Bundles map[string]string `yaml:"bundles"`
+}
+
+// MTLS says how an inbound listener treats callers without mTLS.
+type MTLS string
+
+// The ways of inbound mTLS.
+const (
+	// MTLSStrict refuses every caller without a valid certificate.
+	MTLSStrict MTLS = "strict"
+	// MTLSPermissive takes mTLS and plaintext on one port and keeps an inventory of the plaintext callers.
+	MTLSPermissive MTLS = "permissive"
+	// MTLSOff takes plaintext only.
+	MTLSOff MTLS = "off"
+)
+
+// Inbound is the listener that others call, and how it calls the application.
+type Inbound struct {
+	// The address that others call, "IP:PORT".
+	Listen string `yaml:"listen"`
+	// What becomes of callers without a valid certificate. strict: they are refused. permissive: plaintext is taken
+	// too, and its callers are listed on the admin API. off: plaintext is all that is taken.
+	MTLS MTLS `yaml:"mtls" enum:"strict,permissive,off"`
+	// What the listener speaks. Default: service.protocol.
+	Protocol Protocol `yaml:"protocol" enum:"http,tcp"`
+	// Connections open at a time; more are closed at once. 0: no limit.
+	MaxConnections int `yaml:"max_connections"`
+	// TLS handshakes under way at a time; more wait within handshake_timeout.
+	MaxHandshakes int `yaml:"max_handshakes"`
+	// How long a TLS handshake may take, and in permissive mode how long the first byte may.
+	HandshakeTimeout time.Duration `yaml:"handshake_timeout"`
+	// How long a whole request to the application may take. 0: no limit.
+	Timeout time.Duration `yaml:"timeout"`
+	// How long a connection to the application may take to be made.
+	ConnectTimeout time.Duration `yaml:"connect_timeout"`
+	// How long a request may go without a byte in either direction. 0: no limit.
+	StreamIdleTimeout time.Duration `yaml:"stream_idle_timeout"`
+	// How long an unused HTTP connection to the application is kept.
+	KeepaliveTimeout time.Duration `yaml:"keepalive_timeout"`
+	// How long a TCP connection may go without a byte in either direction. 0: no limit.
+	TCPIdleTimeout time.Duration `yaml:"tcp_idle_timeout"`
+	// Limits that protect the application.
+	Limits limit.Config `yaml:"limits"`
+}
+
+// Outbound is what the application calls through the proxy.
+type Outbound struct {
+	// The services that the application calls, each on a listener of its own.
+	Upstreams []Upstream `yaml:"upstreams"`
+}
+
+// Upstream is one service the application calls, and where the proxy takes those calls.
+type Upstream struct {
+	// The name of the service as discovery knows it. Required.
+	Service string `yaml:"service"`
+	// The address on which the application reaches it, "IP:PORT". Required.
+	Listen string `yaml:"listen"`
+	// What is spoken with it.
+	Protocol Protocol `yaml:"protocol" enum:"http,tcp"`
+}
+
+// HTTP holds the limits and times of HTTP listeners.
+type HTTP struct {
+	// The longest head of a request or response in bytes: start line and fields. A longer request gets 431.
+	MaxHeadBytes int `yaml:"max_head_bytes"`
+	// The most header fields in a head. A request with more gets 431.
+	MaxFields int `yaml:"max_fields"`
+	// How long a caller may take from the first byte of a request's head to its last.
+	HeadTimeout time.Duration `yaml:"head_timeout"`
+	// How long a caller's connection may stay open between requests.
+	IdleTimeout time.Duration `yaml:"idle_timeout"`
+}
+
+// Telemetry is what the proxy tells about its work.
+type Telemetry struct {
+	// One JSON record an exchange.
+	AccessLog AccessLog `yaml:"access_log"`
+	// Spans sent over OTLP.
+	Tracing Tracing `yaml:"tracing"`
+	// The proxy's own log, on standard error.
+	Log Log `yaml:"log"`
+}
+
+// AccessLog says where the records of exchanges go.
+type AccessLog struct {
+	// "stdout", "stderr", "off", or the path of a file to append to.
+	Path string `yaml:"path"`
+	// The share of successful exchanges that get a record. Failed ones always get theirs.
+	SamplePercent float64 `yaml:"sample_percent"`
+}
+
+// Tracing says where spans go. Trace context is propagated with or without it.
+type Tracing struct {
+	// The OTLP collector as a URL, such as "http://127.0.0.1:4317"; https uses TLS. Empty: no spans are sent.
+	Endpoint string `yaml:"endpoint"`
+	// How spans are sent: OTLP over gRPC or over HTTP.
+	Protocol string `yaml:"protocol" enum:"grpc,http"`
+	// The share of traces begun by this proxy that are sampled. A caller's own decision is followed.
+	SamplingPercent float64 `yaml:"sampling_percent"`
+}
+
+// Log is the proxy's own log.
+type Log struct {
+	// The least severe level that is written. The admin API changes it at run time.
+	Level string `yaml:"level" enum:"debug,info,warn,error"`
+	// The form of a line.
+	Format string `yaml:"format" enum:"text,json"`
+}
+
+// Admin is the admin API.
+type Admin struct {
+	// The address of the admin API, "IP:PORT". Empty: none.
+	Listen string `yaml:"listen"`
+	// Whether Go's profiler is served under /debug/pprof/.
+	Pprof bool `yaml:"pprof"`
+	// Whether listen may be other than a loopback address. The API asks for no password.
+	AllowRemote bool `yaml:"allow_remote"`
+}
+
+// Drain says how the proxy stops once told to (SIGTERM).
+type Drain struct {
+	// How long it goes on serving as before after it is shown as not ready and deregistered, so that callers can learn of it. 0: none.
+	Delay time.Duration `yaml:"delay"`
+	// How long, from the end of delay, exchanges under way may take to finish; then they are cut. 0: cut at once.
+	Timeout time.Duration `yaml:"timeout"`
+}
+
+// ExpectedID is the SPIFFE ID that service must have by the template
+// service_id in the given trust domain, which the caller takes from
+// trust_domain or, when that is empty, from its own certificate.
+func (i *Identity) ExpectedID(trustDomain, service string) string {
+	return strings.NewReplacer("{trust_domain}", trustDomain, "{service}", service).Replace(i.ServiceID)
+}
+
+// Configured reports whether a source of identity is given.
+func (i *Identity) Configured() bool { return i.WorkloadAPI != "" || i.Files != nil }

@@ -1,0 +1,168 @@
+package config
+
+import (
+	"reflect"
+	"time"
+
+	"github.com/outrigger-mesh/outrigger/discovery/consul"
+	"github.com/outrigger-mesh/outrigger/discovery/dns"
+	"github.com/outrigger-mesh/outrigger/discovery/file"
+	"github.com/outrigger-mesh/outrigger/resilience/balance"
+	"github.com/outrigger-mesh/outrigger/resilience/breaker"
+	"github.com/outrigger-mesh/outrigger/resilience/limit"
+	"github.com/outrigger-mesh/outrigger/resilience/outlier"
+	"github.com/outrigger-mesh/outrigger/resilience/retry"
+)
+
+// Default returns the configuration that an empty file means. It is not yet
+// valid: a service has a name.
+func Default() Config {
+	return Config{
+		Service: Service{Protocol: ProtocolHTTP, Address: "127.0.0.1"},
+		Identity: Identity{
+			ServiceID:      "spiffe://{trust_domain}/{service}",
+			StartupTimeout: 30 * time.Second,
+			MinTLS:         "1.3",
+		},
+		Inbound: Inbound{
+			Listen:            "0.0.0.0:15006",
+			MTLS:              MTLSStrict,
+			MaxConnections:    16384,
+			MaxHandshakes:     256,
+			HandshakeTimeout:  10 * time.Second,
+			ConnectTimeout:    time.Second,
+			StreamIdleTimeout: 5 * time.Minute,
+			KeepaliveTimeout:  3 * time.Second,
+			Limits:            limit.Default(),
+		},
+		HTTP: HTTP{
+			MaxHeadBytes: 61440,
+			MaxFields:    100,
+			HeadTimeout:  10 * time.Second,
+			IdleTimeout:  5 * time.Minute,
+		},
+		Telemetry: Telemetry{
+			AccessLog: AccessLog{Path: "stdout", SamplePercent: 100},
+			Tracing:   Tracing{Protocol: "grpc", SamplingPercent: 1},
+			Log:       Log{Level: "info", Format: "text"},
+		},
+		Admin: Admin{Listen: "127.0.0.1:15000"},
+		Drain: Drain{Delay: 5 * time.Second, Timeout: 30 * time.Second},
+	}
+}
+
+// DefaultPolicy returns the policy of an upstream about which the file says nothing.
+func DefaultPolicy() Policy {
+	r, o := retry.Default(), outlier.Default()
+	return Policy{
+		ConnectTimeout:    time.Second,
+		StreamIdleTimeout: 5 * time.Minute,
+		KeepaliveTimeout:  3 * time.Second,
+		Transport:         TransportMTLS,
+		Retry:             &r,
+		Outlier:           &o,
+		Limits:            limit.Default(),
+		Balance:           balance.Default(),
+	}
+}
+
+// WithDefaults returns a copy in which everything that follows from another
+// value is filled in: the inbound protocol from the service's, the upstreams'
+// protocol, and a policy for "*" and each upstream. c itself is left as it is.
+// Values whose zero means something are taken as they are; start from Default
+// to have theirs.
+func (c *Config) WithDefaults() *Config {
+	n := deepCopy(reflect.ValueOf(c)).Interface().(*Config)
+	n.derive()
+	return n
+}
+
+// derive fills in what follows from other values.
+func (c *Config) derive() {
+	if c.Inbound.Protocol == "" {
+		c.Inbound.Protocol = c.Service.Protocol
+	}
+	if c.Policies == nil {
+		c.Policies = make(map[string]Policy, len(c.Outbound.Upstreams)+1)
+	}
+	if _, ok := c.Policies[AnyService]; !ok {
+		c.Policies[AnyService] = DefaultPolicy()
+	}
+	for i := range c.Outbound.Upstreams {
+		u := &c.Outbound.Upstreams[i]
+		if u.Protocol == "" {
+			u.Protocol = ProtocolHTTP
+		}
+		if _, ok := c.Policies[u.Service]; !ok && u.Service != "" {
+			c.Policies[u.Service] = deepCopy(reflect.ValueOf(c.Policies[AnyService])).Interface().(Policy)
+		}
+	}
+}
+
+// newSection returns a pointer to a section with the values it has when it is
+// written without a key in it.
+func newSection(t reflect.Type) reflect.Value {
+	v := reflect.New(t)
+	switch p := v.Interface().(type) {
+	case *Policy:
+		*p = DefaultPolicy()
+	case *Upstream:
+		p.Protocol = ProtocolHTTP
+	case *retry.Config:
+		*p = retry.Default()
+	case *outlier.Config:
+		*p = outlier.Default()
+	case *breaker.Config:
+		*p = breaker.Default()
+	case *consul.Config:
+		*p = consul.Default()
+	case *consul.Check:
+		*p = consul.DefaultCheck()
+	case *file.Config:
+		*p = file.Default()
+	case *dns.Config:
+		*p = dns.Default()
+	}
+	return v
+}
+
+// deepCopy returns a copy that shares no pointer, slice or map with v.
+func deepCopy(v reflect.Value) reflect.Value {
+	switch v.Kind() {
+	case reflect.Pointer:
+		if v.IsNil() {
+			return v
+		}
+		n := reflect.New(v.Type().Elem())
+		n.Elem().Set(deepCopy(v.Elem()))
+		return n
+	case reflect.Struct:
+		n := reflect.New(v.Type()).Elem()
+		n.Set(v)
+		for i := range v.NumField() {
+			if v.Type().Field(i).IsExported() {
+				n.Field(i).Set(deepCopy(v.Field(i)))
+			}
+		}
+		return n
+	case reflect.Slice:
+		if v.IsNil() {
+			return v
+		}
+		n := reflect.MakeSlice(v.Type(), v.Len(), v.Len())
+		for i := range v.Len() {
+			n.Index(i).Set(deepCopy(v.Index(i)))
+		}
+		return n
+	case reflect.Map:
+		if v.IsNil() {
+			return v
+		}
+		n := reflect.MakeMapWithSize(v.Type(), v.Len())
+		for it := v.MapRange(); it.Next(); {
+			n.SetMapIndex(it.Key(), deepCopy(it.Value()))
+		}
+		return n
+	}
+	return v
+}

@@ -1,0 +1,65 @@
+package config
+
+import (
+	"time"
+
+	"github.com/outrigger-mesh/outrigger/resilience/balance"
+	"github.com/outrigger-mesh/outrigger/resilience/breaker"
+	"github.com/outrigger-mesh/outrigger/resilience/limit"
+	"github.com/outrigger-mesh/outrigger/resilience/outlier"
+	"github.com/outrigger-mesh/outrigger/resilience/retry"
+)
+
+// AnyService is the name of the policy that all others start from.
+const AnyService = "*"
+
+// Transport is how a connection to an endpoint is protected.
+type Transport string
+
+// The transports.
+const (
+	TransportMTLS      Transport = "mtls"
+	TransportPlaintext Transport = "plaintext"
+)
+
+// Policy is how one upstream is called. The sections retry, outlier and
+// breaker take the word "off" in place of their keys, which makes them nil
+// here; an empty section turns one on with its defaults.
+type Policy struct {
+	// How long a whole exchange may take, all attempts together. 0: no limit.
+	Timeout time.Duration `yaml:"timeout"`
+	// How long a connection to an endpoint may take to be made, its TLS handshake included.
+	ConnectTimeout time.Duration `yaml:"connect_timeout"`
+	// How long an exchange may go without a byte in either direction. 0: no limit.
+	StreamIdleTimeout time.Duration `yaml:"stream_idle_timeout"`
+	// How long an unused HTTP connection is kept for the next request. Short, so that the proxy closes before the endpoint does. 0: none is kept.
+	KeepaliveTimeout time.Duration `yaml:"keepalive_timeout"`
+	// How long a TCP connection may go without a byte in either direction. 0: no limit.
+	TCPIdleTimeout time.Duration `yaml:"tcp_idle_timeout"`
+	// How endpoints are reached: mtls with verified identities, or plaintext for those outside the mesh.
+	Transport Transport `yaml:"transport" enum:"mtls,plaintext"`
+	// The SPIFFE IDs of which an endpoint must have one. Empty: those that discovery gives, else identity.service_id.
+	Identities []string `yaml:"identities"`
+	// Another attempt after a failed one. off: exactly one attempt.
+	Retry *retry.Config `yaml:"retry" off:"true"`
+	// Ejection of endpoints that fail. off: none is ejected.
+	Outlier *outlier.Config `yaml:"outlier" off:"true"`
+	// A circuit breaker over the whole upstream.
+	Breaker *breaker.Config `yaml:"breaker" off:"true"`
+	// Limits on connections and requests.
+	Limits limit.Config `yaml:"limits"`
+	// How an endpoint is chosen.
+	Balance balance.Config `yaml:"balance"`
+}
+
+// Policy returns the policy for calls to service: its own, else "*", else the
+// default. Maps and sections in it are shared with c and must not be changed.
+func (c *Config) Policy(service string) Policy {
+	if p, ok := c.Policies[service]; ok {
+		return p
+	}
+	if p, ok := c.Policies[AnyService]; ok {
+		return p
+	}
+	return DefaultPolicy()
+}

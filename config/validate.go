@@ -1,0 +1,390 @@
+package config
+
+import (
+	"fmt"
+	"math"
+	"net/netip"
+	"net/url"
+	"reflect"
+	"slices"
+	"strings"
+
+	"github.com/outrigger-mesh/outrigger/mtls"
+)
+
+// Validate calls add for each mistake, with the path of the value and what is
+// wrong with it, at most once a path. It never changes c. It expects what
+// WithDefaults fills in. No file is opened and no address is resolved.
+func (c *Config) Validate(add func(field, problem string)) {
+	v := &validator{Config: c, add: add, said: map[string]bool{}}
+	v.service()
+	v.identity()
+	v.discovery()
+	v.inbound()
+	v.outbound()
+	v.policies()
+	v.authorization()
+	v.rest()
+	v.listeners()
+	v.machines(reflect.ValueOf(c).Elem(), "")
+	v.generic(reflect.ValueOf(c).Elem(), "")
+}
+
+type validator struct {
+	*Config
+	add  func(field, problem string)
+	said map[string]bool
+}
+
+func (v *validator) say(path, format string, args ...any) {
+	if !v.said[path] {
+		v.said[path] = true
+		v.add(path, fmt.Sprintf(format, args...))
+	}
+}
+
+func (v *validator) service() {
+	s := &v.Service
+	switch {
+	case s.Name == "":
+		v.say("service.name", "is required; name the service this proxy stands beside")
+	case !serviceName(s.Name):
+		v.say("service.name", "is %q; %s", s.Name, nameRule)
+	}
+	if s.Port < 0 || s.Port > 65535 {
+		v.say("service.port", "is %d; write a number from 1 to 65535, or 0 for a service that only calls others", s.Port)
+	}
+	if _, err := netip.ParseAddr(s.Address); err != nil {
+		v.say("service.address", "is %q; write an IP address such as 127.0.0.1", s.Address)
+	}
+}
+
+// nameRule is what serviceName asks, in the words of an error message.
+const nameRule = "use letters, digits, '-', '_' and '.', at most 128, with a letter or digit at both ends"
+
+// serviceName reports whether s can name a service: in Consul, and as one
+// segment of the path of a SPIFFE ID (SPIFFE-ID, section 2.2).
+func serviceName(s string) bool {
+	if s == "" || len(s) > 128 {
+		return false
+	}
+	for i, r := range s {
+		switch {
+		case 'a' <= r && r <= 'z', 'A' <= r && r <= 'Z', '0' <= r && r <= '9':
+		case (r == '-' || r == '_' || r == '.') && i > 0 && i < len(s)-1:
+		default:
+			return false
+		}
+	}
+	return true
+}
+
+func (v *validator) identity() {
+	i := &v.Identity
+	if i.WorkloadAPI != "" && i.Files != nil {
+		v.say("identity.files", "is a second source of identity beside workload_api; keep one")
+	}
+	if s := i.WorkloadAPI; s != "" {
+		path, ok := strings.CutPrefix(s, "unix://")
+		if !ok || !strings.HasPrefix(path, "/") || path == "/" {
+			v.say("identity.workload_api", "is %q; write the absolute path of the socket as unix:///run/spire/agent.sock", s)
+		}
+	}
+	if f := i.Files; f != nil {
+		for _, file := range [...]struct{ name, path, what string }{
+			{"cert", f.Cert, "certificate chain"}, {"key", f.Key, "private key"}, {"bundle", f.Bundle, "trusted roots"},
+		} {
+			if file.path == "" {
+				v.say("identity.files."+file.name, "is required; name the PEM file with the %s", file.what)
+			}
+		}
+		for domain, file := range f.Bundles {
+			path := joinKey("identity.files.bundles", domain)
+			if _, err := mtls.ParseTrustDomain(domain); err != nil {
+				v.say(path, "%v", err)
+			} else if file == "" {
+				v.say(path, "is empty; name the PEM file with the roots of %s", domain)
+			}
+		}
+	}
+	if i.TrustDomain != "" {
+		if _, err := mtls.ParseTrustDomain(i.TrustDomain); err != nil {
+			remedy := ""
+			if d, ok := strings.CutPrefix(i.TrustDomain, "spiffe://"); ok {
+				remedy = fmt.Sprintf("; write it without spiffe://: %s", strings.TrimSuffix(d, "/"))
+			}
+			v.say("identity.trust_domain", "%v%s", err, remedy)
+		}
+	}
+	if _, err := mtls.ParseID(i.ExpectedID("example.org", "web")); err != nil {
+		v.say("identity.service_id", "does not make a SPIFFE ID: %v; the placeholders are {trust_domain} and {service}", err)
+	}
+}
+
+func (v *validator) discovery() {
+	d := &v.Discovery
+	kinds := make([]string, 0, 3)
+	for _, k := range [...]struct {
+		name string
+		set  bool
+	}{{"consul", d.Consul != nil}, {"file", d.File != nil}, {"dns", d.DNS != nil}} {
+		if k.set {
+			kinds = append(kinds, k.name)
+		}
+	}
+	switch {
+	case len(kinds) > 1:
+		v.say("discovery."+kinds[1], "is a second source beside %s; keep one", kinds[0])
+	case len(kinds) == 0 && len(v.Outbound.Upstreams) > 0:
+		v.say("discovery", "is required: without it the endpoints of the upstreams are not known; give one of consul, file and dns")
+	case len(kinds) == 0 && d.Snapshot != "":
+		v.say("discovery.snapshot", "keeps nothing without one of consul, file and dns")
+	}
+	if d.DNS != nil {
+		for _, u := range v.Outbound.Upstreams {
+			if _, ok := d.DNS.Services[u.Service]; !ok && u.Service != "" && len(d.DNS.Services) > 0 {
+				v.say("discovery.dns.services", "has no entry for the upstream %q", u.Service)
+			}
+		}
+	}
+	if d.Consul != nil && d.Consul.Register != nil && v.Service.Port == 0 {
+		v.say("discovery.consul.register", "has nothing to register: service.port is 0, so nothing listens")
+	}
+}
+
+func (v *validator) inbound() {
+	i := &v.Inbound
+	if v.Service.Port > 0 {
+		if i.MTLS != MTLSOff && !v.Identity.Configured() {
+			v.say("identity", "is required: inbound.mtls is %s; give workload_api or files, or set inbound.mtls: off", i.MTLS)
+		}
+		if i.Protocol == ProtocolHTTP && v.Service.Protocol == ProtocolTCP {
+			v.say("inbound.protocol", "is http, but the service speaks tcp")
+		}
+	}
+	if i.MaxConnections < 0 {
+		v.say("inbound.max_connections", "is %d; write the number of connections, or 0 for no limit", i.MaxConnections)
+	}
+	if i.MaxHandshakes < 1 {
+		v.say("inbound.max_handshakes", "is %d; at least one handshake must be possible", i.MaxHandshakes)
+	}
+	v.positive("inbound.handshake_timeout", int64(i.HandshakeTimeout))
+	v.positive("inbound.connect_timeout", int64(i.ConnectTimeout))
+}
+
+// positive refuses a time that cannot be switched off.
+func (v *validator) positive(path string, d int64) {
+	if d <= 0 {
+		v.say(path, "must be above 0, or a peer that says nothing would be waited for without end")
+	}
+}
+
+func (v *validator) outbound() {
+	first := map[string]int{}
+	for n, u := range v.Outbound.Upstreams {
+		path := joinIndex("outbound.upstreams", n)
+		switch earlier, dup := first[u.Service]; {
+		case u.Service == "":
+			v.say(path+".service", "is required; name the service that is called here")
+		case !serviceName(u.Service):
+			v.say(path+".service", "is %q; %s", u.Service, nameRule)
+		case dup:
+			v.say(path+".service", "is %q, which outbound.upstreams[%d] is already", u.Service, earlier)
+		default:
+			first[u.Service] = n
+		}
+		if u.Listen == "" {
+			v.say(path+".listen", "is required; write the address on which the application reaches it, such as 127.0.0.1:9001")
+		}
+	}
+}
+
+func (v *validator) upstreamNames() []string {
+	var names []string
+	for _, u := range v.Outbound.Upstreams {
+		if u.Service != "" {
+			names = append(names, u.Service)
+		}
+	}
+	return names
+}
+
+func (v *validator) policies() {
+	upstreams := v.upstreamNames()
+	for _, name := range sortedKeys(reflect.ValueOf(v.Policies)) {
+		path := joinKey("policies", name)
+		p := v.Policies[name]
+		switch {
+		case name == AnyService || slices.Contains(upstreams, name):
+		case name == v.Service.Name:
+			v.say(path, "is this proxy's own service, not an upstream; its limits and times are set under inbound")
+		default:
+			v.say(path, "is not one of outbound.upstreams%s", didYouMean(name, upstreams))
+		}
+		v.policy(path, name, &p)
+	}
+}
+
+func (v *validator) policy(path, name string, p *Policy) {
+	v.positive(path+".connect_timeout", int64(p.ConnectTimeout))
+	if p.Transport == TransportPlaintext && len(p.Identities) > 0 {
+		v.say(path+".identities", "cannot be verified: the transport is plaintext; remove them or set transport: mtls")
+	}
+	for i, id := range p.Identities {
+		if _, err := mtls.ParseID(id); err != nil {
+			v.say(joinIndex(path+".identities", i), "%v", err)
+		}
+	}
+	if name != AnyService && p.Transport == TransportMTLS && !v.Identity.Configured() {
+		v.say("identity", "is required: the upstream %s is reached over mtls; give workload_api or files, or set policies.%s.transport: plaintext", name, name)
+	}
+	r := p.Retry
+	if r == nil {
+		return
+	}
+	if r.Attempts > 1 && r.BudgetPercent == 0 && r.BudgetMinPerSecond == 0 {
+		v.say(path+".retry.budget_percent", "is 0 as is budget_min_per_second, so no retry would ever be paid for; raise one, or write retry: off")
+	}
+	if r.Attempts > 1 && len(r.On) == 0 {
+		v.say(path+".retry.on", "is empty, so nothing is ever retried; list the conditions, or write retry: off")
+	}
+	if p.Timeout > 0 && r.PerTryTimeout > p.Timeout {
+		v.say(path+".retry.per_try_timeout", "is %s, longer than the whole exchange may take (timeout: %s)",
+			formatDuration(r.PerTryTimeout), formatDuration(p.Timeout))
+	}
+}
+
+// authorization refuses rules that could never match.
+func (v *validator) authorization() {
+	a := &v.Authorization
+	if len(a.Rules) > 0 && v.Service.Port == 0 {
+		v.say("authorization.rules", "guard nothing: service.port is 0, so nothing listens")
+	}
+	for i, r := range a.Rules {
+		path := joinIndex("authorization.rules", i)
+		if v.Inbound.Protocol == ProtocolTCP && len(r.Methods) > 0 {
+			v.say(path+".methods", "cannot be seen: the inbound listener speaks tcp; remove them")
+		}
+		if v.Inbound.Protocol == ProtocolTCP && len(r.Paths) > 0 {
+			v.say(path+".paths", "cannot be seen: the inbound listener speaks tcp; remove them")
+		}
+		for j, from := range r.From {
+			switch anonymous := from == "anonymous"; {
+			case anonymous && v.Inbound.MTLS == MTLSStrict:
+				v.say(joinIndex(path+".from", j), "never matches: inbound.mtls is strict, so every caller has an identity")
+			case !anonymous && v.Inbound.MTLS == MTLSOff:
+				v.say(joinIndex(path+".from", j), "never matches: inbound.mtls is off, so no caller has an identity")
+			}
+		}
+	}
+}
+
+func (v *validator) rest() {
+	h := &v.HTTP
+	if h.MaxHeadBytes < 1024 || h.MaxHeadBytes > 1<<20 {
+		v.say("http.max_head_bytes", "is %d; write a number from 1024 to 1048576", h.MaxHeadBytes)
+	}
+	if h.MaxFields < 10 || h.MaxFields > 10_000 {
+		v.say("http.max_fields", "is %d; write a number from 10 to 10000", h.MaxFields)
+	}
+	v.positive("http.head_timeout", int64(h.HeadTimeout))
+	v.positive("http.idle_timeout", int64(h.IdleTimeout))
+
+	t := &v.Telemetry
+	if p := t.AccessLog.Path; p == "" {
+		v.say("telemetry.access_log.path", "is empty; write stdout, stderr, off or a path")
+	} else if !strings.Contains(p, "/") {
+		words := []string{"stdout", "stderr", "off"}
+		if near := nearest(p, words); near != "" && near != p && !strings.Contains(p, ".") {
+			v.say("telemetry.access_log.path", "is %q; did you mean %q? For a file of that name write ./%s", p, near, p)
+		}
+	}
+	if e := t.Tracing.Endpoint; e != "" {
+		u, err := url.Parse(e)
+		if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+			v.say("telemetry.tracing.endpoint", "is %q; write a URL such as http://127.0.0.1:4317", e)
+		}
+	}
+}
+
+// machines calls the Validate of every section that brings its own.
+func (v *validator) machines(val reflect.Value, path string) {
+	switch val.Kind() {
+	case reflect.Pointer:
+		if !val.IsNil() {
+			v.machines(val.Elem(), path)
+		}
+	case reflect.Slice:
+		for i := range val.Len() {
+			v.machines(val.Index(i), joinIndex(path, i))
+		}
+	case reflect.Map:
+		for _, name := range sortedKeys(val) {
+			v.machines(val.MapIndex(reflect.ValueOf(name)), joinKey(path, name))
+		}
+	case reflect.Struct:
+		if path != "" {
+			m, ok := val.Interface().(interface {
+				Validate(add func(field, problem string))
+			})
+			if ok {
+				m.Validate(func(field, problem string) { v.say(joinField(path, field), "%s", problem) })
+			}
+		}
+		for _, k := range keysOf(val.Type()) {
+			v.machines(val.Field(k.index), joinKey(path, k.name))
+		}
+	}
+}
+
+// generic refuses what is wrong under any key: a negative duration, a
+// percentage beyond 0 to 100, and a word that is not one of the key's.
+func (v *validator) generic(val reflect.Value, path string) {
+	switch val.Kind() {
+	case reflect.Pointer:
+		if !val.IsNil() {
+			v.generic(val.Elem(), path)
+		}
+	case reflect.Slice:
+		for i := range val.Len() {
+			v.generic(val.Index(i), joinIndex(path, i))
+		}
+	case reflect.Map:
+		for _, name := range sortedKeys(val) {
+			v.generic(val.MapIndex(reflect.ValueOf(name)), joinKey(path, name))
+		}
+	case reflect.Struct:
+		for _, k := range keysOf(val.Type()) {
+			f, at := val.Field(k.index), joinKey(path, k.name)
+			v.genericValue(f, at, k, val.Type().PkgPath() == reflect.TypeFor[Config]().PkgPath())
+			v.generic(f, at)
+		}
+	}
+}
+
+// genericValue checks one value. own is set for the sections of this package;
+// those of the machines have ranges of their own for percentages.
+func (v *validator) genericValue(f reflect.Value, path string, k key, own bool) {
+	switch {
+	case f.Type() == durationType:
+		if f.Int() < 0 {
+			v.say(path, "is negative; a duration is 0 or more")
+		}
+	case f.Kind() == reflect.Float64 && strings.HasSuffix(k.name, "_percent") && own:
+		if p := f.Float(); p < 0 || p > 100 || math.IsNaN(p) {
+			v.say(path, "is %v; a percentage is from 0 to 100", p)
+		}
+	case f.Kind() == reflect.String && !isText(f.Type()) && len(k.words) > 0:
+		if !slices.Contains(k.words, f.String()) {
+			v.say(path, "is %q; must be %s", f.String(), orList(k.words))
+		}
+	}
+}
+
+// checkWritten refuses what stands in the file without any effect, which a
+// configuration made in code cannot be asked about.
+func (c *Config) checkWritten(o origins, add func(path, problem string)) {
+	if _, ok := o["inbound.listen"]; ok && c.Service.Port == 0 {
+		add("inbound.listen", "is never opened: service.port is not given, so nothing would take the calls")
+	}
+}
