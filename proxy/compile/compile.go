@@ -1,0 +1,219 @@
+// Package compile turns a configuration and what discovery knows into a plan: everything is checked and prepared before anything changes.
+package compile
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/outrigger-mesh/outrigger/config"
+	"github.com/outrigger-mesh/outrigger/mtls"
+	"github.com/outrigger-mesh/outrigger/mtls/authz"
+	"github.com/outrigger-mesh/outrigger/proxy/http1"
+	"github.com/outrigger-mesh/outrigger/proxy/plan"
+	"github.com/outrigger-mesh/outrigger/proxy/upstream"
+	"github.com/outrigger-mesh/outrigger/resilience/retry"
+	"github.com/outrigger-mesh/outrigger/telemetry"
+)
+
+// Input is what a plan is made from.
+type Input struct {
+	Loaded  *config.Loaded
+	Version uint64
+	// Source is where the own identity comes from; nil without one.
+	Source mtls.Source
+	// TrustDomain is the own one, for expected identities made from the
+	// template; needed only with a Source.
+	TrustDomain string
+	// Identities are the SPIFFE IDs that discovery gives for services.
+	Identities map[string][]string
+}
+
+// Draft is a compiled configuration that nothing serves yet.
+type Draft struct {
+	version   uint64
+	listeners []*plan.Listener
+	specs     []clusterSpec // one a listener, in the same order
+}
+
+type clusterSpec struct {
+	spec  upstream.Spec
+	dir   telemetry.Direction
+	local []upstream.EndpointSpec
+}
+
+// Compile checks in and prepares the plan. It does no I/O and changes nothing.
+// The error is a config.Problems with every mistake at its place in the file.
+func Compile(in Input) (*Draft, error) {
+	c := &compiler{in: in, cfg: in.Loaded.Config, draft: &Draft{version: in.Version}}
+	if c.cfg.Service.Port != 0 {
+		c.inbound()
+	}
+	for i := range c.cfg.Outbound.Upstreams {
+		c.outbound(i)
+	}
+	if len(c.problems) > 0 {
+		return nil, c.problems
+	}
+	return c.draft, nil
+}
+
+type compiler struct {
+	in       Input
+	cfg      *config.Config
+	draft    *Draft
+	problems config.Problems
+}
+
+func (c *compiler) problem(path, format string, args ...any) {
+	c.problems = append(c.problems, c.in.Loaded.Problem(path, fmt.Sprintf(format, args...)))
+}
+
+// alpn is what mesh connections for HTTP negotiate.
+const alpn = "http/1.1"
+
+func (c *compiler) http() plan.HTTPOptions {
+	h := &c.cfg.HTTP
+	return plan.HTTPOptions{
+		Limits:      http1.Limits{HeadBytes: h.MaxHeadBytes, Fields: h.MaxFields},
+		HeadTimeout: h.HeadTimeout,
+		IdleTimeout: h.IdleTimeout,
+	}
+}
+
+func protocol(p config.Protocol) plan.Protocol {
+	if p == config.ProtocolTCP {
+		return plan.TCP
+	}
+	return plan.HTTP
+}
+
+func (c *compiler) minTLS() uint16 { return minVersions[c.cfg.Identity.MinTLS] }
+
+// inbound prepares the listener that others call and the cluster of the
+// application behind it.
+func (c *compiler) inbound() {
+	in := &c.cfg.Inbound
+	l := &plan.Listener{
+		Name: "inbound", Address: in.Listen, Direction: telemetry.Inbound, Protocol: protocol(in.Protocol),
+		HandshakeTimeout: in.HandshakeTimeout, MaxHandshakes: in.MaxHandshakes, MaxConnections: in.MaxConnections,
+		HTTP: c.http(),
+	}
+	switch in.MTLS {
+	case config.MTLSStrict:
+		l.Security = plan.Strict
+	case config.MTLSPermissive:
+		l.Security = plan.Permissive
+	}
+	if l.Security != plan.Plaintext {
+		if c.in.Source == nil {
+			c.problem("inbound.mtls", "is %s, which needs an identity; give one under identity or write mtls: off", in.MTLS)
+			return
+		}
+		o := mtls.ServerOptions{MinVersion: c.minTLS()}
+		if l.Protocol == plan.HTTP {
+			o.NextProtos = []string{alpn}
+		}
+		l.TLS = mtls.ServerConfig(c.in.Source, o)
+	}
+	policy, err := authz.Compile(c.cfg.Authorization)
+	if err != nil {
+		c.problem("authorization", "%v", err)
+		return
+	}
+	l.Route = plan.Route{Name: "inbound", Authz: policy}
+	addr, err := netip.ParseAddr(c.cfg.Service.Address)
+	if err != nil {
+		c.problem("service.address", "is not an IP address")
+		return
+	}
+	app := netip.AddrPortFrom(addr, uint16(c.cfg.Service.Port))
+	c.add(l, clusterSpec{
+		dir:   telemetry.Inbound,
+		local: []upstream.EndpointSpec{{Address: app, Weight: 1, Healthy: true, Health: "local"}},
+		spec: upstream.Spec{
+			Name: c.cfg.Service.Name, Protocol: string(in.Protocol), Local: true, Transport: "plaintext",
+			Policy: upstream.Policy{
+				Timeout: in.Timeout, ConnectTimeout: in.ConnectTimeout, StreamIdle: in.StreamIdleTimeout,
+				Keepalive: in.KeepaliveTimeout, TCPIdle: in.TCPIdleTimeout, Limits: in.Limits,
+				Retry: localRetry(),
+			},
+		},
+	})
+}
+
+// localRetry is the retry policy towards the own application: only what a
+// kept connection that was just closed explains. Callers retry the rest; doing
+// so at every hop would multiply the attempts.
+func localRetry() *retry.Config {
+	r := retry.Default()
+	r.On = []retry.Condition{retry.StaleConnection}
+	return &r
+}
+
+// outbound prepares the listener of one upstream and its cluster.
+func (c *compiler) outbound(i int) {
+	u := &c.cfg.Outbound.Upstreams[i]
+	path := "outbound.upstreams[" + strconv.Itoa(i) + "]"
+	p := c.cfg.Policy(u.Service)
+	l := &plan.Listener{
+		Name: "outbound:" + u.Service, Address: u.Listen, Direction: telemetry.Outbound, Protocol: protocol(u.Protocol),
+		HTTP: c.http(), Route: plan.Route{Name: u.Service},
+	}
+	s := upstream.Spec{
+		Name: u.Service, Protocol: string(u.Protocol), Transport: "plaintext",
+		Policy: upstream.Policy{
+			Timeout: p.Timeout, ConnectTimeout: p.ConnectTimeout, StreamIdle: p.StreamIdleTimeout,
+			Keepalive: p.KeepaliveTimeout, TCPIdle: p.TCPIdleTimeout,
+			Retry: p.Retry, Outlier: p.Outlier, Breaker: p.Breaker, Limits: p.Limits, Balance: p.Balance,
+		},
+	}
+	if p.Transport == config.TransportMTLS && !c.secure(path, &s, &p, l.Protocol) {
+		return
+	}
+	c.add(l, clusterSpec{spec: s, dir: telemetry.Outbound})
+}
+
+// secure gives s the TLS configuration for the identities that its endpoints
+// must have: those of the policy, else of discovery, else of the template.
+func (c *compiler) secure(path string, s *upstream.Spec, p *config.Policy, proto plan.Protocol) bool {
+	if c.in.Source == nil {
+		c.problem(path+".service", "is called by mTLS, which needs an identity; give one under identity, or write transport: plaintext under policies.%s", s.Name)
+		return false
+	}
+	s.Identities = p.Identities
+	if len(s.Identities) == 0 {
+		s.Identities = c.in.Identities[s.Name]
+	}
+	if len(s.Identities) == 0 {
+		s.Identities = []string{c.cfg.Identity.ExpectedID(c.in.TrustDomain, s.Name)}
+	}
+	o := mtls.ClientOptions{MinVersion: c.minTLS()}
+	if proto == plan.HTTP {
+		o.NextProtos = []string{alpn}
+	}
+	for _, text := range s.Identities {
+		id, err := mtls.ParseID(text)
+		if err != nil {
+			c.problem(path+".service", "expects the identity %q of its endpoints: %v", text, err)
+			return false
+		}
+		o.Expected = append(o.Expected, id)
+	}
+	s.TLS = mtls.ClientConfig(c.in.Source, o)
+	ids := slices.Sorted(slices.Values(s.Identities))
+	s.Transport = "mtls " + c.cfg.Identity.MinTLS + " " + strings.Join(ids, " ")
+	return true
+}
+
+func (c *compiler) add(l *plan.Listener, s clusterSpec) {
+	if _, _, err := net.SplitHostPort(l.Address); err != nil {
+		c.problem("outbound.upstreams", "listener %s: %v", l.Name, err)
+		return
+	}
+	c.draft.listeners = append(c.draft.listeners, l)
+	c.draft.specs = append(c.draft.specs, s)
+}

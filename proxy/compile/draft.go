@@ -1,0 +1,59 @@
+package compile
+
+import (
+	"crypto/tls"
+	"slices"
+	"strings"
+
+	"github.com/outrigger-mesh/outrigger/proxy/plan"
+	"github.com/outrigger-mesh/outrigger/proxy/upstream"
+	"github.com/outrigger-mesh/outrigger/telemetry"
+)
+
+var minVersions = map[string]uint16{"1.2": tls.VersionTLS12, "1.3": tls.VersionTLS13}
+
+// Listeners returns the listeners that the plan will have, so that their
+// sockets can be bound before anything is changed.
+func (d *Draft) Listeners() []*plan.Listener { return d.listeners }
+
+// Services returns the names of the services whose endpoints discovery must
+// find, sorted.
+func (d *Draft) Services() []string {
+	var names []string
+	for _, s := range d.specs {
+		if s.dir == telemetry.Outbound {
+			names = append(names, s.spec.Name)
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+// Build makes the plan: clusters are taken from the registry, where those that
+// stay keep their endpoints, connections and ejections. It cannot fail. The
+// caller calls Release for the plan that this one replaces.
+func (d *Draft) Build(r *upstream.Registry, m *telemetry.Metrics) *plan.Plan {
+	p := &plan.Plan{Version: d.version, Listeners: d.listeners}
+	for i, l := range d.listeners {
+		s := &d.specs[i]
+		c := r.Acquire(s.spec, s.dir)
+		if s.spec.Local {
+			c.SetLocal(s.local)
+		}
+		l.Route.Cluster = c
+		l.Metrics = m.Listener(l.Direction, l.Name)
+		p.Clusters = append(p.Clusters, c)
+	}
+	slices.SortFunc(p.Listeners, func(a, b *plan.Listener) int { return strings.Compare(a.Name, b.Name) })
+	return p
+}
+
+// Release gives back what the plan holds, once another one serves.
+func Release(p *plan.Plan, r *upstream.Registry) {
+	for _, c := range p.Clusters {
+		r.Release(c)
+	}
+	for _, l := range p.Listeners {
+		l.Metrics.Release()
+	}
+}

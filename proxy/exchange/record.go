@@ -1,0 +1,67 @@
+package exchange
+
+import (
+	"math/rand/v2"
+	"time"
+
+	"github.com/outrigger-mesh/outrigger/proxy/http1"
+	"github.com/outrigger-mesh/outrigger/proxy/outcome"
+)
+
+// startedAt is the wall time at which the exchange began.
+func (x *exchange) startedAt() time.Time {
+	if !x.rec.Start.IsZero() {
+		return x.rec.Start
+	}
+	return time.Now().Add(x.start - x.now())
+}
+
+// finish records the exchange. It is called once for each.
+func (x *exchange) finish(r outcome.Reason) {
+	rec := &x.rec
+	rec.Start = x.startedAt()
+	rec.Duration = x.now() - x.start
+	rec.Reason = r
+	rec.Status = uint16(x.status)
+	if x.counted {
+		x.cl.Metrics().Finish(x.s.shard, r, rec.Status, rec.Duration)
+	}
+	rec.BytesIn += uint64(len(x.body))
+	if m := x.l.Metrics; m != nil {
+		m.BytesIn.Add(rec.BytesIn)
+		m.BytesOut.Add(rec.BytesOut)
+	}
+	logged := x.s.srv.logs(r)
+	if !logged && !x.trace.Sampled() {
+		return
+	}
+	rec.RequestID = x.id
+	rec.Trace, rec.ParentSpan = x.trace, x.parent.Span
+	if v, ok := x.req.Get(http1.Tracestate); ok && !x.parent.IsZero() {
+		rec.TraceState = v.Of(x.raw)
+	}
+	rec.Method = x.req.MethodSpan.Of(x.raw)
+	rec.Authority = x.req.Host.Of(x.raw)
+	rec.Path = x.req.Target.Of(x.raw)
+	rec.Protocol = "HTTP/1.1"
+	if x.req.Minor == 0 {
+		rec.Protocol = "HTTP/1.0"
+	}
+	rec.Rule = x.rule
+	x.s.srv.describe(rec, x.l, x.s.peer, x.s.peerID, x.cause)
+	if x.cl != nil {
+		rec.Cluster = x.cl.Name()
+	}
+	if x.ep != nil {
+		rec.Endpoint, rec.UpstreamAddr, rec.UpstreamID = x.ep.Address(), x.ep.AddrPort(), x.upID
+	}
+	if logged {
+		x.s.srv.AccessLog.Write(rec)
+	}
+	x.s.srv.Tracer.Export(rec)
+}
+
+// logs decides whether the access log records an exchange.
+func (s *Server) logs(r outcome.Reason) bool {
+	return s.AccessLog != nil && (r != outcome.OK || s.AccessSample >= 1 || rand.Float64() < s.AccessSample)
+}

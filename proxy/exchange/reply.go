@@ -1,0 +1,148 @@
+package exchange
+
+import (
+	"time"
+
+	"github.com/outrigger-mesh/outrigger/proxy/http1"
+	"github.com/outrigger-mesh/outrigger/proxy/outcome"
+	"github.com/outrigger-mesh/outrigger/proxy/wire"
+	"github.com/outrigger-mesh/outrigger/telemetry"
+)
+
+// refuse answers a request whose head is malformed and ends the exchange.
+func (x *exchange) refuse(err error) {
+	r := outcome.BadRequest
+	switch http1.Status(err) {
+	case 431:
+		r = outcome.HeadTooLarge
+	case 501, 505:
+		r = outcome.Unsupported
+	}
+	x.status = http1.Status(err)
+	x.detail = http1.Reason(err)
+	x.cause = err
+	x.close = true
+	x.raw = x.s.conn.Buffered()
+	x.rec.Start = x.startedAt()
+	x.reply(r, err)
+	x.finish(r)
+}
+
+// reply answers in place of an endpoint. The body says what happened, in the
+// reason's own words, and carries the request id. What exactly failed is only
+// said to the own application: it names addresses and identities.
+func (x *exchange) reply(r outcome.Reason, cause error) {
+	row := r.Row()
+	if x.status == 0 || r != outcome.BadRequest && r != outcome.HeadTooLarge && r != outcome.Unsupported {
+		x.status = int(row.Status)
+	}
+	if x.status == 0 || x.began {
+		x.close = true
+		return
+	}
+	switch {
+	case x.upload == uploadRunning:
+		x.close = x.close || !x.uploader.read.Load()
+	case x.failed != outcome.OK, r == outcome.DownstreamTimeout, x.upload == uploadNone && x.stream && x.hasBody():
+		x.close = true // the body was not read
+	}
+	var mem [1024]byte
+	body := append(mem[:0], "outrigger: "...)
+	body = append(body, row.Name...)
+	body = append(body, ": "...)
+	body = append(body, row.Detail...)
+	body = append(body, '\n')
+	if x.cl != nil && x.l.Direction == telemetry.Outbound {
+		body = appendLine(body, "cluster", x.cl.Name())
+	}
+	if r == outcome.Denied {
+		body = appendLine(body, "rule", x.rule)
+	}
+	switch {
+	case x.detail != "":
+		body = appendLine(body, "cause", x.detail)
+	case cause != nil && x.l.Direction == telemetry.Outbound:
+		body = appendLine(body, "cause", cause.Error())
+	}
+	if len(x.id) > 0 {
+		body = append(body, "request-id: "...)
+		body = append(body, x.id...)
+		body = append(body, '\n')
+	}
+	x.grow(wire.Small)
+	b := append(x.out[:0], "HTTP/1.1 "...)
+	b = http1.AppendInt(b, int64(x.status))
+	b = append(b, ' ')
+	b = append(b, statusText(x.status)...)
+	b = append(b, "\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: "...)
+	b = http1.AppendInt(b, int64(len(body)))
+	b = append(b, "\r\nx-outrigger-reason: "...)
+	b = append(b, row.Name...)
+	if len(x.id) > 0 {
+		b = append(b, "\r\nx-request-id: "...)
+		b = append(b, x.id...)
+	}
+	switch {
+	case x.close:
+		b = append(b, "\r\nconnection: close"...)
+	case x.req.Minor == 0:
+		b = append(b, "\r\nconnection: keep-alive"...)
+	}
+	b = append(b, "\r\n\r\n"...)
+	if x.req.Method != http1.MethodHead {
+		b = append(b, body...)
+		x.rec.BytesOut = uint64(len(body))
+	}
+	x.out = b
+	x.began = true
+	if x.pol != nil {
+		x.s.conn.SetDeadline(x.idleBy())
+	}
+	if x.s.conn.Expired() {
+		x.close = true
+		x.s.conn.SetExact(time.Now().Add(lastWords))
+	}
+	if _, err := x.s.conn.Write(b); err != nil {
+		x.close = true
+	}
+}
+
+func appendLine(b []byte, name, value string) []byte {
+	b = append(b, name...)
+	b = append(b, ": "...)
+	for i := range len(value) {
+		if c := value[i]; c >= ' ' && c != 0x7f {
+			b = append(b, c)
+		}
+	}
+	return append(b, '\n')
+}
+
+// statusText is the reason phrase of the statuses that reply sends.
+func statusText(status int) string {
+	switch status {
+	case 400:
+		return "Bad Request"
+	case 403:
+		return "Forbidden"
+	case 404:
+		return "Not Found"
+	case 408:
+		return "Request Timeout"
+	case 431:
+		return "Request Header Fields Too Large"
+	case 500:
+		return "Internal Server Error"
+	case 501:
+		return "Not Implemented"
+	case 502:
+		return "Bad Gateway"
+	case 503:
+		return "Service Unavailable"
+	case 504:
+		return "Gateway Timeout"
+	case 505:
+		return "HTTP Version Not Supported"
+	}
+	return ""
+}

@@ -1,0 +1,269 @@
+// Package exchange carries one request with its response, or one TCP connection, from downstream to an endpoint and back, and records it.
+package exchange
+
+import (
+	"errors"
+	"io"
+	"log/slog"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/outrigger-mesh/outrigger/mtls"
+	"github.com/outrigger-mesh/outrigger/proxy/http1"
+	"github.com/outrigger-mesh/outrigger/proxy/outcome"
+	"github.com/outrigger-mesh/outrigger/proxy/plan"
+	"github.com/outrigger-mesh/outrigger/proxy/wire"
+	"github.com/outrigger-mesh/outrigger/telemetry"
+)
+
+// Server holds what all exchanges share.
+type Server struct {
+	Sweeper   *wire.Sweeper
+	Tracer    *telemetry.Tracer    // nil: none
+	AccessLog *telemetry.AccessLog // nil: none
+	Log       *slog.Logger
+	// LocalID returns this proxy's own SPIFFE ID, empty without identity.
+	LocalID func() string
+	// Draining is set once the proxy shuts down: connections end with the
+	// exchange they carry.
+	Draining *atomic.Bool
+	// AccessSample is the share of successful exchanges that the access log
+	// records; others are recorded always.
+	AccessSample float64
+
+	shards atomic.Uint32
+}
+
+// Peer is what is known about a downstream since its connection was accepted.
+type Peer struct {
+	Addr netip.AddrPort
+	ID   mtls.ID // zero without mTLS
+	TLS  uint16  // the version; 0 for plaintext
+	// ClientCert is the value of x-forwarded-client-cert for this peer, empty
+	// without mTLS.
+	ClientCert []byte
+}
+
+// Session is one downstream HTTP connection.
+type Session struct {
+	srv    *Server
+	conn   *wire.Conn
+	source *atomic.Pointer[plan.Listener]
+	peer   Peer
+	peerID string
+	addr   []byte // the peer's address without port, as text
+	shard  uint32
+
+	// x is the exchange under way, nil while the connection is idle so that an
+	// idle connection holds little memory.
+	x        *exchange
+	head     int   // length of the request head in the buffer; 0 while incomplete
+	bad      error // the head is malformed
+	end      bool  // the connection must be closed
+	busy     atomic.Bool
+	exchange atomic.Uint64
+	tunnel   atomic.Pointer[tunnelled]
+}
+
+// NewSession returns the session of an accepted connection. source holds the
+// listener as the plan in force has it; each exchange pins the one it starts
+// with.
+func (s *Server) NewSession(conn *wire.Conn, peer Peer, source *atomic.Pointer[plan.Listener]) *Session {
+	n := &Session{srv: s, conn: conn, source: source, peer: peer, shard: s.shards.Add(1)}
+	n.addr = peer.Addr.Addr().AppendTo(nil)
+	if !peer.ID.IsZero() {
+		n.peerID = peer.ID.String()
+	}
+	return n
+}
+
+// Busy reports whether an exchange is under way.
+func (s *Session) Busy() bool { return s.busy.Load() }
+
+// Exchanges returns how many exchanges have begun.
+func (s *Session) Exchanges() uint64 { return s.exchange.Load() }
+
+// Serve carries exchanges until the connection ends. It does not close it.
+func (s *Session) Serve() {
+	defer s.drop()
+	s.idle()
+	f := s.onBytes
+	for !s.end {
+		if err := s.conn.Await(f); err != nil {
+			if s.ended(err) {
+				break
+			}
+			return
+		}
+		if !s.end {
+			s.straight()
+		}
+	}
+	s.linger()
+}
+
+// draining reports whether the connection must end soon. Egress stays open
+// until the application has ended.
+func (s *Session) draining() bool {
+	return s.srv.Draining.Load() && s.source.Load().Direction == telemetry.Inbound
+}
+
+// idle sets the deadline between exchanges.
+func (s *Session) idle() {
+	l := s.source.Load()
+	if t := l.HTTP.IdleTimeout; t > 0 {
+		s.conn.SetDeadline(s.srv.Sweeper.Now() + t)
+	} else {
+		s.conn.SetDeadline(0)
+	}
+}
+
+// onBytes serves every request that is whole in the buffer. It returns false
+// when the rest needs reads of its own, or the connection is to end.
+func (s *Session) onBytes() bool {
+	for {
+		b := s.conn.Buffered()
+		if len(b) == 0 {
+			return true
+		}
+		l := s.source.Load()
+		if s.x == nil {
+			s.x = newExchange(s, l)
+			s.busy.Store(true)
+		}
+		n, err := s.x.req.Parse(b, &l.HTTP.Limits)
+		if err != nil {
+			s.bad = err
+			return false
+		}
+		if n == 0 {
+			if s.x.headDeadline == 0 && l.HTTP.HeadTimeout > 0 {
+				s.x.headDeadline = s.srv.Sweeper.Now() + l.HTTP.HeadTimeout
+				s.conn.SetDeadline(s.x.headDeadline)
+			}
+			return true
+		}
+		s.head = n
+		if r := &s.x.req; r.Upgrade && !tunnelable(r.UpgradeProto.Of(b)) {
+			r.Upgrade = false
+		}
+		whole, total := s.x.whole(b, n)
+		if !whole {
+			return false
+		}
+		s.x.run()
+		s.finish(total)
+		if s.end {
+			return false
+		}
+	}
+}
+
+// straight serves the request whose head is in the buffer and whose rest has
+// to be read, or answers a malformed one.
+func (s *Session) straight() {
+	x := s.x
+	if s.bad != nil {
+		x.refuse(s.bad)
+		s.end = true
+		s.finish(len(s.conn.Buffered()))
+		return
+	}
+	total, ok := x.collect(s.head)
+	if !ok {
+		// Too long to keep, or of unknown length: the body is passed on as it
+		// comes, with the head in memory of its own.
+		x.detach(s.head)
+		x.run()
+		s.finish(0)
+		return
+	}
+	if x.failed != outcome.OK {
+		if x.failed == outcome.DownstreamTimeout {
+			x.reply(x.failed, nil)
+		}
+		x.finish(x.failed)
+		s.end = true
+		s.finish(len(s.conn.Buffered()))
+		return
+	}
+	x.run()
+	s.finish(total)
+}
+
+// finish forgets the exchange and makes the connection ready for the next.
+func (s *Session) finish(consume int) {
+	if s.x.close || s.draining() {
+		s.end = true
+	}
+	s.conn.Consume(consume)
+	s.drop()
+	if !s.end {
+		s.idle()
+	}
+}
+
+func (s *Session) drop() {
+	if s.x != nil {
+		s.x.free()
+		s.x, s.head = nil, 0
+		s.busy.Store(false)
+	}
+}
+
+// ended is called when the connection ended while a request was awaited. It
+// reports whether the downstream may still send.
+func (s *Session) ended(err error) (sending bool) {
+	if s.x == nil {
+		return false
+	}
+	x := s.x
+	x.raw = s.conn.Buffered() // the part of the head that came
+	switch {
+	case errors.Is(err, io.ErrShortBuffer):
+		x.refuse(http1.ErrHeadTooLong)
+		return true
+	case !errors.Is(err, wire.ErrExpired):
+		x.cause = err
+		x.finish(outcome.DownstreamGone)
+	case x.headDeadline > 0 && s.srv.Sweeper.Now() < x.headDeadline:
+		x.cause = err
+		x.finish(x.expired(outcome.DownstreamGone))
+	default:
+		x.reply(outcome.DownstreamTimeout, nil)
+		x.finish(outcome.DownstreamTimeout)
+	}
+	return false
+}
+
+// Bounds of ending a connection.
+const (
+	lastWords   = 100 * time.Millisecond // to write a reply on an expired connection
+	lingerTime  = time.Second
+	lingerBytes = 256 << 10
+)
+
+// linger ends the sending side and reads what the peer still sends for a
+// while, since closing with unread bytes makes the kernel reset the connection
+// and the peer lose the response (RFC 9112 section 9.6).
+func (s *Session) linger() {
+	if s.conn.Expired() {
+		return
+	}
+	s.conn.SetExact(time.Now().Add(lingerTime))
+	if s.conn.CloseWrite() != nil {
+		return
+	}
+	s.conn.Consume(len(s.conn.Buffered()))
+	for n := 0; n < lingerBytes; {
+		if s.conn.Fill() != nil {
+			return
+		}
+		n += len(s.conn.Buffered())
+		s.conn.Consume(len(s.conn.Buffered()))
+	}
+}
+
+var exchanges = sync.Pool{New: func() any { return new(exchange) }}

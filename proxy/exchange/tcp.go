@@ -1,0 +1,183 @@
+package exchange
+
+import (
+	"math/rand/v2"
+	"sync/atomic"
+	"time"
+
+	"github.com/outrigger-mesh/outrigger/proxy/outcome"
+	"github.com/outrigger-mesh/outrigger/proxy/plan"
+	"github.com/outrigger-mesh/outrigger/proxy/relay"
+	"github.com/outrigger-mesh/outrigger/proxy/upstream"
+	"github.com/outrigger-mesh/outrigger/proxy/wire"
+	"github.com/outrigger-mesh/outrigger/resilience/limit"
+	"github.com/outrigger-mesh/outrigger/resilience/retry"
+	"github.com/outrigger-mesh/outrigger/telemetry"
+)
+
+// ServeTCP carries one TCP connection to an endpoint and back. It does not
+// close conn.
+func (s *Server) ServeTCP(conn *wire.Conn, peer Peer, source *atomic.Pointer[plan.Listener]) {
+	l := source.Load()
+	t := &tcpExchange{srv: s, conn: conn, l: l, cl: l.Route.Cluster, peer: peer, start: s.Sweeper.Now()}
+	t.pol = t.cl.Policy()
+	t.rec.Start = time.Now()
+	shard := s.shards.Add(1)
+	t.cl.Metrics().Begin(shard)
+	r := t.run()
+	t.finish(r, shard)
+}
+
+type tcpExchange struct {
+	srv   *Server
+	conn  *wire.Conn
+	l     *plan.Listener
+	cl    *upstream.Cluster
+	pol   *upstream.Policy
+	peer  Peer
+	start time.Duration
+	tried upstream.Tried
+	ep    *upstream.Endpoint
+	cause error
+	rec   telemetry.Record
+}
+
+func (t *tcpExchange) run() outcome.Reason {
+	if p := t.l.Route.Authz; p != nil {
+		v := p.CheckConn(t.peer.ID)
+		t.rec.Rule = v.Rule
+		if v.Refuse() {
+			return outcome.Denied
+		}
+		if !v.Allowed {
+			t.cl.Metrics().WouldHave(telemetry.WouldDeny)
+		}
+	}
+	if !t.cl.Limits.Acquire(&t.pol.Limits, limit.Requests) {
+		t.cl.Metrics().Limited(telemetry.LimitRequests)
+		return outcome.LimitRequests
+	}
+	defer t.cl.Limits.Release(limit.Requests)
+	up, r := t.connect()
+	if r != outcome.OK {
+		return r
+	}
+	t.rec.UpstreamID = up.PeerID
+	res := relay.Run(t.conn, up, relay.Options{Now: t.srv.Sweeper.Now, Idle: t.pol.TCPIdle})
+	t.ep.Drop(up)
+	t.rec.BytesIn, t.rec.BytesOut = res.Sent, res.Received
+	t.cause = res.Err
+	switch {
+	case res.Broke == relay.Nobody:
+		return outcome.OK
+	case t.conn.Expired():
+		return outcome.StreamIdle
+	case res.Broke == relay.Downstream:
+		return outcome.DownstreamGone
+	}
+	return outcome.UpstreamReset
+}
+
+// connect finds an endpoint that takes the connection. Nothing has been sent
+// before, so that every failure may be tried elsewhere.
+func (t *tcpExchange) connect() (*wire.Conn, outcome.Reason) {
+	budget := t.cl.Budget()
+	if budget != nil {
+		budget.Deposit(t.start)
+	}
+	for n := 1; ; n++ {
+		now := t.srv.Sweeper.Now()
+		b := t.cl.Breaker()
+		if b != nil {
+			ticket, ok := b.Allow(now)
+			if !ok {
+				return nil, outcome.BreakerOpen
+			}
+			up, r := t.try(now)
+			b.Done(ticket, t.srv.Sweeper.Now(), breakerResult(r))
+			if r == outcome.OK {
+				return up, r
+			}
+			if !t.again(n, r, budget) {
+				return nil, r
+			}
+			continue
+		}
+		up, r := t.try(now)
+		if r == outcome.OK || !t.again(n, r, budget) {
+			return up, r
+		}
+	}
+}
+
+func (t *tcpExchange) try(now time.Duration) (*wire.Conn, outcome.Reason) {
+	t.ep = t.cl.Pick(now, &t.tried)
+	if t.ep == nil {
+		return nil, outcome.NoEndpoints
+	}
+	t.cl.Begin(t.ep, now)
+	up, oe := t.ep.Get(upstream.Want{Now: now, Fresh: true})
+	r := outcome.OK
+	if oe != nil {
+		r, t.cause = oe.Reason, oe
+	}
+	took := t.srv.Sweeper.Now() - now
+	t.cl.Finish(t.ep, now+took, took, r, 0)
+	t.rec.ConnectTime = took
+	t.rec.AddAttempt(telemetry.Attempt{Endpoint: t.ep.Address(), Reason: r, Offset: now - t.start, Duration: took})
+	return up, r
+}
+
+func (t *tcpExchange) again(n int, r outcome.Reason, budget *retry.Budget) bool {
+	if t.pol.Retry == nil || t.ep == nil {
+		return false
+	}
+	t.tried.Add(t.ep)
+	d := t.pol.Retry.Decide(retry.Question{
+		Attempt: n, Retryable: retryClass[r.Row().Retryable], Condition: condition(r), Idempotent: true, BodyReplayable: true,
+	}, budget, t.srv.Sweeper.Now(), rand.Uint64())
+	if !d.Again {
+		if d.Why != retry.Observed {
+			t.cl.Metrics().RetryWithheld(withheld(d.Why))
+		} else {
+			t.cl.Metrics().WouldHave(telemetry.WouldRetry)
+		}
+		return false
+	}
+	t.cl.Metrics().Retried(r)
+	time.Sleep(d.Wait)
+	return true
+}
+
+func (t *tcpExchange) finish(r outcome.Reason, shard uint32) {
+	rec := &t.rec
+	rec.Duration = t.srv.Sweeper.Now() - t.start
+	rec.Reason, rec.Protocol = r, "tcp"
+	t.cl.Metrics().Finish(shard, r, 0, rec.Duration)
+	if m := t.l.Metrics; m != nil {
+		m.BytesIn.Add(rec.BytesIn)
+		m.BytesOut.Add(rec.BytesOut)
+	}
+	id := ""
+	if !t.peer.ID.IsZero() {
+		id = t.peer.ID.String()
+	}
+	t.srv.describe(rec, t.l, t.peer, id, t.cause)
+	rec.Cluster = t.cl.Name()
+	if t.ep != nil {
+		rec.Endpoint, rec.UpstreamAddr = t.ep.Address(), t.ep.AddrPort()
+	}
+	if t.srv.logs(r) {
+		t.srv.AccessLog.Write(rec)
+	}
+}
+
+// describe fills in what records of HTTP and TCP exchanges have in common.
+func (s *Server) describe(rec *telemetry.Record, l *plan.Listener, peer Peer, peerID string, cause error) {
+	rec.Direction, rec.Listener, rec.Route = l.Direction, l.Name, l.Route.Name
+	rec.DownstreamAddr, rec.DownstreamID = peer.Addr, peerID
+	rec.LocalID = s.LocalID()
+	if cause != nil && rec.Reason != outcome.OK {
+		rec.Detail = cause.Error()
+	}
+}

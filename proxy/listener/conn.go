@@ -1,0 +1,333 @@
+package listener
+
+import (
+	"crypto/sha256"
+	"crypto/tls"
+	"encoding/hex"
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/outrigger-mesh/outrigger/mtls"
+	"github.com/outrigger-mesh/outrigger/proxy/exchange"
+	"github.com/outrigger-mesh/outrigger/proxy/plan"
+	"github.com/outrigger-mesh/outrigger/proxy/wire"
+	"github.com/outrigger-mesh/outrigger/telemetry"
+)
+
+// conn is one accepted connection. It is registered before anything is decided
+// about it, so that a change of rules in between finds it.
+type conn struct {
+	l       *Listener
+	id      uint64
+	wire    *wire.Conn
+	since   time.Time
+	peer    exchange.Peer
+	session atomic.Pointer[exchange.Session]
+	// settled is set once peer is complete and may be read by others.
+	settled atomic.Bool
+}
+
+func (c *conn) serve(m *telemetry.Listener) {
+	defer c.l.wg.Done()
+	defer m.Active.Dec()
+	defer c.l.forget(c)
+	defer c.wire.Close()
+	p := c.l.Plan()
+	if p.Security != plan.Plaintext && !c.secure(p, m) {
+		return
+	}
+	c.settled.Store(true)
+	if c.insecure(c.l.Plan()) {
+		return // the plan has changed since p
+	}
+	if p.Protocol == plan.TCP {
+		c.l.srv.ServeTCP(c.wire, c.peer, &c.l.current)
+		return
+	}
+	s := c.l.srv.NewSession(c.wire, c.peer, &c.l.current)
+	c.session.Store(s)
+	s.Serve()
+}
+
+// tlsHandshake is the first byte of a TLS connection (RFC 8446 section 5.1).
+const tlsHandshake = 0x16
+
+// serverFirst is how long a permissive TCP listener waits for the downstream
+// to speak before it takes it for the client of a protocol in which the server
+// speaks first, which cannot be TLS.
+const serverFirst = time.Second
+
+// secure runs the handshake, or lets plaintext pass where that is permitted.
+func (c *conn) secure(p *plan.Listener, m *telemetry.Listener) bool {
+	until := time.Now().Add(p.HandshakeTimeout)
+	isTLS, err := c.sniff(p, until)
+	switch {
+	case err == io.EOF && len(c.wire.Buffered()) == 0:
+		return false // a probe that only connects is no failure
+	case err != nil:
+		c.handshakeFailed(p, m, err)
+		return false
+	case !isTLS && p.Security == plan.Permissive:
+		m.Plaintext.Inc()
+		c.l.inventory.add(c.peer.Addr.Addr())
+		return true
+	}
+	s := c.l.slots.Load()
+	if !s.take(until, c.l.serving) {
+		m.HandshakeFailed(telemetry.HandshakeLimit)
+		return false
+	}
+	err = c.wire.Server(p.TLS, until)
+	s.give()
+	if err != nil {
+		c.handshakeFailed(p, m, err)
+		c.linger()
+		return false
+	}
+	c.identify()
+	return true
+}
+
+func (c *conn) handshakeFailed(p *plan.Listener, m *telemetry.Listener, err error) {
+	if c.wire.Expired() {
+		return // ended by CloseAll
+	}
+	kind := handshakeFailure(err)
+	m.HandshakeFailed(kind)
+	c.l.log.Warn("handshake refused", "event", "handshake_failed", "listener", p.Name, "peer", c.peer.Addr.String(), "kind", kind.String(), "error", err)
+}
+
+// sniff reports whether the downstream speaks TLS, and then waits for the whole
+// of its first record, so that those who say nothing, or say it slowly, occupy
+// no handshake. They hold no buffer before their first byte.
+func (c *conn) sniff(p *plan.Listener, until time.Time) (isTLS bool, err error) {
+	wait := until
+	if p.Protocol == plan.TCP && p.Security == plan.Permissive {
+		if soon := time.Now().Add(serverFirst); soon.Before(wait) {
+			wait = soon
+		}
+	}
+	c.wire.SetExact(wait)
+	defer c.wire.SetExact(time.Time{})
+	if err := c.wire.Fill(); err != nil {
+		if wait != until && errors.Is(err, wire.ErrExpired) && !c.wire.Expired() {
+			return false, nil
+		}
+		return false, err
+	}
+	if c.wire.Buffered()[0] != tlsHandshake {
+		return false, nil
+	}
+	c.wire.SetExact(until)
+	for {
+		b := c.wire.Buffered()
+		if len(b) >= recordHead {
+			// Overlong records are for crypto/tls to refuse.
+			if n := int(b[3])<<8 | int(b[4]); n > longestHello || len(b) >= recordHead+n {
+				return true, nil
+			}
+		}
+		if !c.wire.Room(wire.Large) {
+			return true, nil
+		}
+		if err := c.wire.Fill(); err != nil {
+			return true, err
+		}
+	}
+}
+
+// The header of a TLS record, and the most that it may announce for one that is
+// not encrypted (RFC 8446 section 5.1).
+const (
+	recordHead   = 5
+	longestHello = 16 << 10
+)
+
+// Bounds of reading on after a refused handshake.
+const (
+	lingerTime  = 500 * time.Millisecond
+	lingerBytes = 64 << 10
+)
+
+// linger ends the sending side and throws away for a moment what the downstream
+// still sends, since closing with unread bytes makes the kernel reset the
+// connection and the downstream lose the alert that says why.
+func (c *conn) linger() {
+	if c.wire.Expired() || c.wire.CloseWrite() != nil {
+		return
+	}
+	c.wire.SetExact(time.Now().Add(lingerTime))
+	for n := 0; n < lingerBytes; {
+		if c.wire.Fill() != nil {
+			return
+		}
+		n += len(c.wire.Buffered())
+		c.wire.Consume(len(c.wire.Buffered()))
+	}
+}
+
+// identify notes the verified identity of the peer. The value of
+// x-forwarded-client-cert has Envoy's form.
+func (c *conn) identify() {
+	state := c.wire.TLS().ConnectionState()
+	c.peer.TLS = state.Version
+	id, err := mtls.PeerID(&state)
+	if err != nil {
+		return
+	}
+	c.peer.ID = id
+	sum := sha256.Sum256(state.PeerCertificates[0].Raw)
+	var b strings.Builder
+	if own := c.l.srv.LocalID(); own != "" {
+		b.WriteString("By=" + own + ";")
+	}
+	b.WriteString("Hash=" + hex.EncodeToString(sum[:]) + ";URI=" + id.String())
+	c.peer.ClientCert = []byte(b.String())
+}
+
+// refused reports whether p ends this connection.
+func (c *conn) refused(p *plan.Listener) bool {
+	if !c.settled.Load() {
+		return false // what follows is decided by the plan of then
+	}
+	if c.insecure(p) {
+		return true
+	}
+	if p.Route.Authz == nil {
+		return false
+	}
+	if p.Protocol == plan.TCP {
+		return p.Route.Authz.CheckConn(c.peer.ID).Refuse()
+	}
+	s := c.session.Load()
+	return s != nil && s.TunnelRefused(p.Route.Authz)
+}
+
+// insecure reports whether the connection is plaintext where p demands mTLS.
+func (c *conn) insecure(p *plan.Listener) bool {
+	return p.Security == plan.Strict && c.peer.TLS == 0
+}
+
+// handshakeFailure sorts the errors of a handshake for the metrics.
+func handshakeFailure(err error) telemetry.HandshakeFailure {
+	var ve *mtls.VerifyError
+	var op *net.OpError
+	var record tls.RecordHeaderError
+	switch {
+	case errors.As(err, &ve):
+		switch ve.Kind {
+		case mtls.NoCertificate:
+			return telemetry.HandshakeNoCertificate
+		case mtls.UntrustedChain, mtls.UnknownTrustDomain:
+			return telemetry.HandshakeUntrusted
+		case mtls.Expired, mtls.NotYetValid:
+			return telemetry.HandshakeExpired
+		}
+		return telemetry.HandshakeIdentity
+	case errors.Is(err, mtls.ErrNoMaterial):
+		return telemetry.HandshakeNoIdentity
+	case errors.Is(err, wire.ErrExpired):
+		return telemetry.HandshakeTimeout
+	case errors.As(err, &record):
+		return telemetry.HandshakeProtocol
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
+		return telemetry.HandshakeClosed
+	case errors.As(err, &op) && op.Op == "remote error":
+		// How crypto/tls wraps an alert of the peer's.
+		return telemetry.HandshakeClosed
+	case strings.Contains(err.Error(), "client didn't provide a certificate"):
+		// crypto/tls has no type for it.
+		return telemetry.HandshakeNoCertificate
+	}
+	return telemetry.HandshakeProtocol
+}
+
+// State is a copy of what is known about a connection.
+type State struct {
+	ID        uint64 // unique for the listener
+	Local     netip.AddrPort
+	Listener  string
+	Direction telemetry.Direction
+	Protocol  plan.Protocol
+	Peer      exchange.Peer
+	Since     time.Time
+	Busy      bool
+	Exchanges uint64
+}
+
+// States returns copies of all connections, the oldest first, at most n.
+func (l *Listener) States(n int) []State {
+	p := l.Plan()
+	var list []State
+	for _, c := range l.snapshot() {
+		s := State{ID: c.id, Local: c.wire.LocalAddr(), Listener: p.Name, Direction: p.Direction, Protocol: p.Protocol, Since: c.since, Busy: true}
+		s.Peer.Addr = c.wire.RemoteAddr()
+		if c.settled.Load() {
+			s.Peer = c.peer
+		}
+		if x := c.session.Load(); x != nil {
+			s.Busy, s.Exchanges = x.Busy(), x.Exchanges()
+		}
+		list = append(list, s)
+	}
+	slices.SortFunc(list, func(a, b State) int { return a.Since.Compare(b.Since) })
+	return list[:min(n, len(list))]
+}
+
+// plaintextPeers is the inventory of those who came without mTLS to a
+// permissive listener: what must change before it can be strict.
+type plaintextPeers struct {
+	mu    sync.Mutex
+	peers map[netip.Addr]*PlaintextPeer
+	lost  uint64
+}
+
+// maxPlaintextPeers bounds the inventory.
+const maxPlaintextPeers = 1000
+
+// PlaintextPeer is one address that came without mTLS.
+type PlaintextPeer struct {
+	Addr        netip.Addr
+	Connections uint64
+	Last        time.Time
+}
+
+func (p *plaintextPeers) add(a netip.Addr) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.peers == nil {
+		p.peers = map[netip.Addr]*PlaintextPeer{}
+	}
+	e := p.peers[a]
+	if e == nil {
+		if len(p.peers) >= maxPlaintextPeers {
+			p.lost++
+			return
+		}
+		e = &PlaintextPeer{Addr: a}
+		p.peers[a] = e
+	}
+	e.Connections++
+	e.Last = time.Now()
+}
+
+// PlaintextPeers returns the inventory in the order of addresses, and how many
+// connections of further peers it had no room for.
+func (l *Listener) PlaintextPeers() (peers []PlaintextPeer, lost uint64) {
+	p := &l.inventory
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, e := range p.peers {
+		peers = append(peers, *e)
+	}
+	slices.SortFunc(peers, func(a, b PlaintextPeer) int { return a.Addr.Compare(b.Addr) })
+	return peers, p.lost
+}

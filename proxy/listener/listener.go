@@ -1,0 +1,306 @@
+// Package listener accepts connections, runs their TLS handshakes, tracks them, re-checks them against new rules and drains them.
+package listener
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/outrigger-mesh/outrigger/proxy/exchange"
+	"github.com/outrigger-mesh/outrigger/proxy/plan"
+	"github.com/outrigger-mesh/outrigger/proxy/wire"
+)
+
+// Listener is one bound socket. What is served on it follows the plan; the
+// socket stays.
+type Listener struct {
+	srv *exchange.Server
+	log *slog.Logger
+	ln  *net.TCPListener
+
+	current   atomic.Pointer[plan.Listener]
+	slots     atomic.Pointer[slots]
+	inventory plaintextPeers
+
+	accepted atomic.Uint64
+	wg       sync.WaitGroup
+
+	// accept is closed by Stop, serving by CloseAll after it.
+	accept, serving chan struct{}
+
+	mu      sync.Mutex
+	conns   map[*conn]struct{}
+	stopped bool // nothing is admitted any more
+	ended   bool // serving is closed
+}
+
+// Bind opens the socket of l without accepting. The error names the address
+// and what to do.
+func Bind(l *plan.Listener, srv *exchange.Server, log *slog.Logger) (*Listener, error) {
+	var lc net.ListenConfig
+	lc.SetMultipathTCP(false) // splice and half-close are wanted as TCP has them
+	ln, err := lc.Listen(context.Background(), "tcp", l.Address)
+	if err != nil {
+		return nil, bindError(l, err)
+	}
+	n := &Listener{
+		srv: srv, log: log, ln: ln.(*net.TCPListener),
+		accept: make(chan struct{}), serving: make(chan struct{}),
+		conns: map[*conn]struct{}{},
+	}
+	n.Apply(l)
+	return n, nil
+}
+
+func bindError(l *plan.Listener, err error) error {
+	remedy := ""
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		remedy = "; another process listens there: choose another port or stop it"
+	case errors.Is(err, syscall.EACCES):
+		remedy = "; ports below 1024 need CAP_NET_BIND_SERVICE"
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		remedy = "; no interface has this address"
+	}
+	return fmt.Errorf("listener %s: cannot listen on %s: %w%s", l.Name, l.Address, err, remedy)
+}
+
+// Address returns the bound address, with the port that the kernel chose.
+func (l *Listener) Address() net.Addr { return l.ln.Addr() }
+
+// Plan returns what is served at present.
+func (l *Listener) Plan() *plan.Listener { return l.current.Load() }
+
+// Apply makes p what is served from the next exchange on.
+func (l *Listener) Apply(p *plan.Listener) {
+	if s := l.slots.Load(); s == nil || s.most != p.MaxHandshakes {
+		l.slots.Store(newSlots(p.MaxHandshakes))
+	}
+	l.current.Store(p)
+}
+
+// Bounds of the pause after accept failed, as in net/http.
+const (
+	minAcceptPause = 5 * time.Millisecond
+	maxAcceptPause = time.Second
+)
+
+// Run accepts until Stop is called or ctx ends, then waits for the connections
+// to end; CloseAll hastens that.
+func (l *Listener) Run(ctx context.Context) error {
+	defer l.wg.Wait()
+	defer context.AfterFunc(ctx, l.Stop)()
+	var trouble acceptTrouble
+	for {
+		c, err := l.ln.AcceptTCP()
+		now := time.Now()
+		if err == nil {
+			if trouble.over(now) {
+				l.log.Info("accepting again", "event", "accept_recovered", "listener", l.Plan().Name)
+			}
+			l.admit(c)
+			continue
+		}
+		if errors.Is(err, net.ErrClosed) {
+			l.Stop()
+			return nil
+		}
+		// Most often the process is out of file descriptors. New connections
+		// wait in the kernel's queue meanwhile.
+		l.Plan().Metrics.AcceptErrors.Inc()
+		pause, first := trouble.failed(now)
+		if first {
+			l.log.Error("cannot accept connections", "event", "accept_failed", "listener", l.Plan().Name, "error", err)
+		}
+		wait := time.NewTimer(pause)
+		select {
+		case <-wait.C:
+		case <-l.accept:
+		}
+		wait.Stop()
+	}
+}
+
+// acceptTrouble is a time in which accept fails, perhaps not always: while
+// connections end and others come, it works now and then.
+type acceptTrouble struct {
+	pause time.Duration
+	last  time.Time // of the last failure; zero outside of trouble
+}
+
+// failed returns how long to pause, and whether the trouble begins now.
+func (t *acceptTrouble) failed(now time.Time) (pause time.Duration, first bool) {
+	t.pause = min(max(2*t.pause, minAcceptPause), maxAcceptPause)
+	first = t.last.IsZero()
+	t.last = now
+	return t.pause, first
+}
+
+// over reports, after an accept that worked, whether the trouble ends now.
+func (t *acceptTrouble) over(now time.Time) bool {
+	if t.last.IsZero() {
+		return false
+	}
+	t.pause = 0
+	if now.Sub(t.last) < 2*maxAcceptPause {
+		return false
+	}
+	t.last = time.Time{}
+	return true
+}
+
+// admit starts to serve an accepted connection, or closes it when there are
+// too many.
+func (l *Listener) admit(sock *net.TCPConn) {
+	p := l.Plan()
+	m := p.Metrics
+	w, err := wire.New(sock, l.srv.Sweeper)
+	if err != nil {
+		_ = sock.Close()
+		return
+	}
+	c := &conn{l: l, id: l.accepted.Add(1), wire: w, since: time.Now()}
+	c.peer.Addr = w.RemoteAddr()
+	if !l.register(c, p.MaxConnections) {
+		m.Refused.Inc()
+		_ = sock.SetLinger(0)
+		_ = w.Close()
+		return
+	}
+	m.Connections.Inc()
+	m.Active.Inc()
+	l.wg.Add(1)
+	go c.serve(m)
+}
+
+// register makes c one of the connections, unless there are most already or
+// the listener has been stopped, so that none escapes a CloseAll after Stop.
+func (l *Listener) register(c *conn, most int) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.stopped || most > 0 && len(l.conns) >= most {
+		return false
+	}
+	l.conns[c] = struct{}{}
+	return true
+}
+
+func (l *Listener) forget(c *conn) {
+	l.mu.Lock()
+	delete(l.conns, c)
+	l.mu.Unlock()
+}
+
+// Stop closes the socket. Connections go on.
+func (l *Listener) Stop() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.stopped {
+		l.stopped = true
+		close(l.accept)
+		_ = l.ln.Close()
+	}
+}
+
+// CloseIdle ends the connections that carry no exchange.
+func (l *Listener) CloseIdle() {
+	for _, c := range l.snapshot() {
+		if s := c.session.Load(); s != nil && !s.Busy() {
+			c.wire.Expire()
+		}
+	}
+}
+
+// CloseAll ends every connection at once, those too that wait for their
+// handshake. After Stop none is left.
+func (l *Listener) CloseAll() {
+	l.mu.Lock()
+	if l.stopped && !l.ended {
+		l.ended = true
+		close(l.serving)
+	}
+	l.mu.Unlock()
+	for _, c := range l.snapshot() {
+		c.wire.Expire()
+	}
+}
+
+// Recheck ends the connections that the plan now in force refuses: TCP
+// connections and tunnels of callers that are no longer allowed, and plaintext
+// where mTLS has become a must. Other HTTP exchanges are checked one by one
+// anyway.
+func (l *Listener) Recheck() (ended int) {
+	p := l.Plan()
+	for _, c := range l.snapshot() {
+		if c.refused(p) {
+			c.wire.Expire()
+			ended++
+		}
+	}
+	return ended
+}
+
+// Connections returns how many connections are open.
+func (l *Listener) Connections() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.conns)
+}
+
+func (l *Listener) snapshot() []*conn {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	list := make([]*conn, 0, len(l.conns))
+	for c := range l.conns {
+		list = append(list, c)
+	}
+	return list
+}
+
+// slots bounds the handshakes at one time; most 0 is unlimited.
+type slots struct {
+	most int
+	free chan struct{}
+}
+
+func newSlots(most int) *slots {
+	s := &slots{most: most}
+	if most > 0 {
+		s.free = make(chan struct{}, most)
+	}
+	return s
+}
+
+// take waits for a slot until the deadline or the end.
+func (s *slots) take(until time.Time, end <-chan struct{}) bool {
+	if s.free == nil {
+		return true
+	}
+	select {
+	case s.free <- struct{}{}:
+		return true
+	default:
+	}
+	t := time.NewTimer(time.Until(until))
+	defer t.Stop()
+	select {
+	case s.free <- struct{}{}:
+		return true
+	case <-t.C:
+		return false
+	case <-end:
+		return false
+	}
+}
+
+func (s *slots) give() {
+	if s.free != nil {
+		<-s.free
+	}
+}

@@ -1,0 +1,94 @@
+// Package plan is the compiled, immutable form of one version of the configuration: what the request path reads.
+package plan
+
+import (
+	"crypto/tls"
+	"time"
+
+	"github.com/outrigger-mesh/outrigger/mtls/authz"
+	"github.com/outrigger-mesh/outrigger/proxy/http1"
+	"github.com/outrigger-mesh/outrigger/proxy/upstream"
+	"github.com/outrigger-mesh/outrigger/telemetry"
+)
+
+// Protocol is what a listener speaks.
+type Protocol uint8
+
+// The protocols.
+const (
+	HTTP Protocol = iota
+	TCP
+)
+
+// String returns the word used in configuration.
+func (p Protocol) String() string {
+	if p == TCP {
+		return "tcp"
+	}
+	return "http"
+}
+
+// Security is what a listener demands of its downstreams.
+type Security uint8
+
+// The kinds of security.
+const (
+	// Plaintext: no TLS. For outbound listeners, and inbound ones where mTLS is off.
+	Plaintext Security = iota
+	// Strict: mTLS with a verified SPIFFE ID only.
+	Strict
+	// Permissive: mTLS, or plaintext, which is counted.
+	Permissive
+)
+
+// String returns the word used in configuration.
+func (s Security) String() string {
+	switch s {
+	case Strict:
+		return "strict"
+	case Permissive:
+		return "permissive"
+	}
+	return "plaintext"
+}
+
+// Plan is everything that is served. Nothing in it changes after compile,
+// apart from the clusters, which outlive it.
+type Plan struct {
+	Version   uint64
+	Listeners []*Listener // in the order of their names
+	Clusters  []*upstream.Cluster
+}
+
+// Listener is one bound address and what happens to what arrives there.
+type Listener struct {
+	Name      string // unique, for example "inbound" or "outbound:api"
+	Address   string // as configured, "host:port"
+	Direction telemetry.Direction
+	Protocol  Protocol
+
+	Security         Security
+	TLS              *tls.Config // nil for Plaintext
+	HandshakeTimeout time.Duration
+	MaxHandshakes    int // at once; 0 unlimited
+	MaxConnections   int // 0 unlimited
+
+	Route   Route
+	HTTP    HTTPOptions
+	Metrics *telemetry.Listener
+}
+
+// Route is where a listener's exchanges go.
+type Route struct {
+	Name    string
+	Cluster *upstream.Cluster
+	// Authz decides who may; nil allows everybody, as on outbound listeners.
+	Authz *authz.Policy
+}
+
+// HTTPOptions bounds what an HTTP downstream may do.
+type HTTPOptions struct {
+	Limits      http1.Limits
+	HeadTimeout time.Duration // from its first byte to its last
+	IdleTimeout time.Duration // between exchanges; 0 none
+}

@@ -1,0 +1,63 @@
+package plan
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/outrigger-mesh/outrigger/telemetry"
+)
+
+// String returns the canonical text of the plan: what the admin API shows and
+// what reviews compare.
+func (p *Plan) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "plan %d\n", p.Version)
+	for _, l := range p.Listeners {
+		fmt.Fprintf(&b, "listener %s\n", l.Name)
+		fmt.Fprintf(&b, "  address      %s\n", l.Address)
+		fmt.Fprintf(&b, "  direction    %s\n", l.Direction)
+		fmt.Fprintf(&b, "  protocol     %s\n", l.Protocol)
+		fmt.Fprintf(&b, "  security     %s\n", l.Security)
+		if l.Direction == telemetry.Inbound {
+			fmt.Fprintf(&b, "  connections  %s, %s handshakes at once, each within %s\n", most(l.MaxConnections), most(l.MaxHandshakes), l.HandshakeTimeout)
+		}
+		if l.Protocol == HTTP {
+			fmt.Fprintf(&b, "  head         %d bytes, %d fields, within %s; idle %s\n", l.HTTP.Limits.HeadBytes, l.HTTP.Limits.Fields, none(l.HTTP.HeadTimeout), none(l.HTTP.IdleTimeout))
+		}
+		c := l.Route.Cluster
+		pol := c.Policy()
+		fmt.Fprintf(&b, "  cluster      %s\n", c.Name())
+		fmt.Fprintf(&b, "    transport  %s\n", c.Transport())
+		fmt.Fprintf(&b, "    timeouts   request %s, connect %s, stream idle %s, keepalive %s, tcp idle %s\n",
+			none(pol.Timeout), pol.ConnectTimeout, none(pol.StreamIdle), none(pol.Keepalive), none(pol.TCPIdle))
+		fmt.Fprintf(&b, "    balance    %+v\n", pol.Balance)
+		section(&b, "retry", pol.Retry)
+		section(&b, "outlier", pol.Outlier)
+		section(&b, "breaker", pol.Breaker)
+		fmt.Fprintf(&b, "    limits     %+v\n", pol.Limits)
+	}
+	return b.String()
+}
+
+func section[T any](b *strings.Builder, name string, v *T) {
+	if v == nil {
+		fmt.Fprintf(b, "    %-10s off\n", name)
+		return
+	}
+	fmt.Fprintf(b, "    %-10s %+v\n", name, *v)
+}
+
+func none(d time.Duration) string {
+	if d == 0 {
+		return "none"
+	}
+	return d.String()
+}
+
+func most(n int) string {
+	if n == 0 {
+		return "unlimited"
+	}
+	return fmt.Sprintf("at most %d", n)
+}

@@ -1,0 +1,337 @@
+// Package proxy is the facade: it joins identity, discovery, plan and listeners into one running proxy that can be reloaded and drained.
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/outrigger-mesh/outrigger/config"
+	"github.com/outrigger-mesh/outrigger/discovery"
+	"github.com/outrigger-mesh/outrigger/discovery/consul"
+	"github.com/outrigger-mesh/outrigger/internal/lifecycle"
+	"github.com/outrigger-mesh/outrigger/mtls"
+	"github.com/outrigger-mesh/outrigger/proxy/exchange"
+	"github.com/outrigger-mesh/outrigger/proxy/listener"
+	"github.com/outrigger-mesh/outrigger/proxy/plan"
+	"github.com/outrigger-mesh/outrigger/proxy/upstream"
+	"github.com/outrigger-mesh/outrigger/proxy/wire"
+	"github.com/outrigger-mesh/outrigger/telemetry"
+	"github.com/outrigger-mesh/outrigger/telemetry/admin"
+)
+
+// Options is what a proxy is made from.
+type Options struct {
+	Config   *config.Loaded
+	Log      *slog.Logger
+	LogLevel *slog.LevelVar // changed by the admin API and by reloads; may be nil
+	Version  string
+	Commit   string
+}
+
+// Proxy is one proxy. New makes it, Run serves until its context ends, Apply
+// changes what is served.
+type Proxy struct {
+	log      *slog.Logger
+	level    *slog.LevelVar
+	version  string
+	started  time.Time
+	initial  *config.Loaded
+	sweeper  *wire.Sweeper
+	metrics  *telemetry.Metrics
+	access   *telemetry.AccessLog
+	tracer   *telemetry.Tracer
+	server   *exchange.Server
+	registry *upstream.Registry
+	identity mtls.Source // nil without one
+	source   discovery.Source
+	snapshot *discovery.Snapshotter // nil without one
+	register *consul.Registrar      // nil unless asked for
+	adminLn  net.Listener           // nil without the admin API
+	life     context.Context        // ends when everything else has: dials stop then
+	endLife  context.CancelFunc
+
+	draining  atomic.Bool // from the first moment: not ready any more
+	closing   atomic.Bool // inbound connections end with their exchange
+	localID   atomic.Pointer[string]
+	current   atomic.Pointer[plan.Plan]
+	following atomic.Pointer[[]string]
+	watches   atomic.Pointer[watches]
+	refollow  chan struct{} // capacity 1: the services to follow have changed
+
+	mu         sync.Mutex // held while a plan is applied
+	loaded     *config.Loaded
+	planned    uint64 // the version of the last plan
+	listeners  map[string]*listener.Listener
+	retired    []*listener.Listener // stopped, with connections that end
+	accepting  *lifecycle.Group
+	identities map[string][]string
+	watched    map[string]*telemetry.Discovery // metrics of the services followed
+	reload     admin.ReloadView
+}
+
+// New prepares a proxy. It opens the admin API's socket and the access log, so
+// that mistakes about them are found at once, and starts nothing.
+func New(o Options) (*Proxy, error) {
+	cfg := o.Config.Config
+	p := &Proxy{
+		log: o.Log, level: o.LogLevel, version: o.Version, started: time.Now(), initial: o.Config,
+		refollow:  make(chan struct{}, 1),
+		listeners: map[string]*listener.Listener{}, identities: map[string][]string{},
+		watched: map[string]*telemetry.Discovery{},
+	}
+	res := telemetry.Resource{Service: cfg.Service.Name, Version: o.Version, Commit: o.Commit}
+	var err error
+	if p.metrics, err = telemetry.New(telemetry.Options{Resource: res}); err != nil {
+		return nil, err
+	}
+	if path := cfg.Telemetry.AccessLog.Path; path != "off" {
+		if p.access, err = telemetry.NewAccessLog(telemetry.AccessLogConfig{Path: path}); err != nil {
+			return nil, o.Config.Problem("telemetry.access_log.path", err.Error())
+		}
+	}
+	if t := cfg.Telemetry.Tracing; t.Endpoint != "" {
+		p.tracer, err = telemetry.NewTracer(telemetry.TracerConfig{
+			Endpoint: t.Endpoint, Protocol: t.Protocol, SamplingPercent: t.SamplingPercent, Resource: res,
+		})
+		if err != nil {
+			return nil, o.Config.Problem("telemetry.tracing.endpoint", err.Error())
+		}
+	}
+	p.life, p.endLife = context.WithCancel(context.Background())
+	p.sweeper = wire.NewSweeper(time.Now())
+	p.registry = upstream.NewRegistry(p.life, p.sweeper, p.metrics, p.log)
+	p.server = &exchange.Server{
+		Sweeper: p.sweeper, Tracer: p.tracer, AccessLog: p.access, Log: p.log,
+		LocalID: p.ownID, Draining: &p.closing, AccessSample: cfg.Telemetry.AccessLog.SamplePercent / 100,
+	}
+	p.identity = newIdentity(&cfg.Identity, p.log)
+	if err := p.newDiscovery(cfg); err != nil {
+		p.endLife()
+		return nil, err
+	}
+	if cfg.Admin.Listen != "" {
+		if p.adminLn, err = net.Listen("tcp", cfg.Admin.Listen); err != nil {
+			p.endLife()
+			return nil, o.Config.Problem("admin.listen", "cannot listen: "+err.Error())
+		}
+	}
+	p.bindProcess()
+	return p, nil
+}
+
+func (p *Proxy) ownID() string {
+	if s := p.localID.Load(); s != nil {
+		return *s
+	}
+	return ""
+}
+
+// AdminAddress returns where the admin API listens; an address whose text is
+// "off" without one.
+func (p *Proxy) AdminAddress() net.Addr {
+	if p.adminLn == nil {
+		return noAddress{}
+	}
+	return p.adminLn.Addr()
+}
+
+type noAddress struct{}
+
+func (noAddress) Network() string { return "tcp" }
+func (noAddress) String() string  { return "off" }
+
+// ErrCutOff is returned by Run when the drain had to end connections that were
+// still in use.
+var ErrCutOff = errors.New("connections in use were cut off at the end of the drain")
+
+// Run serves until ctx ends, then drains. Ending kill as well cuts the drain
+// short. It returns nil when everything ended in order, ErrCutOff when
+// connections had to be cut off, and another error when the proxy could not
+// start or one of its parts failed.
+func (p *Proxy) Run(ctx, kill context.Context) error {
+	defer p.endLife()
+	// Telemetry and the admin API outlive everything that they tell about.
+	tail := lifecycle.New(context.WithoutCancel(ctx))
+	defer func() {
+		tail.Stop()
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			_ = tail.Wait()
+		}()
+		flush, cancel := context.WithTimeout(context.Background(), flushTime)
+		defer cancel()
+		select {
+		case <-ended:
+		case <-flush.Done():
+			// Such as an access log into a pipe that nobody reads.
+			p.log.Error("telemetry could not be written out in time; some of it is lost", "event", "flush_failed")
+		}
+		_ = p.metrics.Shutdown(flush)
+	}()
+	if p.access != nil {
+		tail.Go("access log", p.optional("access log", p.access.Run))
+	}
+	if p.tracer != nil {
+		tail.Go("tracing", p.optional("tracing", p.tracer.Run))
+	}
+	if p.adminLn != nil {
+		tail.Go("admin API", p.optional("admin API", p.adminServer().Run))
+	}
+
+	core := lifecycle.New(context.WithoutCancel(ctx))
+	p.accepting = lifecycle.New(context.WithoutCancel(ctx))
+	err := p.serve(ctx, core)
+	cut := p.drain(kill, core, err == nil)
+	if first := core.Err(); err == nil {
+		err = first
+	}
+	core.Stop()
+	_ = core.Wait()
+	if err == nil && cut {
+		err = ErrCutOff
+	}
+	return err
+}
+
+const flushTime = 5 * time.Second
+
+// optional makes run a part whose failure is said and ends nothing else:
+// traffic goes on without it.
+func (p *Proxy) optional(name string, run func(context.Context) error) func(context.Context) error {
+	return func(ctx context.Context) error {
+		if err := run(ctx); err != nil {
+			p.log.Error(name+" has failed; the proxy goes on without it", "event", "part_failed", "error", err)
+		}
+		return nil
+	}
+}
+
+// serve starts everything in order and returns when the proxy is told to stop
+// or a part has failed.
+func (p *Proxy) serve(ctx context.Context, core *lifecycle.Group) error {
+	core.Go("sweeper", p.sweeper.Run)
+	core.Go("upstreams", p.registry.Run)
+	starting, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stop := context.AfterFunc(core.Context(), cancel)
+	defer stop()
+	if p.identity != nil {
+		core.Go("identity", p.identity.Run)
+		core.Go("identity watch", p.watchIdentity)
+		core.Go("identity expiry", func(ctx context.Context) error { return mtls.Watch(ctx, p.identity, p.log) })
+		if _, err := mtls.Wait(starting, p.identity); err != nil {
+			if failed := core.Err(); failed != nil || ctx.Err() != nil {
+				return failed
+			}
+			return fmt.Errorf("identity: %w", err)
+		}
+	}
+	if err := p.Apply(p.initial); err != nil {
+		return err
+	}
+	core.Go("retired listeners", p.closeRetired)
+	if p.source != nil {
+		core.Go("discovery", p.follow)
+		core.Go("discovery status", p.keepWatches)
+	}
+	if p.register != nil {
+		core.Go("registration", p.registration)
+	}
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-core.Context().Done():
+		return core.Err()
+	}
+}
+
+// readyStep is how often the registration looks whether the proxy is ready.
+const readyStep = 50 * time.Millisecond
+
+// registration registers the service as soon as the proxy is ready, so that
+// nobody is sent here before.
+func (p *Proxy) registration(ctx context.Context) error {
+	for ready, _ := p.Ready(); !ready; ready, _ = p.Ready() {
+		if p.draining.Load() || !sleep(ctx, readyStep) {
+			return nil
+		}
+	}
+	return p.register.Run(ctx)
+}
+
+// watchIdentity keeps the own SPIFFE ID for records.
+func (p *Proxy) watchIdentity(ctx context.Context) error {
+	for {
+		changed := p.identity.Changed()
+		if m := p.identity.Material(); m != nil {
+			id := m.ID.String()
+			p.localID.Store(&id)
+			p.metrics.Process().IdentityUpdates.Inc()
+			p.log.Info("identity in use", "event", "identity", "id", id, "not_after", m.NotAfter.Format(time.RFC3339))
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-changed:
+		}
+	}
+}
+
+// trustDomain is the own one: as configured, else that of the certificate.
+func (p *Proxy) trustDomain(cfg *config.Config) string {
+	if cfg.Identity.TrustDomain != "" || p.identity == nil {
+		return cfg.Identity.TrustDomain
+	}
+	if m := p.identity.Material(); m != nil {
+		return m.ID.TrustDomain()
+	}
+	return ""
+}
+
+// Listen returns the addresses that are bound, by listener name.
+func (p *Proxy) Listen() map[string]net.Addr {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	m := make(map[string]net.Addr, len(p.listeners))
+	for name, l := range p.listeners {
+		m[name] = l.Address()
+	}
+	return m
+}
+
+// all returns the listeners in the order of their names, and those that are
+// ending.
+func (p *Proxy) all() []*listener.Listener {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	list := make([]*listener.Listener, 0, len(p.listeners)+len(p.retired))
+	for _, l := range p.listeners {
+		list = append(list, l)
+	}
+	slices.SortFunc(list, func(a, b *listener.Listener) int { return compareNames(a, b) })
+	return append(list, p.retired...)
+}
+
+func compareNames(a, b *listener.Listener) int {
+	switch x, y := a.Plan().Name, b.Plan().Name; {
+	case x < y:
+		return -1
+	case x > y:
+		return 1
+	}
+	return 0
+}
+
+func parseAddrPort(s string) netip.AddrPort {
+	a, _ := netip.ParseAddrPort(s)
+	return a
+}

@@ -1,0 +1,242 @@
+package proxy
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"slices"
+	"time"
+
+	"github.com/outrigger-mesh/outrigger/config"
+	"github.com/outrigger-mesh/outrigger/discovery"
+	"github.com/outrigger-mesh/outrigger/discovery/consul"
+	"github.com/outrigger-mesh/outrigger/discovery/dns"
+	"github.com/outrigger-mesh/outrigger/discovery/file"
+	"github.com/outrigger-mesh/outrigger/mtls"
+	"github.com/outrigger-mesh/outrigger/mtls/workload"
+	"github.com/outrigger-mesh/outrigger/proxy/upstream"
+	"github.com/outrigger-mesh/outrigger/telemetry"
+)
+
+func newIdentity(c *config.Identity, log *slog.Logger) mtls.Source {
+	switch {
+	case c.WorkloadAPI != "":
+		return workload.New(workload.Config{Socket: c.WorkloadAPI, StartupTimeout: startupTimeout(c), Logger: log})
+	case c.Files != nil:
+		return mtls.NewFiles(mtls.FilesConfig{
+			CertFile: c.Files.Cert, KeyFile: c.Files.Key, BundleFile: c.Files.Bundle, Bundles: c.Files.Bundles,
+			TrustDomain: c.TrustDomain, StartupTimeout: startupTimeout(c), Logger: log,
+		})
+	}
+	return nil
+}
+
+// startupTimeout is what the sources of identity take: for them 0 means the
+// default, where in the configuration it means no limit.
+func startupTimeout(c *config.Identity) time.Duration {
+	if c.StartupTimeout == 0 {
+		return -1
+	}
+	return c.StartupTimeout
+}
+
+func (p *Proxy) newDiscovery(cfg *config.Config) (err error) {
+	d := &cfg.Discovery
+	switch {
+	case d.Consul != nil:
+		if p.source, err = consul.New(*d.Consul); err == nil && d.Consul.Register != nil {
+			p.register, err = consul.NewRegistrar(*d.Consul, consul.Instance{
+				Service: cfg.Service.Name, Listen: parseAddrPort(cfg.Inbound.Listen), Logger: p.log,
+			})
+		}
+	case d.File != nil:
+		p.source, err = file.New(*d.File)
+	case d.DNS != nil:
+		p.source, err = dns.New(*d.DNS)
+	}
+	if err != nil {
+		return p.initial.Problem("discovery."+d.Kind(), err.Error())
+	}
+	if p.source != nil && d.Snapshot != "" {
+		datacenter := ""
+		if d.Consul != nil {
+			datacenter = d.Consul.Datacenter
+		}
+		p.snapshot = discovery.NewSnapshotter(p.source, discovery.SnapshotConfig{Path: d.Snapshot, Datacenter: datacenter, Logger: p.log})
+		p.source = p.snapshot
+	}
+	return nil
+}
+
+// setServices makes names the services that discovery follows. p.mu is held.
+func (p *Proxy) setServices(names []string) {
+	for _, name := range names {
+		if p.watched[name] == nil {
+			p.watched[name] = p.metrics.Discovery(name)
+			p.watched[name].Bind(p.watchGauges(name))
+		}
+	}
+	for name, m := range p.watched {
+		if !slices.Contains(names, name) {
+			m.Release()
+			delete(p.watched, name)
+		}
+	}
+	old := p.following.Swap(&names)
+	if old == nil || !slices.Equal(*old, names) {
+		select {
+		case p.refollow <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// follow runs discovery, again from the start whenever the services to follow
+// change. Endpoints that are known stay in use meanwhile.
+func (p *Proxy) follow(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-p.refollow:
+		}
+		run, cancel := context.WithCancel(ctx)
+		done := make(chan error, 1)
+		names := *p.following.Load()
+		go func() { done <- p.source.Run(run, names, discovery.Distinct(&sink{p})) }()
+		select {
+		case <-ctx.Done():
+		case <-p.refollow:
+			// For the next turn; another change may have said so already.
+			select {
+			case p.refollow <- struct{}{}:
+			default:
+			}
+		case err := <-done:
+			cancel()
+			return err
+		}
+		cancel()
+		<-done
+	}
+}
+
+// watches is what discovery said about its services at a moment.
+type watches struct {
+	at   time.Time
+	list []discovery.WatchStatus
+}
+
+// watchRefresh is how old the statuses in the metrics may be.
+const watchRefresh = 500 * time.Millisecond
+
+// keepWatches copies the statuses of discovery now and then for the metrics. A
+// scrape must not ask the source itself: it holds the lock of the metrics, the
+// source may hold its own while it reports endpoints, and new endpoints need
+// the lock of the metrics.
+func (p *Proxy) keepWatches(ctx context.Context) error {
+	for {
+		p.watches.Store(&watches{time.Now(), p.source.Status()})
+		if !sleep(ctx, watchRefresh) {
+			return nil
+		}
+	}
+}
+
+// watchGauges reads the status of one service's watch.
+func (p *Proxy) watchGauges(service string) telemetry.DiscoveryGauges {
+	status := func() (discovery.WatchStatus, time.Duration) {
+		if w := p.watches.Load(); w != nil {
+			for _, s := range w.list {
+				if s.Service == service {
+					return s, time.Since(w.at)
+				}
+			}
+		}
+		return discovery.WatchStatus{Age: noData}, 0
+	}
+	return telemetry.DiscoveryGauges{
+		Age: func() float64 {
+			s, since := status()
+			if s.Age == noData {
+				return ageSeconds(noData)
+			}
+			return ageSeconds(s.Age + since)
+		},
+		Endpoints: func() float64 {
+			s, _ := status()
+			return float64(s.Endpoints)
+		},
+	}
+}
+
+// noData is the age that discovery gives where there are no data yet.
+const noData = time.Duration(-1)
+
+// ageSeconds is an age in seconds; -1 where there are no data yet.
+func ageSeconds(age time.Duration) float64 {
+	if age < 0 {
+		return -1
+	}
+	return age.Seconds()
+}
+
+// sink takes what discovery finds to the registry.
+type sink struct{ p *Proxy }
+
+// Update implements discovery.Sink.
+func (s *sink) Update(svc *discovery.Service) {
+	p := s.p
+	list := make([]upstream.EndpointSpec, len(svc.Endpoints))
+	for i := range svc.Endpoints {
+		e := &svc.Endpoints[i]
+		list[i] = upstream.EndpointSpec{
+			Address: e.Address, ID: e.ID, Weight: e.Weight,
+			Healthy: e.Health != discovery.Critical, Health: e.Health.String(),
+		}
+	}
+	if svc.Stale {
+		p.log.Warn("using the last good endpoints from disk", "event", "stale", "service", svc.Name, "endpoints", len(list), "from", svc.Updated.Format(time.RFC3339))
+	}
+	p.expect(svc.Name, svc.Identities)
+	p.registry.SetEndpoints(svc.Name, list)
+	p.mu.Lock()
+	if m := p.watched[svc.Name]; m != nil {
+		m.Updates.Inc()
+	}
+	p.mu.Unlock()
+}
+
+// expect notes the identities that discovery gives the endpoints of a service.
+// New ones are put into the plan before the endpoints are used: connections to
+// them would be refused otherwise.
+func (p *Proxy) expect(service string, ids []string) {
+	p.mu.Lock()
+	before := p.identities[service]
+	if slices.Equal(before, ids) {
+		p.mu.Unlock()
+		return
+	}
+	p.identities[service] = ids
+	var err error
+	if p.loaded != nil && !p.draining.Load() {
+		if err = p.apply(p.loaded); err != nil {
+			// So that the configuration can still be reloaded.
+			p.identities[service] = before
+		}
+	}
+	p.mu.Unlock()
+	if err != nil {
+		p.failed(fmt.Errorf("identities given by discovery: %w", err))
+	}
+}
+
+// Fail implements discovery.Sink.
+func (s *sink) Fail(service string, err error) {
+	s.p.mu.Lock()
+	if m := s.p.watched[service]; m != nil {
+		m.Errors.Inc()
+	}
+	s.p.mu.Unlock()
+	s.p.log.Warn("discovery has trouble; the last good endpoints stay in use", "event", "discovery_failed", "service", service, "error", err)
+}

@@ -1,0 +1,47 @@
+package upstream
+
+import (
+	"crypto/tls"
+	"time"
+
+	"github.com/outrigger-mesh/outrigger/resilience/balance"
+	"github.com/outrigger-mesh/outrigger/resilience/breaker"
+	"github.com/outrigger-mesh/outrigger/resilience/limit"
+	"github.com/outrigger-mesh/outrigger/resilience/outlier"
+	"github.com/outrigger-mesh/outrigger/resilience/retry"
+)
+
+// Policy is how a cluster is called. It is immutable once given to a cluster;
+// a nil section is off.
+type Policy struct {
+	Timeout        time.Duration // the whole exchange; 0 none
+	ConnectTimeout time.Duration // one connection with its handshake
+	StreamIdle     time.Duration // an exchange without a byte; 0 none
+	Keepalive      time.Duration // an idle HTTP connection; 0 keeps none
+	TCPIdle        time.Duration // a TCP connection without a byte; 0 none
+
+	Retry   *retry.Config
+	Outlier *outlier.Config
+	Breaker *breaker.Config
+	Limits  limit.Config
+	Balance balance.Config
+}
+
+// Spec is what a plan wants of a cluster.
+type Spec struct {
+	Name     string
+	Protocol string // "http" or "tcp", for the admin API
+	Policy   Policy
+	// TLS is the configuration of connections; nil means plaintext.
+	TLS *tls.Config
+	// Identities are the SPIFFE IDs of which an endpoint must have one, for
+	// the admin API and to tell whether kept connections still satisfy the
+	// plan.
+	Identities []string
+	// Transport is equal for two specs exactly when connections made under one
+	// may be used under the other.
+	Transport string
+	// Local marks the cluster of the own application: one fixed endpoint that
+	// is never ejected.
+	Local bool
+}

@@ -1,0 +1,187 @@
+// Package upstream keeps what outlives a plan: clusters, endpoints, their pooled connections, counters and ejections.
+package upstream
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/outrigger-mesh/outrigger/proxy/wire"
+	"github.com/outrigger-mesh/outrigger/telemetry"
+)
+
+// TickInterval is how often ejections are reviewed and idle connections
+// closed.
+const TickInterval = 200 * time.Millisecond
+
+// freeSlots bounds the wake-ups stored for exchanges that wait for a
+// connection; each waiter looks for itself, so a lost one costs nothing.
+const freeSlots = 1024
+
+// Registry holds the clusters by name.
+type Registry struct {
+	ctx     context.Context // ends with the proxy; dials stop then
+	sweeper *wire.Sweeper
+	metrics *telemetry.Metrics
+	log     *slog.Logger
+	dialer  net.Dialer
+
+	// changing is held by whoever changes clusters or their endpoints, so that
+	// what comes last is what stays.
+	changing sync.Mutex
+
+	mu       sync.Mutex // below; never held for long
+	clusters map[string]*Cluster
+	// latest is what discovery said last, also of services that no plan wants
+	// at present, so that a cluster which comes with a reload starts full.
+	latest map[string][]EndpointSpec
+}
+
+// NewRegistry returns an empty registry whose connections are watched by sw.
+// ctx bounds the life of everything dialled.
+func NewRegistry(ctx context.Context, sw *wire.Sweeper, m *telemetry.Metrics, log *slog.Logger) *Registry {
+	return &Registry{
+		ctx: ctx, sweeper: sw, metrics: m, log: log,
+		dialer:   net.Dialer{KeepAlive: time.Minute},
+		clusters: map[string]*Cluster{},
+		latest:   map[string][]EndpointSpec{},
+	}
+}
+
+// Acquire returns the cluster that spec names, made or changed to match it,
+// and counts one more user. dir is the direction in metrics.
+func (r *Registry) Acquire(spec Spec, dir telemetry.Direction) *Cluster {
+	now := r.sweeper.Now()
+	key := dir.String() + "/" + spec.Name
+	r.changing.Lock()
+	defer r.changing.Unlock()
+	r.mu.Lock()
+	c := r.clusters[key]
+	known, listed := r.latest[spec.Name]
+	r.mu.Unlock()
+	if c != nil {
+		c.refs++
+		c.apply(&spec, now)
+		return c
+	}
+	c = &Cluster{
+		name: spec.Name, direction: dir, registry: r, refs: 1,
+		metrics: r.metrics.Cluster(spec.Name, dir),
+		free:    make(chan struct{}, freeSlots),
+	}
+	c.apply(&spec, now)
+	c.bindMetrics()
+	if listed && !spec.Local {
+		c.setEndpoints(known, now)
+	}
+	// Found by others only now that it is whole.
+	r.mu.Lock()
+	r.clusters[key] = c
+	r.mu.Unlock()
+	return c
+}
+
+// Release takes back one Acquire. The last one retires the cluster: idle
+// connections are closed, those in use when their exchange ends.
+func (r *Registry) Release(c *Cluster) {
+	r.changing.Lock()
+	defer r.changing.Unlock()
+	if c.refs--; c.refs > 0 {
+		return
+	}
+	r.mu.Lock()
+	for k, v := range r.clusters {
+		if v == c {
+			delete(r.clusters, k)
+		}
+	}
+	r.mu.Unlock()
+	c.setEndpoints(nil, r.sweeper.Now())
+	c.metrics.Release()
+}
+
+// SetEndpoints makes list the endpoints of every cluster of that service.
+func (r *Registry) SetEndpoints(service string, list []EndpointSpec) {
+	list = slices.Clone(list)
+	r.changing.Lock()
+	defer r.changing.Unlock()
+	r.mu.Lock()
+	r.latest[service] = list
+	c := r.clusters[telemetry.Outbound.String()+"/"+service]
+	r.mu.Unlock()
+	if c == nil {
+		return
+	}
+	if added, removed := c.setEndpoints(list, r.sweeper.Now()); added+removed > 0 {
+		r.log.Info("endpoints changed", "event", "endpoints", "cluster", service, "endpoints", len(list), "added", added, "removed", removed)
+	}
+}
+
+// SetLocal makes list the endpoints of a cluster that discovery does not know.
+func (c *Cluster) SetLocal(list []EndpointSpec) { c.setEndpoints(list, c.registry.sweeper.Now()) }
+
+// Listed reports whether discovery has said anything about the cluster yet.
+func (c *Cluster) Listed() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.listed
+}
+
+// Run reviews ejections and closes idle connections until ctx ends; then it
+// closes all that is idle.
+func (r *Registry) Run(ctx context.Context) error {
+	tick := time.NewTicker(TickInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			for _, c := range r.all() {
+				c.closeIdle()
+			}
+			return nil
+		case <-tick.C:
+			now := r.sweeper.Now()
+			for _, c := range r.all() {
+				c.tick(now)
+			}
+		}
+	}
+}
+
+// all returns the clusters in the order of their names.
+func (r *Registry) all() []*Cluster {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	list := make([]*Cluster, 0, len(r.clusters))
+	for _, c := range r.clusters {
+		list = append(list, c)
+	}
+	slices.SortFunc(list, func(a, b *Cluster) int { return strings.Compare(a.name, b.name) })
+	return list
+}
+
+func (c *Cluster) tick(now time.Duration) {
+	c.sweep(now)
+	p := c.policy.Load()
+	c.mu.Lock()
+	endpoints := c.endpoints
+	c.mu.Unlock()
+	for _, e := range endpoints {
+		if e.conns.Load() > 0 {
+			e.pool.expire(now, p.Keepalive, e.drop)
+		}
+	}
+}
+
+func (c *Cluster) closeIdle() {
+	c.mu.Lock()
+	endpoints := c.endpoints
+	c.mu.Unlock()
+	for _, e := range endpoints {
+		e.pool.close(false, e.drop)
+	}
+}

@@ -1,0 +1,128 @@
+package upstream
+
+import (
+	"time"
+
+	"github.com/outrigger-mesh/outrigger/resilience/breaker"
+	"github.com/outrigger-mesh/outrigger/resilience/limit"
+	"github.com/outrigger-mesh/outrigger/resilience/outlier"
+	"github.com/outrigger-mesh/outrigger/telemetry"
+)
+
+func (e *Endpoint) bindMetrics() {
+	e.metrics = e.cluster.registry.metrics.Endpoint(e.cluster.name, e.address)
+	clock := e.cluster.registry.sweeper.Now
+	e.metrics.Bind(telemetry.EndpointGauges{
+		State:  func() float64 { return float64(e.Outlier.State()) },
+		Active: func() float64 { return float64(e.Load.Inflight()) },
+		EWMA:   func() float64 { return e.Load.EWMA(clock()).Seconds() },
+	})
+}
+
+func (c *Cluster) bindMetrics() {
+	clock := c.registry.sweeper.Now
+	c.metrics.Bind(telemetry.ClusterGauges{
+		BreakerState: func() float64 {
+			if b := c.breaker.Load(); b != nil {
+				return float64(b.State())
+			}
+			return float64(breaker.Closed)
+		},
+		RetryBudget: func() float64 {
+			if b := c.budget.Load(); b != nil {
+				return b.Balance(clock())
+			}
+			return 0
+		},
+		Pending:        func() float64 { return float64(c.Limits.Pending.Value()) },
+		UpstreamActive: func() float64 { open, idle := c.connections(); return float64(open - idle) },
+		UpstreamIdle:   func() float64 { _, idle := c.connections(); return float64(idle) },
+		Endpoints:      func() float64 { total, _ := c.sizes(); return float64(total) },
+		Available:      func() float64 { _, available := c.sizes(); return float64(available) },
+	})
+}
+
+func (c *Cluster) connections() (open, idle int64) {
+	for _, e := range c.list() {
+		open += e.conns.Load()
+		idle += int64(e.pool.len())
+	}
+	return open, idle
+}
+
+func (c *Cluster) sizes() (total, available int) {
+	if s := c.set.Load(); s != nil {
+		return s.total, s.picker.Len()
+	}
+	return 0, 0
+}
+
+func (c *Cluster) list() []*Endpoint {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.endpoints
+}
+
+// EndpointState is a copy of what is known about an endpoint.
+type EndpointState struct {
+	Cluster  string
+	Spec     EndpointSpec
+	Address  string
+	Evidence outlier.Evidence
+	Active   int64
+	EWMA     time.Duration
+	Success  uint64
+	Failures uint64
+}
+
+// ClusterState is a copy of what is known about a cluster.
+type ClusterState struct {
+	Name      string
+	Direction telemetry.Direction
+	Spec      *Spec
+	Endpoints int
+	Available int
+	Ejected   int
+	Panicking bool
+	Breaker   *breaker.Snapshot // nil without a breaker
+	Budget    float64           // retries that may be made now
+	Totals    telemetry.ClusterTotals
+	Limits    *limit.Limits
+	Requests  int64 // active
+}
+
+// States returns copies of all clusters and endpoints, in the order of their
+// names and addresses.
+func (r *Registry) States() (clusters []ClusterState, endpoints []EndpointState) {
+	now := r.sweeper.Now()
+	for _, c := range r.all() {
+		cs := ClusterState{
+			Name: c.name, Direction: c.direction, Spec: c.spec.Load(), Totals: c.metrics.Totals(),
+			Limits: &c.Limits, Requests: c.Limits.Requests.Value(),
+		}
+		if s := c.set.Load(); s != nil {
+			cs.Endpoints, cs.Available, cs.Panicking = s.total, s.picker.Len(), s.panicking
+		}
+		if b := c.breaker.Load(); b != nil {
+			snap := b.Snapshot(now)
+			cs.Breaker = &snap
+		}
+		if b := c.budget.Load(); b != nil {
+			cs.Budget = b.Balance(now)
+		}
+		for _, e := range c.list() {
+			es := EndpointState{
+				Cluster: c.name, Spec: *e.spec.Load(), Address: e.address,
+				Evidence: e.Outlier.Evidence(now), Active: e.Load.Inflight(), EWMA: e.Load.EWMA(now),
+				Success:  e.metrics.Attempts(telemetry.ResultSuccess),
+				Failures: e.metrics.Attempts(telemetry.ResultFailure) + e.metrics.Attempts(telemetry.ResultLocalFailure),
+			}
+			if es.Evidence.State == outlier.Ejected {
+				cs.Ejected++
+			}
+			endpoints = append(endpoints, es)
+		}
+		clusters = append(clusters, cs)
+	}
+	return clusters, endpoints
+}

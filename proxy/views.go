@@ -1,0 +1,293 @@
+package proxy
+
+import (
+	"bytes"
+	"crypto/tls"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/outrigger-mesh/outrigger/proxy/upstream"
+	"github.com/outrigger-mesh/outrigger/resilience/breaker"
+	"github.com/outrigger-mesh/outrigger/resilience/limit"
+	"github.com/outrigger-mesh/outrigger/resilience/outlier"
+	"github.com/outrigger-mesh/outrigger/telemetry"
+	"github.com/outrigger-mesh/outrigger/telemetry/admin"
+)
+
+func (p *Proxy) adminServer() *admin.Server {
+	cfg := &p.initial.Config.Admin
+	return admin.New(admin.Options{
+		Listener: p.adminLn, Metrics: p.metrics.Handler(), LogLevel: p.level,
+		Pprof: cfg.Pprof, AllowRemote: cfg.AllowRemote, Logger: p.log,
+		Views: admin.Views{
+			Ready: p.Ready, Config: p.viewConfig, Endpoints: p.viewEndpoints, Clusters: p.viewClusters,
+			Connections: p.viewConnections, Identity: p.viewIdentity, Discovery: p.viewDiscovery,
+			Reload: p.viewReload, Process: p.viewProcess,
+		},
+	})
+}
+
+// bindProcess lets the metrics read what concerns the whole process.
+func (p *Proxy) bindProcess() {
+	p.metrics.Process().Bind(telemetry.ProcessGauges{
+		IdentityExpiry: func() float64 {
+			if p.identity == nil || p.identity.Material() == nil {
+				return 0
+			}
+			return float64(p.identity.Material().NotAfter.Unix())
+		},
+		AccessLogRecords: p.access.Written,
+		AccessLogDropped: p.access.Dropped,
+		SpansDropped:     p.tracer.Dropped,
+	})
+}
+
+// Ready reports whether the proxy may get traffic: it has a valid identity if
+// it needs one, a plan with bound listeners, and an answer of discovery for
+// every cluster.
+func (p *Proxy) Ready() (bool, []admin.Check) {
+	var checks []admin.Check
+	add := func(name string, ok bool, detail string) {
+		checks = append(checks, admin.Check{Name: name, OK: ok, Detail: detail})
+	}
+	if p.draining.Load() {
+		add("running", false, "the proxy is shutting down")
+	}
+	if p.identity != nil {
+		switch m := p.identity.Material(); {
+		case m == nil:
+			detail := "no SVID yet"
+			if err := p.identity.Status().LastError; err != nil {
+				detail += ": " + err.Error()
+			}
+			add("identity", false, detail)
+		case time.Now().After(m.NotAfter):
+			add("identity", false, "the SVID expired at "+m.NotAfter.Format(time.RFC3339))
+		default:
+			add("identity", true, m.ID.String())
+		}
+	}
+	pl := p.current.Load()
+	if pl == nil {
+		add("listeners", false, "not bound yet")
+	} else {
+		add("listeners", true, fmt.Sprintf("%d bound, plan %d", len(pl.Listeners), pl.Version))
+		for _, l := range pl.Listeners {
+			if l.Direction != telemetry.Outbound {
+				continue
+			}
+			if l.Route.Cluster.Listed() {
+				add("discovery of "+l.Route.Name, true, "")
+			} else {
+				add("discovery of "+l.Route.Name, false, "no answer yet"+p.trouble(l.Route.Name))
+			}
+		}
+	}
+	if p.register != nil {
+		st := p.register.Status()
+		detail := st.ID + " is registered"
+		switch {
+		case st.LastError != "":
+			detail = st.ID + ": " + st.LastError
+		case !st.Registered:
+			detail = st.ID + " is not registered yet; it will be once everything else is well"
+		}
+		// It is there to be read: registration waits for readiness.
+		add("registration", true, detail)
+	}
+	ok := !slices.ContainsFunc(checks, func(c admin.Check) bool { return !c.OK })
+	return ok, checks
+}
+
+func (p *Proxy) trouble(service string) string {
+	if p.source != nil {
+		for _, s := range p.source.Status() {
+			if s.Service == service && s.LastError != "" {
+				return ": " + s.LastError
+			}
+		}
+	}
+	return ""
+}
+
+// viewConfig is the effective configuration, and the plan behind it as comment.
+func (p *Proxy) viewConfig() ([]byte, error) {
+	p.mu.Lock()
+	loaded := p.loaded
+	p.mu.Unlock()
+	if loaded == nil {
+		loaded = p.initial
+	}
+	var b bytes.Buffer
+	if err := loaded.WriteEffective(&b); err != nil {
+		return nil, err
+	}
+	if pl := p.current.Load(); pl != nil {
+		b.WriteString("\n# The plan made from it:\n")
+		for line := range strings.Lines(pl.String()) {
+			b.WriteString("# " + line)
+		}
+	}
+	return b.Bytes(), nil
+}
+
+func (p *Proxy) viewEndpoints() []admin.EndpointView {
+	_, endpoints := p.registry.States()
+	now := p.sweeper.Now()
+	views := make([]admin.EndpointView, 0, len(endpoints))
+	for i := range endpoints {
+		e := &endpoints[i]
+		ev := &e.Evidence
+		v := admin.EndpointView{
+			Cluster: e.Cluster, Address: e.Address, ID: e.Spec.ID, Health: e.Spec.Health, Weight: e.Spec.Weight,
+			State: ev.State.String(), Since: p.wall(now, ev.Since), Until: p.wall(now, ev.Until),
+			Active: e.Active, EWMAMs: float64(e.EWMA.Microseconds()) / 1000,
+			Requests: e.Success + e.Failures, Failures: e.Failures,
+			Ejections: ev.Ejections, WouldHaveEjected: ev.WouldEject, Evidence: []admin.OutcomeView{},
+		}
+		if ev.Cause != outlier.NoCause {
+			v.Cause = ev.Cause.String()
+		}
+		for _, o := range slices.Backward(ev.Recent) {
+			v.Evidence = append(v.Evidence, admin.OutcomeView{AgeMs: o.Age.Milliseconds(), Result: o.Result.String(), Status: o.Status})
+		}
+		views = append(views, v)
+	}
+	return views
+}
+
+// wall turns a time on the sweeper's clock into a wall time; 0 into none.
+func (p *Proxy) wall(now, t time.Duration) time.Time {
+	if t == 0 {
+		return time.Time{}
+	}
+	return time.Now().Add(t - now)
+}
+
+func (p *Proxy) viewClusters() []admin.ClusterView {
+	clusters, _ := p.registry.States()
+	now := p.sweeper.Now()
+	views := make([]admin.ClusterView, 0, len(clusters))
+	for i := range clusters {
+		c := &clusters[i]
+		most := c.Spec.Policy.Limits
+		v := admin.ClusterView{
+			Name: c.Name, Direction: c.Direction.String(), Protocol: c.Spec.Protocol,
+			Endpoints: c.Endpoints, Available: c.Available, Ejected: c.Ejected, Panic: c.Panicking,
+			BudgetBalance: c.Budget, Active: c.Requests,
+			Requests: c.Totals.Exchanges, Failures: c.Totals.Failures, Retries: c.Totals.Retries,
+			P50Ms: c.Totals.Durations.Quantile(0.5).Seconds() * 1000, P99Ms: c.Totals.Durations.Quantile(0.99).Seconds() * 1000,
+			Identities: c.Spec.Identities,
+			Limits: admin.LimitsView{
+				Connections: limitView(c, limit.Connections, most.MaxConnections),
+				Pending:     limitView(c, limit.Pending, most.MaxPending),
+				Requests:    limitView(c, limit.Requests, most.MaxRequests),
+			},
+		}
+		for _, r := range []limit.Resource{limit.Connections, limit.Pending, limit.Requests} {
+			v.Limits.WouldHaveRejected += c.Limits.WouldHaveRejected(r)
+		}
+		if b := c.Breaker; b != nil {
+			v.Breaker = p.breakerView(b, now)
+		}
+		views = append(views, v)
+	}
+	return views
+}
+
+func limitView(c *upstream.ClusterState, r limit.Resource, most int64) admin.LimitView {
+	return admin.LimitView{Value: c.Limits.Gauge(r).Value(), Max: most, Rejected: c.Limits.Rejected(r)}
+}
+
+func (p *Proxy) breakerView(b *breaker.Snapshot, now time.Duration) *admin.BreakerView {
+	return &admin.BreakerView{
+		State: b.State.String(), Mode: b.Mode.String(), Since: p.wall(now, b.Since), Until: p.wall(now, b.Until),
+		Requests: b.Counts.Successes + b.Counts.Failures, Failures: b.Counts.Failures,
+		Opened: b.Opened, WouldHaveRejected: b.WouldHaveRejected,
+	}
+}
+
+// maxConnectionViews bounds the page of connections.
+const maxConnectionViews = 1000
+
+func (p *Proxy) viewConnections() []admin.ConnectionView {
+	var views []admin.ConnectionView
+	for _, l := range p.all() {
+		for _, s := range l.States(maxConnectionViews - len(views)) {
+			v := admin.ConnectionView{
+				ID: s.ID, Direction: s.Direction.String(), Listener: s.Listener, Protocol: s.Protocol.String(),
+				Remote: s.Peer.Addr.String(), Local: s.Local.String(), State: "idle", Since: s.Since, Exchanges: s.Exchanges,
+			}
+			if s.Busy {
+				v.State = "busy"
+			}
+			if !s.Peer.ID.IsZero() {
+				v.Peer = s.Peer.ID.String()
+			}
+			if s.Peer.TLS != 0 {
+				v.TLS = tls.VersionName(s.Peer.TLS)
+			}
+			views = append(views, v)
+		}
+	}
+	return views
+}
+
+func (p *Proxy) viewIdentity() admin.IdentityView {
+	if p.identity == nil {
+		return admin.IdentityView{Source: "none"}
+	}
+	st := p.identity.Status()
+	v := admin.IdentityView{Source: st.Kind, Updates: st.Updates}
+	if st.LastError != nil {
+		v.LastError = st.LastError.Error()
+	}
+	if m := p.identity.Material(); m != nil {
+		v.ID, v.NotBefore, v.NotAfter = m.ID.String(), m.NotBefore, m.NotAfter
+		for td, pool := range m.Bundles {
+			//lint:ignore SA1019 the pool was made from parsed roots, so Subjects leaves out nothing
+			v.Bundles = append(v.Bundles, admin.BundleView{TrustDomain: td, Roots: len(pool.Subjects())})
+		}
+		slices.SortFunc(v.Bundles, func(a, b admin.BundleView) int { return strings.Compare(a.TrustDomain, b.TrustDomain) })
+	}
+	return v
+}
+
+func (p *Proxy) viewDiscovery() []admin.WatchView {
+	if p.source == nil {
+		return nil
+	}
+	kind := p.initial.Config.Discovery.Kind()
+	list := p.source.Status()
+	views := make([]admin.WatchView, 0, len(list))
+	for _, w := range list {
+		v := admin.WatchView{
+			Service: w.Service, Source: kind, AgeSec: ageSeconds(w.Age), Stale: w.Stale || w.LastError != "",
+			Index: w.Index, Endpoints: w.Endpoints, LastError: w.LastError,
+		}
+		if v.LastError == "" {
+			v.LastError = w.Warning
+		}
+		if p.snapshot != nil {
+			if s := p.snapshot.Snapshot(); s.SaveError != "" && v.LastError == "" {
+				v.LastError = "snapshot: " + s.SaveError
+			}
+		}
+		views = append(views, v)
+	}
+	return views
+}
+
+func (p *Proxy) viewReload() admin.ReloadView {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.reload
+}
+
+func (p *Proxy) viewProcess() admin.ProcessView {
+	return admin.ProcessView{
+		Service: p.initial.Config.Service.Name, Version: p.version, Started: p.started, Draining: p.draining.Load(),
+	}
+}

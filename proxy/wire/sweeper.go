@@ -1,0 +1,165 @@
+package wire
+
+import (
+	"context"
+	"sync"
+	"time"
+)
+
+// SweepInterval is how often deadlines are looked at, and so how late a
+// connection may be ended after its deadline.
+const SweepInterval = 100 * time.Millisecond
+
+// Exact is the shortest time for which a swept deadline is precise enough.
+// Callers that need a shorter one use SetExact.
+const Exact = time.Second
+
+// Sweeper ends connections whose deadline has passed. A deadline that is an
+// atomic store here costs nothing on the request path, where a timer per read
+// costs several microseconds.
+type Sweeper struct {
+	base time.Time
+
+	mu     sync.Mutex
+	conns  []*Conn
+	second func(fd uintptr)
+}
+
+// States of a connection in Await. A read that did not fill its buffer has
+// seen all bytes there were, but not whether the peer's end came with them: the
+// poller reports both at once, and not again. So a connection that has waited
+// since such a read for a whole sweep gets a second look, once.
+const (
+	awake        uint32 = iota // or waiting after a read that found nothing
+	parkedUnsure               // waiting after a short read
+	parkedOnce                 // and still at the first sweep after it
+)
+
+// NewSweeper returns a sweeper whose clock starts at base.
+func NewSweeper(base time.Time) *Sweeper { return &Sweeper{base: base, second: secondLook} }
+
+// Now returns the time on the sweeper's clock.
+func (s *Sweeper) Now() time.Duration { return time.Since(s.base) }
+
+// Run sweeps until ctx ends.
+func (s *Sweeper) Run(ctx context.Context) error {
+	tick := time.NewTicker(SweepInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+			s.Sweep(s.Now())
+		}
+	}
+}
+
+// Sweep ends every connection whose deadline is before now, and finds those
+// whose peer has ended unnoticed.
+func (s *Sweeper) Sweep(now time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, c := range s.conns {
+		if d := c.deadline.Load(); d > 0 && d < int64(now) && c.deadline.CompareAndSwap(d, expired) {
+			c.expire()
+		}
+		switch c.parked.Load() {
+		case parkedUnsure:
+			c.parked.CompareAndSwap(parkedUnsure, parkedOnce)
+		case parkedOnce:
+			if c.parked.CompareAndSwap(parkedOnce, awake) {
+				_ = c.raw.Control(s.second)
+			}
+		}
+	}
+}
+
+func secondLook(fd uintptr) {
+	if rawPeek(fd) == peekEnd {
+		rawWakeReader(fd)
+	}
+}
+
+// Len returns the number of open connections.
+func (s *Sweeper) Len() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.conns)
+}
+
+func (s *Sweeper) add(c *Conn) {
+	s.mu.Lock()
+	c.swept = len(s.conns)
+	s.conns = append(s.conns, c)
+	s.mu.Unlock()
+}
+
+func (s *Sweeper) remove(c *Conn) {
+	s.mu.Lock()
+	if i := c.swept; i >= 0 {
+		last := s.conns[len(s.conns)-1]
+		s.conns[i], last.swept = last, i
+		s.conns[len(s.conns)-1] = nil
+		s.conns = s.conns[:len(s.conns)-1]
+		c.swept = -1
+	}
+	s.mu.Unlock()
+}
+
+// SetDeadline makes reads and writes fail with ErrExpired after at, a time on
+// the sweeper's clock; zero means never. It reports false when the connection
+// has expired already.
+func (c *Conn) SetDeadline(at time.Duration) bool {
+	d := int64(at)
+	if at != 0 && d <= 0 {
+		d = 1
+	}
+	for {
+		old := c.deadline.Load()
+		if old == expired {
+			return false
+		}
+		if old == d || c.deadline.CompareAndSwap(old, d) {
+			return true
+		}
+	}
+}
+
+// SetExact sets a deadline by a timer of the runtime, for times too short for
+// the sweeper. The zero time takes it back. On an expired connection reads stay
+// expired, but writes are let through until t, so that a last word can be said.
+func (c *Conn) SetExact(t time.Time) {
+	_ = c.sock.SetDeadline(t)
+	if !c.Expired() {
+		return
+	}
+	if t.IsZero() {
+		c.wake()
+		return
+	}
+	_ = c.sock.SetReadDeadline(longAgo)
+}
+
+// Expired reports whether the connection was ended by its deadline or Expire.
+func (c *Conn) Expired() bool { return c.deadline.Load() == expired }
+
+// Expire makes the present and all later reads and writes fail with
+// ErrExpired. Any goroutine may call it.
+func (c *Conn) Expire() {
+	if c.deadline.Swap(expired) != expired {
+		c.expire()
+	}
+}
+
+// expire is called by whoever made the connection expired.
+func (c *Conn) expire() {
+	c.wake()
+	if other := c.tied.Load(); other != nil {
+		other.Expire()
+	}
+}
+
+func (c *Conn) wake() { _ = c.sock.SetDeadline(longAgo) }
+
+var longAgo = time.Unix(1, 0)
