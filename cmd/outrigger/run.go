@@ -1,0 +1,120 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/outrigger-mesh/outrigger/config"
+	"github.com/outrigger-mesh/outrigger/proxy"
+)
+
+// Exit codes of "outrigger run".
+const (
+	exitFailed = 1 // the configuration is wrong, or a part failed
+	exitCutOff = 3 // the drain had to cut connections off
+)
+
+// newRunCommand returns "outrigger run".
+func newRunCommand() *cobra.Command {
+	var file string
+	cmd := &cobra.Command{
+		Use:   "run --config FILE",
+		Short: "Run the proxy",
+		Long: `Run the proxy that a configuration file describes.
+
+The file is read again when it changes and on SIGHUP. A new version is applied
+whole or not at all: a bad one is reported and the last good one stays in use.
+
+SIGTERM and SIGINT drain: the proxy turns not ready, deregisters, goes on
+serving for drain.delay, then lets connections end for up to drain.timeout.
+A second signal ends it at once.
+
+Exit codes: 0 everything ended in order, 1 the configuration is wrong or a part
+failed, 3 connections in use were cut off at the end of the drain.`,
+		Example: "  outrigger run --config /etc/outrigger/web.yaml",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cmd.SilenceUsage = true
+			return serve(cmd.Context(), file)
+		},
+	}
+	cmd.Flags().StringVarP(&file, "config", "c", "", "the configuration file")
+	_ = cmd.MarkFlagRequired("config")
+	return cmd
+}
+
+func serve(ctx context.Context, file string) error {
+	loaded, err := config.Load(file)
+	if err != nil {
+		return &exitCode{exitFailed, err}
+	}
+	level := new(slog.LevelVar)
+	log := newLogger(&loaded.Config.Telemetry.Log, level)
+	p, err := proxy.New(proxy.Options{Config: loaded, Log: log, LogLevel: level, Version: version, Commit: buildCommit()})
+	if err != nil {
+		return &exitCode{exitFailed, err}
+	}
+	log.Info("starting", "event", "start", "service", loaded.Config.Service.Name, "version", version, "admin", "http://"+p.AdminAddress().String()+"/")
+
+	stop, cancel := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
+	defer cancel()
+	kill, killNow := context.WithCancel(ctx)
+	defer killNow()
+	watching, endWatch := context.WithCancel(ctx)
+	watched := make(chan struct{})
+	go func() {
+		defer close(watched)
+		watchSignals(watching, stop, killNow)
+	}()
+	reloads := make(chan struct{})
+	go func() {
+		defer close(reloads)
+		watchFile(watching, file, loaded.Digest, p, log)
+	}()
+	err = p.Run(stop, kill)
+	endWatch()
+	<-watched
+	<-reloads
+	switch {
+	case errors.Is(err, proxy.ErrCutOff):
+		return &exitCode{exitCutOff, err}
+	case err != nil:
+		return &exitCode{exitFailed, err}
+	}
+	return nil
+}
+
+func newLogger(c *config.Log, level *slog.LevelVar) *slog.Logger {
+	var l slog.Level
+	if l.UnmarshalText([]byte(c.Level)) == nil {
+		level.Set(l)
+	}
+	o := &slog.HandlerOptions{Level: level}
+	if c.Format == "json" {
+		return slog.New(slog.NewJSONHandler(os.Stderr, o))
+	}
+	return slog.New(slog.NewTextHandler(os.Stderr, o))
+}
+
+// watchSignals ends the drain at a second signal.
+func watchSignals(ctx, stop context.Context, killNow func()) {
+	select {
+	case <-ctx.Done():
+		return
+	case <-stop.Done():
+	}
+	again := make(chan os.Signal, 1)
+	signal.Notify(again, syscall.SIGTERM, syscall.SIGINT)
+	defer signal.Stop(again)
+	select {
+	case <-ctx.Done():
+	case <-again:
+		killNow()
+	}
+}
