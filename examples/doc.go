@@ -1,0 +1,2 @@
+// Package examples runs each of the examples beside it with the built binary.
+package examples
