@@ -385,7 +385,7 @@ func TestRealSocketsLeaveNothingBehind(t *testing.T) {
 				came <- struct{}{}
 				tt.handler(w, r)
 			}))
-			defer srv.Close()
+			t.Cleanup(srv.Close)
 			s, err := New(Config{Address: srv.URL})
 			if err != nil {
 				t.Fatal(err)
@@ -423,7 +423,7 @@ func TestReplacedBetweenQueries(t *testing.T) {
 		w.Header().Set("X-Consul-Index", "5")
 		_, _ = io.WriteString(w, one(2))
 	}))
-	defer srv.Close()
+	t.Cleanup(srv.Close)
 	s, err := New(Config{Address: srv.URL})
 	if err != nil {
 		t.Fatal(err)
@@ -449,7 +449,7 @@ func TestServerWithoutKeepAlive(t *testing.T) {
 			<-r.Context().Done()
 		}
 	}))
-	defer srv.Close()
+	t.Cleanup(srv.Close)
 	s, err := New(Config{Address: srv.URL})
 	if err != nil {
 		t.Fatal(err)
@@ -465,9 +465,9 @@ func TestTokenIsNotRedirected(t *testing.T) {
 	other := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		t.Errorf("the other server was asked with token %q", r.Header.Get("X-Consul-Token"))
 	}))
-	defer other.Close()
+	t.Cleanup(other.Close)
 	srv := httptest.NewServer(http.RedirectHandler(other.URL, http.StatusTemporaryRedirect))
-	defer srv.Close()
+	t.Cleanup(srv.Close)
 	s, err := New(Config{Address: srv.URL, Token: "secret"})
 	if err != nil {
 		t.Fatal(err)
@@ -494,7 +494,7 @@ func TestUnixSocket(t *testing.T) {
 	srv.Listener.Close()
 	srv.Listener = ln
 	srv.Start()
-	defer srv.Close()
+	t.Cleanup(srv.Close)
 	s, err := New(Config{Address: "unix://" + path})
 	if err != nil {
 		t.Fatal(err)
