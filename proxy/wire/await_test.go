@@ -200,7 +200,10 @@ func TestAwaitLearnsOfAnEndThatCameWithTheBytes(t *testing.T) {
 				served := async(func() error {
 					return c.Await(func() bool { calls++; c.Consume(len(c.Buffered())); return true })
 				})
-				for {
+				for stop := time.Now().Add(patience); ; {
+					if time.Now().After(stop) {
+						t.Fatal("the end went unnoticed")
+					}
 					select {
 					case err := <-served:
 						if !isEnd(err) {

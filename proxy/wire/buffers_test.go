@@ -12,7 +12,7 @@ func TestPut(t *testing.T) {
 		t.Fatal("wrong sizes")
 	}
 	for _, n := range []int{0, 1, Small - 1, Small + 1, Large - 1, Large + 1} {
-		Put(make([]byte, n, n)) //nolint:gosimple // the capacity is the point
+		Put(make([]byte, n))
 	}
 	Put(nil)
 	Put(GetLarge()[:0])

@@ -3,6 +3,7 @@ package wire
 import (
 	"errors"
 	"io"
+	"strings"
 	"testing"
 	"time"
 )
@@ -166,8 +167,8 @@ func TestSetExactCanBeTakenBack(t *testing.T) {
 	run(t, func(t *testing.T, m mode) {
 		c, p := connect(t, m, nil)
 		for name, call := range blocking {
-			if name == "write" || name == "write in await" {
-				continue // TLS does not survive an incomplete record
+			if strings.HasPrefix(name, "write") {
+				continue // it may be cut off within a record, which ends TLS
 			}
 			c.SetExact(time.Now().Add(time.Millisecond))
 			want(t, async(func() error { return call(c) }), ErrExpired)
@@ -175,10 +176,6 @@ func TestSetExactCanBeTakenBack(t *testing.T) {
 				t.Fatalf("%s: an exact deadline passes for an expiry", name)
 			}
 			c.SetExact(time.Time{})
-		}
-		// What WriteRead sent, and then an answer.
-		if _, err := io.ReadFull(p, make([]byte, 8)); err != nil {
-			t.Fatal(err)
 		}
 		if _, err := p.Write([]byte("late")); err != nil {
 			t.Fatal(err)
