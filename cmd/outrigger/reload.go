@@ -42,17 +42,24 @@ func watchFile(ctx context.Context, file, digest string, p *proxy.Proxy, log *sl
 	defer poll.Stop()
 	settle := time.NewTimer(time.Hour)
 	defer settle.Stop()
+	// Set once a change has been seen, until the file has been read: a busy
+	// folder must not put that off for ever.
+	soon := false
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-events:
-			settle.Reset(reloadSettle)
+			if !soon {
+				soon = true
+				settle.Reset(reloadSettle)
+			}
 			continue
 		case <-hup:
 			p.Reopen()
-			digest = ""
+			digest = unread
 		case <-settle.C:
+			soon = false
 		case <-poll.C:
 		}
 		now := digestOf(file)
@@ -64,6 +71,9 @@ func watchFile(ctx context.Context, file, digest string, p *proxy.Proxy, log *sl
 		_ = p.Reload(file)
 	}
 }
+
+// unread is the digest of no content.
+const unread = "unread"
 
 // digestOf names the content of the file; empty when it cannot be read.
 func digestOf(file string) string {

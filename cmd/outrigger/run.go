@@ -60,7 +60,7 @@ func serve(ctx context.Context, file string) error {
 	if err != nil {
 		return &exitCode{exitFailed, err}
 	}
-	log.Info("starting", "event", "start", "service", loaded.Config.Service.Name, "version", version, "admin", "http://"+p.AdminAddress().String()+"/")
+	log.Info("starting", "event", "start", "service", loaded.Config.Service.Name, "version", version, "admin", p.AdminAddress().String())
 
 	stop, cancel := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
 	defer cancel()

@@ -43,9 +43,13 @@ func (c *Cluster) bindMetrics() {
 }
 
 func (c *Cluster) connections() (open, idle int64) {
-	for _, e := range c.list() {
-		open += e.conns.Load()
-		idle += int64(e.pool.len())
+	// Not under c.mu: a scrape holds the lock of the metrics here, which
+	// setEndpoints takes under c.mu.
+	if s := c.set.Load(); s != nil {
+		for _, e := range s.endpoints {
+			open += e.conns.Load()
+			idle += int64(e.pool.len())
+		}
 	}
 	return open, idle
 }

@@ -1,0 +1,53 @@
+// Package e2e tests the program as its users have it: processes, files, sockets and signals, one behaviour a file.
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+)
+
+// program is the path of the binary under test, built once.
+var program string
+
+func TestMain(m *testing.M) {
+	os.Exit(run(m))
+}
+
+func run(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "outrigger-e2e-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	program = filepath.Join(dir, "outrigger")
+	build := exec.Command("go", "build", "-o", program, "github.com/outrigger-mesh/outrigger/cmd/outrigger")
+	if out, err := build.CombinedOutput(); err != nil {
+		fmt.Fprintf(os.Stderr, "building outrigger: %v\n%s", err, out)
+		return 1
+	}
+	return m.Run()
+}
+
+// need returns the path of a program that a test uses as a peer or a client.
+// Without it the test is skipped, and fails where everything must be there.
+func need(t *testing.T, name string) string {
+	t.Helper()
+	path, err := exec.LookPath(name)
+	if err != nil {
+		missing(t, name+" is not installed")
+	}
+	return path
+}
+
+// missing skips the test for want of something, and fails it when CI=true.
+func missing(t *testing.T, what string) {
+	t.Helper()
+	if os.Getenv("CI") == "true" {
+		t.Fatal(what)
+	}
+	t.Skip(what)
+}
