@@ -52,6 +52,8 @@ func ClientConfig(src Source, o ClientOptions) *tls.Config {
 		MinVersion:   minVersion(o.MinVersion),
 		CipherSuites: aeadSuites(),
 		Time:         e.now,
+		// Sidecars are near each other: small first records only cost.
+		DynamicRecordSizingDisabled: true,
 		// crypto/tls's own check is by host name. VerifyConnection below does the
 		// whole verification, and does it on resumed sessions too.
 		InsecureSkipVerify: true,

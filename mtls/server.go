@@ -92,6 +92,8 @@ func (s *serverSide) base() *tls.Config {
 		ClientAuth:             auth,
 		SessionTicketsDisabled: s.options.DisableResumption,
 		Time:                   s.expect.now,
+		// Sidecars are near each other: small first records only cost.
+		DynamicRecordSizingDisabled: true,
 		VerifyConnection: func(cs tls.ConnectionState) error {
 			return s.expect.verify(s.src.Material(), &cs)
 		},
