@@ -168,8 +168,10 @@ func (m *Material) verifyChain(chain []*x509.Certificate, usage x509.ExtKeyUsage
 	}
 	roots := m.Bundles[id.TrustDomain()]
 	if roots == nil {
-		return ID{}, &VerifyError{Kind: UnknownTrustDomain, Peer: id,
-			Got: fmt.Sprintf("%s, and there is no bundle for its trust domain", id)}
+		return ID{}, &VerifyError{
+			Kind: UnknownTrustDomain, Peer: id,
+			Got: fmt.Sprintf("%s, and there is no bundle for its trust domain", id),
+		}
 	}
 	chains, err := leaf.Verify(x509.VerifyOptions{
 		Roots:         roots,

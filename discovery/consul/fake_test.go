@@ -119,8 +119,12 @@ func TestIndexRules(t *testing.T) {
 		{"zero", []func() *http.Response{answer(200, "0", one(1)), answer(200, "4", one(1))}, "<><><4>", "api 10.0.0.1:1"},
 		{"missing", []func() *http.Response{answer(200, "", one(1))}, "<><>", "api 10.0.0.1:1"},
 		{"not a number", []func() *http.Response{answer(200, "x", one(1))}, "<><>", "api 10.0.0.1:1"},
-		{"after an error", []func() *http.Response{answer(200, "5", one(1)), answer(500, "", "rpc error"), answer(200, "5", one(1))}, "<><5><><5>",
-			"api 10.0.0.1:1\napi failed: consul at 127.0.0.1:8500 answered Unexpected response code: 500 (rpc error)\napi 10.0.0.1:1"},
+		{
+			"after an error",
+			[]func() *http.Response{answer(200, "5", one(1)), answer(500, "", "rpc error"), answer(200, "5", one(1))},
+			"<><5><><5>",
+			"api 10.0.0.1:1\napi failed: consul at 127.0.0.1:8500 answered Unexpected response code: 500 (rpc error)\napi 10.0.0.1:1",
+		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

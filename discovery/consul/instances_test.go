@@ -62,8 +62,10 @@ func TestEndpoints(t *testing.T) {
 		{"default of several ports", func(e *api.ServiceEntry) {
 			e.Service.Port, e.Service.Ports = 0, api.ServicePorts{{Name: "a", Port: 1}, {Name: "b", Port: 2, Default: true}}
 		}, "10.0.0.1:2 4 passing", ""},
-		{"host name", func(e *api.ServiceEntry) { e.Service.Address = "db.local" }, "",
-			`1 of 1 instances are not used: "api-1" has the address "db.local", which is not an IP address`},
+		{
+			"host name", func(e *api.ServiceEntry) { e.Service.Address = "db.local" }, "",
+			`1 of 1 instances are not used: "api-1" has the address "db.local", which is not an IP address`,
+		},
 		{"no port", func(e *api.ServiceEntry) { e.Service.Port = 0 }, "", `1 of 1 instances are not used: "api-1" has the port 0`},
 		{"port too high", func(e *api.ServiceEntry) { e.Service.Port = 65536 }, "", `1 of 1 instances are not used: "api-1" has the port 65536`},
 		{"no service", func(e *api.ServiceEntry) { e.Service = nil }, "", "1 of 1 instances are not used: an entry without a service"},

@@ -54,18 +54,26 @@ func TestMistakes(t *testing.T) {
 		{"not YAML", "services: [\n", "c.yaml:1:11: sequence end token ']' not found"},
 		{"wrong type", "services:\n  api: {endpoints: 5}\n", "c.yaml:2:20: "},
 		{"weight is text", "services:\n  api: {endpoints: [{address: \"10.0.0.1:80\", weight: heavy}]}\n", "c.yaml:2:54: "},
-		{"host name", "services:\n  api:\n    endpoints:\n      - address: \"api.local:80\"\n",
-			`c.yaml:4:18: services.api.endpoints[0].address: "api.local:80" is not an IP address with a port, such as 10.0.0.5:8080; host names belong to discovery.dns`},
-		{"port 0", "services: {api: {endpoints: [{address: \"10.0.0.1:0\"}]}}\n",
-			`c.yaml:1:40: services.api.endpoints[0].address: "10.0.0.1:0" is not an IP address with a port, such as 10.0.0.5:8080; host names belong to discovery.dns`},
-		{"no address", "services:\n  api:\n    endpoints:\n      - weight: 2\n",
-			`c.yaml:4:9: services.api.endpoints[0].address: is required; write an IP address with a port, such as 10.0.0.5:8080`},
-		{"several at once", "services:\n  a.b:\n    protocol: ftp\n    identities: [a/b]\n    endpoints:\n      - {address: \"10.0.0.1:1\", weight: 0}\n      - {address: \"10.0.0.1:1\", health: fine}\n",
+		{
+			"host name", "services:\n  api:\n    endpoints:\n      - address: \"api.local:80\"\n",
+			`c.yaml:4:18: services.api.endpoints[0].address: "api.local:80" is not an IP address with a port, such as 10.0.0.5:8080; host names belong to discovery.dns`,
+		},
+		{
+			"port 0", "services: {api: {endpoints: [{address: \"10.0.0.1:0\"}]}}\n",
+			`c.yaml:1:40: services.api.endpoints[0].address: "10.0.0.1:0" is not an IP address with a port, such as 10.0.0.5:8080; host names belong to discovery.dns`,
+		},
+		{
+			"no address", "services:\n  api:\n    endpoints:\n      - weight: 2\n",
+			`c.yaml:4:9: services.api.endpoints[0].address: is required; write an IP address with a port, such as 10.0.0.5:8080`,
+		},
+		{
+			"several at once", "services:\n  a.b:\n    protocol: ftp\n    identities: [a/b]\n    endpoints:\n      - {address: \"10.0.0.1:1\", weight: 0}\n      - {address: \"10.0.0.1:1\", health: fine}\n",
 			`c.yaml:3:15: services.a.b.protocol: unknown protocol "ftp"; use http or tcp
 c.yaml:4:18: services.a.b.identities[0]: "a/b" is not a SPIFFE ID; it starts with spiffe://
 c.yaml:6:41: services.a.b.endpoints[0].weight: 0 is out of range; use 1 to 65535
 c.yaml:7:41: services.a.b.endpoints[1].health: unknown health "fine"; use passing, warning or critical
-c.yaml:7:19: services.a.b.endpoints[1].address: 10.0.0.1:1 is already endpoint 0; give them different ids if both are meant`},
+c.yaml:7:19: services.a.b.endpoints[1].address: 10.0.0.1:1 is already endpoint 0; give them different ids if both are meant`,
+		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			_, err := decode("c.yaml", []byte(tt.yaml), time.Time{})

@@ -58,8 +58,10 @@ func TestStopAll(t *testing.T) {
 		var all []*child
 		ready := make(chan struct{}, 2)
 		for _, script := range []string{"echo; exec sleep 60", "trap '' TERM; echo; sleep 60"} {
-			c, err := s.start(spec{name: "sleep", path: "/bin/sh", args: []string{"-c", "exec 2>&1; echo up >&2; " + script + " & wait"},
-				stdout: func(line []byte) { ready <- struct{}{} }})
+			c, err := s.start(spec{
+				name: "sleep", path: "/bin/sh", args: []string{"-c", "exec 2>&1; echo up >&2; " + script + " & wait"},
+				stdout: func(line []byte) { ready <- struct{}{} },
+			})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -16,12 +16,21 @@ func TestParseEvent(t *testing.T) {
 		want       Event
 		ok         bool
 	}{
-		{"ejected", `{"time":"2026-05-01T12:00:01Z","level":"WARN","msg":"endpoint ejected","event":"ejected","cluster":"api","endpoint":"127.0.0.1:1","cause":"consecutive_failures","for":"3.249s"}`,
-			Event{At: at, Kind: kindEjected, Endpoint: "127.0.0.1:1", Cause: "consecutive_failures", For: "3.249s"}, true},
-		{"breaker", `{"time":"2026-05-01T12:00:01Z","level":"WARN","msg":"circuit breaker open","event":"breaker_open","cluster":"api","from":"closed"}`,
-			Event{At: at, Kind: "breaker_open"}, true},
-		{"certificate", `{"time":"2026-05-01T12:00:01Z","level":"INFO","msg":"identity in use","event":"identity","id":"spiffe://demo.test/web"}`,
-			Event{At: at, Kind: kindRotated, Instance: "web"}, true},
+		{
+			"ejected", `{"time":"2026-05-01T12:00:01Z","level":"WARN","msg":"endpoint ejected","event":"ejected","cluster":"api","endpoint":"127.0.0.1:1","cause":"consecutive_failures","for":"3.249s"}`,
+			Event{At: at, Kind: kindEjected, Endpoint: "127.0.0.1:1", Cause: "consecutive_failures", For: "3.249s"},
+			true,
+		},
+		{
+			"breaker", `{"time":"2026-05-01T12:00:01Z","level":"WARN","msg":"circuit breaker open","event":"breaker_open","cluster":"api","from":"closed"}`,
+			Event{At: at, Kind: "breaker_open"},
+			true,
+		},
+		{
+			"certificate", `{"time":"2026-05-01T12:00:01Z","level":"INFO","msg":"identity in use","event":"identity","id":"spiffe://demo.test/web"}`,
+			Event{At: at, Kind: kindRotated, Instance: "web"},
+			true,
+		},
 		{"other cluster", `{"time":"2026-05-01T12:00:01Z","event":"ejected","cluster":"web","endpoint":"127.0.0.1:1"}`, Event{}, false},
 		{"no event", `{"time":"2026-05-01T12:00:01Z","level":"INFO","msg":"hello"}`, Event{}, false},
 		{"no JSON", `panic: something`, Event{}, false},

@@ -63,8 +63,10 @@ func sampleView() *view {
 		Instances: []instance{
 			{Name: "api-1", Address: "127.0.0.1:20011", Admin: "127.0.0.1:20012", State: "healthy", Health: "passing", Rate: 199.6},
 			{Name: "api-2", Address: "127.0.0.1:20021", Admin: "127.0.0.1:20022", State: kindEjected, Health: "passing", Cause: "probe_failed", Until: at(13.86)},
-			{Name: "api-3", Address: "127.0.0.1:20031", Admin: "127.0.0.1:20032", Condition: killed, State: kindEjected, Health: "passing",
-				Cause: "consecutive_failures", Until: at(15.69), Failed: 2.4},
+			{
+				Name: "api-3", Address: "127.0.0.1:20031", Admin: "127.0.0.1:20032", Condition: killed, State: kindEjected, Health: "passing",
+				Cause: "consecutive_failures", Until: at(15.69), Failed: 2.4,
+			},
 		},
 	}
 }
@@ -81,8 +83,10 @@ func TestRender(t *testing.T) {
 	golden(t, "120x36.txt", join(v.render(120, 36, false)))
 
 	// At the very beginning nothing is known yet.
-	v = &view{Now: began, Began: began, Discovery: "file catalog", WebAdmin: "127.0.0.1:20004",
-		Instances: []instance{{Name: "api-1", Address: "127.0.0.1:20011", Admin: "127.0.0.1:20012"}}}
+	v = &view{
+		Now: began, Began: began, Discovery: "file catalog", WebAdmin: "127.0.0.1:20004",
+		Instances: []instance{{Name: "api-1", Address: "127.0.0.1:20011", Admin: "127.0.0.1:20012"}},
+	}
 	golden(t, "beginning.txt", join(v.render(80, 24, false)))
 }
 

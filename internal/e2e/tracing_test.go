@@ -92,8 +92,10 @@ func TestTracing(t *testing.T) {
 		service string
 		kind    tracepb.Span_SpanKind
 	}{
-		{"web", tracepb.Span_SPAN_KIND_SERVER}, {"web", tracepb.Span_SPAN_KIND_CLIENT},
-		{"api", tracepb.Span_SPAN_KIND_SERVER}, {"api", tracepb.Span_SPAN_KIND_CLIENT},
+		{"web", tracepb.Span_SPAN_KIND_SERVER},
+		{"web", tracepb.Span_SPAN_KIND_CLIENT},
+		{"api", tracepb.Span_SPAN_KIND_SERVER},
+		{"api", tracepb.Span_SPAN_KIND_CLIENT},
 	} {
 		found := false
 		for _, sp := range sink.of(trace) {

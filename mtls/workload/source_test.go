@@ -245,10 +245,14 @@ func TestHints(t *testing.T) {
 func TestFederatedHandshake(t *testing.T) {
 	shop, pay := authority(t, "shop.test"), authority(t, "pay.test")
 	atShop, atPay := socket(t), socket(t)
-	agent(t, devca.Config{Authority: shop, Socket: atShop, Entries: []devca.Entry{entry(t, "spiffe://shop.test/web", "")},
-		Federated: map[string][]*x509.Certificate{"pay.test": {pay.Root()}}})
-	agent(t, devca.Config{Authority: pay, Socket: atPay, Entries: []devca.Entry{entry(t, "spiffe://pay.test/api", "")},
-		Federated: map[string][]*x509.Certificate{"shop.test": {shop.Root()}}})
+	agent(t, devca.Config{
+		Authority: shop, Socket: atShop, Entries: []devca.Entry{entry(t, "spiffe://shop.test/web", "")},
+		Federated: map[string][]*x509.Certificate{"pay.test": {pay.Root()}},
+	})
+	agent(t, devca.Config{
+		Authority: pay, Socket: atPay, Entries: []devca.Entry{entry(t, "spiffe://pay.test/api", "")},
+		Federated: map[string][]*x509.Certificate{"shop.test": {shop.Root()}},
+	})
 	web, api := start(t, workload.Config{Socket: atShop}), start(t, workload.Config{Socket: atPay})
 	for _, s := range []*workload.Source{web, api} {
 		if m := wait(t, s, "an identity", anything); len(m.Bundles) != 2 {
