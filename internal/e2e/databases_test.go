@@ -160,7 +160,7 @@ func TestRedis(t *testing.T) {
 func TestPostgreSQL(t *testing.T) {
 	t.Parallel()
 	psql := need(t, "psql")
-	bin := ""
+	var bin string
 	if found, _ := filepath.Glob("/usr/lib/postgresql/*/bin/postgres"); len(found) > 0 {
 		bin = filepath.Dir(slices.Max(found))
 	} else {

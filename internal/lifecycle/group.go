@@ -3,6 +3,7 @@ package lifecycle
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 )
@@ -54,7 +55,8 @@ func (g *Group) Wait() error {
 // Err returns why the group's context ended: the error of the part that
 // failed, or nil when it was stopped from outside.
 func (g *Group) Err() error {
-	if f, ok := context.Cause(g.ctx).(*failure); ok {
+	var f *failure
+	if errors.As(context.Cause(g.ctx), &f) {
 		return f.err
 	}
 	return nil
