@@ -9,8 +9,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/outrigger-mesh/outrigger/resilience/retry"
 )
 
 // pattern gives bodies of which each part looks different.
@@ -286,5 +284,3 @@ func TestBadBodies(t *testing.T) {
 		})
 	}
 }
-
-var _ = retry.Default

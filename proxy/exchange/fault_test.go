@@ -50,9 +50,6 @@ func TestUpstreamBreaks(t *testing.T) {
 			})
 			c := b.dial()
 			c.get("/")
-			if test.reset && test.response != "" {
-				time.Sleep(0)
-			}
 			c.expect(test.got)
 			if test.status != 0 {
 				c.reply(test.status, test.reason)
@@ -335,11 +332,8 @@ func TestHandshakeFailures(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer silent.Close()
-	b.origin = b.client // the wrong identity
-	wrong := b.another(answering(okResponse))
-	b.mode = plain
-	clear := b.another(func(c *originConn) { c.send("HTTP/1.1 400 Bad\r\n\r\n") })
-	b.mode = mtlsUp
+	wrong := b.anotherBy(serverConfig(b.client), answering(okResponse))
+	clear := b.anotherBy(nil, func(c *originConn) { c.send("HTTP/1.1 400 Bad\r\n\r\n") })
 	for _, test := range []struct {
 		addr   netip.AddrPort
 		reason string

@@ -2,6 +2,7 @@ package exchange_test
 
 import (
 	"fmt"
+	"io"
 	"regexp"
 	"strings"
 	"testing"
@@ -419,7 +420,7 @@ func TestSwappedEndpointsUnderLoad(t *testing.T) {
 			for range requests {
 				c.get("/")
 				got := make([]byte, len(okResponse))
-				if _, err := c.br.Read(got); err != nil || string(got) != okResponse {
+				if _, err := io.ReadFull(c.br, got); err != nil || string(got) != okResponse {
 					t.Errorf("got %q, %v", got, err)
 					return
 				}

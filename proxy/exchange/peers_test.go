@@ -12,7 +12,6 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 )
@@ -33,7 +32,7 @@ type origin struct {
 	wg       sync.WaitGroup
 }
 
-// origin starts an endpoint and makes it the cluster's only one.
+// start starts an endpoint and makes it the cluster's only one.
 func (b *bed) start(script func(*originConn)) *origin {
 	o := b.another(script)
 	b.to(o)
@@ -43,15 +42,21 @@ func (b *bed) start(script func(*originConn)) *origin {
 // another starts an endpoint that the cluster does not know.
 func (b *bed) another(script func(*originConn)) *origin {
 	b.t.Helper()
+	var cfg *tls.Config
+	if b.mode == mtlsUp {
+		cfg = serverConfig(b.origin)
+	}
+	return b.anotherBy(cfg, script)
+}
+
+// anotherBy starts an endpoint with its own TLS configuration, nil for none.
+func (b *bed) anotherBy(cfg *tls.Config, script func(*originConn)) *origin {
+	b.t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		b.t.Fatal(err)
 	}
 	o := &origin{t: b.t, ln: ln, addr: addrOf(ln.Addr()), done: make(chan struct{}), conns: map[net.Conn]bool{}}
-	var cfg *tls.Config
-	if b.mode == mtlsUp {
-		cfg = b.originConfig()
-	}
 	o.wg.Go(func() { o.accept(cfg, script) })
 	b.onStop(o.stop)
 	return o
@@ -63,9 +68,9 @@ func (o *origin) accept(cfg *tls.Config, script func(*originConn)) {
 		if err != nil {
 			return
 		}
-		n := o.accepted.Add(1)
 		o.mu.Lock()
 		o.conns[sock] = true
+		n := o.accepted.Add(1)
 		o.mu.Unlock()
 		o.wg.Go(func() {
 			c := &originConn{Conn: sock, sock: sock.(*net.TCPConn), o: o, number: int(n)}
@@ -96,6 +101,13 @@ func (o *origin) stop() {
 	o.mu.Unlock()
 	_ = o.ln.Close()
 	o.wg.Wait()
+}
+
+// open returns how many connections there are.
+func (o *origin) open() int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return len(o.conns)
 }
 
 type originConn struct {
@@ -327,5 +339,3 @@ func eventually(t testing.TB, what string, f func() bool) {
 		}
 	}
 }
-
-func gone(err error) bool { return errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) }

@@ -195,7 +195,9 @@ func (s *Session) straight() {
 
 // finish forgets the exchange and makes the connection ready for the next.
 func (s *Session) finish(consume int) {
-	if s.x.close || s.draining() {
+	// Only where the response has said so: else a client may have sent its next
+	// request already. A drain that begins meanwhile closes what is idle.
+	if s.x.close {
 		s.end = true
 	}
 	s.conn.Consume(consume)

@@ -1,6 +1,7 @@
 package exchange
 
 import (
+	"errors"
 	"math/rand/v2"
 	"sync/atomic"
 	"time"
@@ -19,7 +20,7 @@ import (
 // close conn.
 func (s *Server) ServeTCP(conn *wire.Conn, peer Peer, source *atomic.Pointer[plan.Listener]) {
 	l := source.Load()
-	t := &tcpExchange{srv: s, conn: conn, l: l, cl: l.Route.Cluster, peer: peer, start: s.Sweeper.Now()}
+	t := &tcpExchange{srv: s, source: source, conn: conn, l: l, cl: l.Route.Cluster, peer: peer, start: s.Sweeper.Now()}
 	t.pol = t.cl.Policy()
 	t.rec.Start = time.Now()
 	shard := s.shards.Add(1)
@@ -29,17 +30,18 @@ func (s *Server) ServeTCP(conn *wire.Conn, peer Peer, source *atomic.Pointer[pla
 }
 
 type tcpExchange struct {
-	srv   *Server
-	conn  *wire.Conn
-	l     *plan.Listener
-	cl    *upstream.Cluster
-	pol   *upstream.Policy
-	peer  Peer
-	start time.Duration
-	tried upstream.Tried
-	ep    *upstream.Endpoint
-	cause error
-	rec   telemetry.Record
+	source *atomic.Pointer[plan.Listener]
+	srv    *Server
+	conn   *wire.Conn
+	l      *plan.Listener
+	cl     *upstream.Cluster
+	pol    *upstream.Policy
+	peer   Peer
+	start  time.Duration
+	tried  upstream.Tried
+	ep     *upstream.Endpoint
+	cause  error
+	rec    telemetry.Record
 }
 
 func (t *tcpExchange) run() outcome.Reason {
@@ -70,12 +72,25 @@ func (t *tcpExchange) run() outcome.Reason {
 	switch {
 	case res.Broke == relay.Nobody:
 		return outcome.OK
-	case t.conn.Expired():
-		return outcome.StreamIdle
+	case errors.Is(res.Err, wire.ErrExpired):
+		return t.expired()
 	case res.Broke == relay.Downstream:
 		return outcome.DownstreamGone
 	}
 	return outcome.UpstreamReset
+}
+
+// expired is why the connection was ended from here: by the rules now in force,
+// with this proxy, or because nothing moved.
+func (t *tcpExchange) expired() outcome.Reason {
+	l := t.source.Load()
+	switch p := l.Route.Authz; {
+	case p != nil && p.CheckConn(t.peer.ID).Refuse():
+		return outcome.Denied
+	case t.srv.Draining.Load() && l.Direction == telemetry.Inbound:
+		return outcome.Draining
+	}
+	return outcome.StreamIdle
 }
 
 // connect finds an endpoint that takes the connection. Nothing has been sent

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -40,6 +41,7 @@ func (c *conn) serve(m *telemetry.Listener) {
 	defer m.Active.Dec()
 	defer c.l.forget(c)
 	defer c.wire.Close()
+	defer c.contain()
 	p := c.l.Plan()
 	if p.Security != plan.Plaintext && !c.secure(p, m) {
 		return
@@ -55,6 +57,14 @@ func (c *conn) serve(m *telemetry.Listener) {
 	s := c.l.srv.NewSession(c.wire, c.peer, &c.l.current)
 	c.session.Store(s)
 	s.Serve()
+}
+
+// contain keeps a defect met by one connection from ending those of others.
+// What the exchange held is not given back; the log says where to look.
+func (c *conn) contain() {
+	if p := recover(); p != nil {
+		c.l.log.Error("defect: a connection was dropped", "event", "panic", "listener", c.l.Plan().Name, "peer", c.peer.Addr.String(), "panic", p, "stack", string(debug.Stack()))
+	}
 }
 
 // tlsHandshake is the first byte of a TLS connection (RFC 8446 section 5.1).

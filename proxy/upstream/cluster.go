@@ -9,11 +9,8 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/outrigger-mesh/outrigger/proxy/outcome"
-	"github.com/outrigger-mesh/outrigger/proxy/wire"
 	"github.com/outrigger-mesh/outrigger/resilience/balance"
 	"github.com/outrigger-mesh/outrigger/resilience/breaker"
-	"github.com/outrigger-mesh/outrigger/resilience/guard"
 	"github.com/outrigger-mesh/outrigger/resilience/limit"
 	"github.com/outrigger-mesh/outrigger/resilience/outlier"
 	"github.com/outrigger-mesh/outrigger/resilience/retry"
@@ -69,106 +66,6 @@ func (c *Cluster) Budget() *retry.Budget { return c.budget.Load() }
 
 // Metrics returns the cluster's handles.
 func (c *Cluster) Metrics() *telemetry.Cluster { return c.metrics }
-
-// Tried holds the endpoints that earlier attempts of an exchange went to, so
-// that another is preferred.
-type Tried struct {
-	loads [maxTried]*balance.Load
-	n     int
-}
-
-const maxTried = 8
-
-// Add remembers e.
-func (t *Tried) Add(e *Endpoint) {
-	if t.n < maxTried {
-		t.loads[t.n] = &e.Load
-		t.n++
-	}
-}
-
-// Reset forgets all.
-func (t *Tried) Reset() { *t = Tried{} }
-
-// Pick chooses an endpoint for an attempt, or nil when the cluster has none
-// that may be used.
-func (c *Cluster) Pick(now time.Duration, tried *Tried) *Endpoint {
-	s := c.set.Load()
-	if s == nil || s.picker.Len() == 0 {
-		return nil
-	}
-	mode := guard.Observe
-	if p := c.policy.Load().Outlier; p != nil {
-		mode = p.Mode
-	}
-	var passed Tried
-	var last *Endpoint
-	avoid := tried
-	for range maxTried {
-		i := s.picker.Pick(now, rand.Uint64(), avoid.loads[:avoid.n])
-		if i < 0 {
-			return nil
-		}
-		e := s.endpoints[s.picker.Member(i).Index]
-		if e.usable(mode) || s.panicking {
-			return e
-		}
-		// On probation, and its one probe is under way.
-		if avoid != &passed {
-			passed = *tried
-			avoid = &passed
-		}
-		passed.Add(e)
-		last = e
-	}
-	return c.pickOther(s, mode, last)
-}
-
-// pickOther looks at all endpoints in turn after Pick has met several on
-// probation. Where every one of them is, the panic rule holds as if they were
-// ejected: last is used.
-func (c *Cluster) pickOther(s *endpointSet, mode guard.Mode, last *Endpoint) *Endpoint {
-	n := s.picker.Len()
-	from := rand.IntN(n)
-	for i := range n {
-		if e := s.endpoints[s.picker.Member((from+i)%n).Index]; e.usable(mode) {
-			return e
-		}
-	}
-	if c.policy.Load().Balance.PanicPercent > 0 {
-		return last
-	}
-	return nil
-}
-
-// Begin counts the start of an attempt at e.
-func (c *Cluster) Begin(e *Endpoint, now time.Duration) {
-	e.Load.Begin(now)
-}
-
-// Finish counts the end of an attempt at e that took rtt: the time to the
-// response head, or until it failed. An end for which the endpoint is not to
-// blame, such as the caller's going away, says nothing about it.
-func (c *Cluster) Finish(e *Endpoint, now, rtt time.Duration, reason outcome.Reason, status int) {
-	row := reason.Row()
-	res := outlier.Success
-	switch {
-	case reason == outcome.UpstreamError:
-		res = outlier.Failure
-	case row.Blame:
-		res = outlier.LocalFailure
-	case reason != outcome.OK:
-		res = outlier.Ignored
-	}
-	if res == outlier.Ignored {
-		rtt = -1
-	}
-	e.Load.End(now, rtt, res == outlier.Failure || res == outlier.LocalFailure)
-	e.metrics.Attempt(telemetry.Result(res))
-	if d := c.detectorNow(); d != nil && d.Observe(&e.Outlier, now, res, uint16(status)) {
-		c.sweep(now)
-	}
-}
 
 func (c *Cluster) detectorNow() *outlier.Detector {
 	if c.policy.Load().Outlier == nil {
@@ -327,6 +224,9 @@ func (c *Cluster) apply(spec *Spec, now time.Duration) {
 	defer c.mu.Unlock()
 	old := c.spec.Load()
 	policy := spec.Policy
+	if policy.Balance == (balance.Config{}) {
+		policy.Balance = balance.Default()
+	}
 	if policy.Outlier != nil {
 		if d := c.detector.Load(); d != nil {
 			d.SetConfig(*policy.Outlier)
@@ -376,80 +276,6 @@ func (c *Cluster) breakerChanged(from, to breaker.State) {
 	c.registry.log.Log(c.registry.ctx, level, "circuit breaker "+to.String(), "event", "breaker_"+to.String(), "cluster", c.name, "from", from.String())
 	if to == breaker.Open {
 		c.metrics.BreakerOpened.Inc()
-	}
-}
-
-// slot takes the right to make one more connection. Where the limit is
-// reached it waits for a connection to become free: then that one is returned,
-// or an idle one of another endpoint is closed to make room.
-func (c *Cluster) slot(e *Endpoint, p *Policy, w Want, until time.Time) (*wire.Conn, *outcome.Error) {
-	most := p.Limits.MaxConnections
-	if p.Limits.Mode == guard.Observe {
-		if most > 0 && c.Limits.Connections.Value() >= most {
-			c.metrics.WouldHave(telemetry.WouldLimit)
-		}
-		c.Limits.Acquire(&p.Limits, limit.Connections)
-		return nil, nil
-	}
-	if c.Limits.Connections.Acquire(most) {
-		return nil, nil
-	}
-	if !c.Limits.Acquire(&p.Limits, limit.Pending) {
-		c.metrics.Limited(telemetry.LimitPending)
-		return nil, &outcome.Error{Reason: outcome.LimitPending}
-	}
-	defer c.Limits.Release(limit.Pending)
-	c.waiters.Add(1)
-	defer c.waiters.Add(-1)
-	timer := time.NewTimer(time.Until(until))
-	defer timer.Stop()
-	for {
-		if !w.Fresh {
-			if got := e.kept(c.registry.sweeper.Now(), p, true); got != nil {
-				return got, nil
-			}
-		}
-		if c.Limits.Connections.Acquire(most) {
-			return nil, nil
-		}
-		if c.evictIdle() {
-			continue
-		}
-		select {
-		case <-c.free:
-		case <-timer.C:
-			if c.Limits.Acquire(&p.Limits, limit.Connections) {
-				return nil, nil
-			}
-			c.metrics.Limited(telemetry.LimitConnections)
-			return nil, &outcome.Error{Reason: outcome.LimitConnections}
-		case <-c.registry.ctx.Done():
-			return nil, &outcome.Error{Reason: outcome.Draining}
-		}
-	}
-}
-
-// evictIdle closes one idle connection of any endpoint.
-func (c *Cluster) evictIdle() bool {
-	for _, e := range c.set.Load().endpoints {
-		if idle := e.pool.evict(); idle != nil {
-			e.drop(idle)
-			return true
-		}
-	}
-	return false
-}
-
-// freed tells a waiter that a connection was put back or, with gone, closed.
-func (c *Cluster) freed(gone bool) {
-	if gone {
-		c.Limits.Connections.Release()
-	}
-	if c.waiters.Load() > 0 {
-		select {
-		case c.free <- struct{}{}:
-		default:
-		}
 	}
 }
 

@@ -24,7 +24,7 @@ type Policy struct {
 	Outlier *outlier.Config
 	Breaker *breaker.Config
 	Limits  limit.Config
-	Balance balance.Config
+	Balance balance.Config // the zero value means balance.Default
 }
 
 // Spec is what a plan wants of a cluster.

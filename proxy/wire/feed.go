@@ -13,10 +13,11 @@ import (
 // there was has been seen. Inside a readiness wait it answers errWouldBlock
 // where it would have to wait. Its buffer exists only while it holds something.
 type feed struct {
-	c    *Conn
-	buf  []byte
-	r, w int
-	full bool // the last read filled the buffer: there may be more
+	c      *Conn
+	buf    []byte
+	r, w   int
+	full   bool // the last read filled the buffer: there may be more
+	unseen bool // the socket has not been read since the present wait began
 
 	head [recordHead]byte // the present record's header as far as seen
 	seen int
@@ -27,7 +28,7 @@ type feed struct {
 const recordHead = 5
 
 func (f *feed) empty() bool   { return f.r == f.w }
-func (f *feed) drained() bool { return f.r == f.w && !f.full }
+func (f *feed) drained() bool { return f.r == f.w && !f.full && !f.unseen }
 
 // between reports whether crypto/tls has been given whole records only.
 func (f *feed) between() bool { return f.r == f.w && f.seen == 0 && f.left == 0 }
@@ -93,7 +94,7 @@ func (f *feed) fill() error {
 		}
 		f.buf, n = b, got
 	}
-	f.full = n == len(f.buf)
+	f.full, f.unseen = n == len(f.buf), false
 	f.r, f.w = 0, n
 	return nil
 }

@@ -22,6 +22,11 @@ func (c *Conn) Await(f func() bool) error {
 		return nil
 	}
 	c.onBytes, c.phase, c.err = f, waitServe, nil
+	if c.feed != nil {
+		// Readiness from before this wait is lost with its start, so the feed
+		// must not trust what an earlier read has seen of the socket.
+		c.feed.unseen = true
+	}
 	err := c.raw.Read(c.onRead)
 	c.onBytes = nil
 	c.parked.Store(awake)

@@ -350,3 +350,41 @@ func empties(w *recordWriter, n int) (list [][]byte) {
 	}
 	return list
 }
+
+// What an earlier read has left in the feed must not be taken for all there is:
+// bytes that came between that read and the wait have no readiness signal any
+// more.
+func TestAwaitReadsTheSocketBehindTheFeed(t *testing.T) {
+	for _, m := range []mode{tlsServer, tlsClient} {
+		t.Run(m.String(), func(t *testing.T) {
+			c, p, w := crafty(t, m)
+			if _, err := p.sock.Write(join2(w.data("one"), w.data("two"))); err != nil {
+				t.Fatal(err)
+			}
+			eventually(t, func() bool { return unread(c) > 0 })
+			c.Room(Small)
+			if err := c.Fill(); err != nil || string(c.Buffered()) != "one" {
+				t.Fatalf("%q, %v", c.Buffered(), err)
+			}
+			c.Consume(len("one"))
+			if c.feed.empty() {
+				t.Fatal("the second record is not in the feed")
+			}
+			if _, err := p.sock.Write(w.data("three")); err != nil {
+				t.Fatal(err)
+			}
+			eventually(t, func() bool { return unread(c) > 0 })
+			// The runtime must have collected the signal before the wait begins.
+			time.Sleep(20 * time.Millisecond)
+			var got []byte
+			done := async(func() error {
+				return c.Await(func() bool {
+					got = append(got, c.Buffered()...)
+					c.Consume(len(c.Buffered()))
+					return string(got) != "twothree"
+				})
+			})
+			want(t, done, nil)
+		})
+	}
+}

@@ -1,0 +1,271 @@
+package exchange
+
+import (
+	"crypto/tls"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"syscall"
+	"time"
+
+	"github.com/outrigger-mesh/outrigger/proxy/http1"
+	"github.com/outrigger-mesh/outrigger/proxy/outcome"
+	"github.com/outrigger-mesh/outrigger/proxy/upstream"
+	"github.com/outrigger-mesh/outrigger/proxy/wire"
+	"github.com/outrigger-mesh/outrigger/telemetry"
+)
+
+// attempt makes one try against one endpoint, up to and with the response when
+// it may be passed on. again reports that nothing was passed on and another
+// attempt may be considered; then an error response is still unread in x.up.
+func (x *exchange) attempt(n int, began time.Duration) (r outcome.Reason, again bool) {
+	x.status, x.sent, x.heard = 0, 0, false
+	ep := x.cl.Pick(began, &x.tried)
+	if ep == nil {
+		return outcome.NoEndpoints, false
+	}
+	x.ep = ep
+	x.cl.Begin(ep, began)
+	a := telemetry.Attempt{Endpoint: ep.Address(), Offset: began - x.start}
+	if child := x.s.srv.Tracer.Child(x.trace, rand.Uint64()); x.s.srv.Tracer != nil {
+		a.Span = child.Span
+	}
+	r = x.connect(ep, began, false)
+	if r == outcome.OK {
+		r = x.roundTrip(a.Span, n)
+		if r == outcome.StaleConnection && x.replayable() {
+			// Nobody's fault and nothing was read: once more on a new
+			// connection, as part of the same attempt.
+			if r = x.connect(ep, x.now(), true); r == outcome.OK {
+				r = x.roundTrip(a.Span, n)
+			}
+		}
+	}
+	rtt := x.now() - x.sent
+	if x.sent == 0 {
+		rtt = x.now() - began
+	}
+	a.Status, a.Reason = uint16(x.status), r
+	if r == outcome.OK {
+		r = x.forward(r)
+		a.Reason = r
+	}
+	a.Duration = x.now() - began
+	x.rec.AddAttempt(a)
+	x.cl.Finish(ep, x.now(), rtt, r, x.status)
+	return r, true
+}
+
+// replayable reports whether the request may be sent a second time although an
+// endpoint may have seen it.
+func (x *exchange) replayable() bool {
+	return !x.began && !x.stream && (x.req.Method.Idempotent() || x.pol.Retry != nil && x.pol.Retry.NonIdempotent)
+}
+
+// connect gets x.up.
+func (x *exchange) connect(ep *upstream.Endpoint, now time.Duration, fresh bool) outcome.Reason {
+	c, oe := ep.Get(upstream.Want{
+		Now: now, Deadline: x.deadline, Fresh: fresh,
+		Careful: x.stream || !x.req.Method.Idempotent(),
+	})
+	x.rec.ConnectTime = 0
+	if oe != nil {
+		x.cause = oe
+		if oe.Reason == outcome.ConnectTimeout && x.deadline > 0 && x.now() >= x.deadline {
+			return outcome.RequestTimeout
+		}
+		return oe.Reason
+	}
+	x.up, x.upID = c, c.PeerID
+	if !c.Reused {
+		x.rec.ConnectTime = x.now() - now
+	}
+	x.attemptEnd = 0
+	if !x.stream || !x.hasBody() { // else the time begins with the end of the body
+		x.attemptEnd = x.tryEnd(now)
+	}
+	x.setUpstreamDeadline()
+	return outcome.OK
+}
+
+// tryEnd is when an attempt that begins at from must have been answered; 0
+// without a per-try timeout.
+func (x *exchange) tryEnd(from time.Duration) time.Duration {
+	if p := x.pol.Retry; p != nil && p.PerTryTimeout > 0 {
+		return from + p.PerTryTimeout
+	}
+	return 0
+}
+
+// setUpstreamDeadline lets the upstream leg end at the earliest of the
+// exchange's and the attempt's deadline and the stream's idle time. For the
+// last of them, which moves all the time, the sweeper is precise enough.
+func (x *exchange) setUpstreamDeadline() {
+	now := x.now()
+	end := sooner(x.deadline, x.attemptEnd)
+	at := end
+	if x.pol.StreamIdle > 0 {
+		at = sooner(end, now+x.pol.StreamIdle)
+	}
+	x.up.SetDeadline(at)
+	if end == 0 || end-now >= wire.Exact {
+		end = 0
+	}
+	switch {
+	case end == x.exactAt:
+	case end == 0:
+		x.up.SetExact(time.Time{})
+	default:
+		x.up.SetExact(time.Now().Add(end - now))
+	}
+	x.exactAt = end
+}
+
+// sooner returns the earlier of two times of which each is 0 if there is none.
+func sooner(a, b time.Duration) time.Duration {
+	if a == 0 || b > 0 && b < a {
+		return b
+	}
+	return a
+}
+
+// inexact takes back up's exact deadline.
+func (x *exchange) inexact() {
+	if x.exactAt != 0 {
+		x.up.SetExact(time.Time{})
+		x.exactAt = 0
+	}
+}
+
+// roundTrip sends the request and reads up to the final response head.
+func (x *exchange) roundTrip(span telemetry.SpanID, n int) outcome.Reason {
+	x.buildRequest(span, n)
+	x.res.Reset()
+	x.sent = x.now()
+	var err error
+	if x.stream && x.hasBody() || x.req.Upgrade {
+		if _, err = x.up.Write(x.out); err == nil && x.stream && x.hasBody() {
+			x.startUpload()
+		}
+		if err == nil {
+			x.up.Room(wire.Large)
+			err = x.up.Fill()
+		}
+	} else {
+		err = x.up.WriteRead(x.out)
+	}
+	for {
+		if err != nil {
+			return x.upstreamFailed(err)
+		}
+		x.heard = true
+		b := x.up.Buffered()
+		k, perr := x.res.Parse(b, &x.l.HTTP.Limits, x.req.Method)
+		switch {
+		case perr != nil:
+			x.cause = perr
+			x.dropUpstream()
+			return outcome.UpstreamProtocol
+		case k == 0:
+			if !x.up.Room(wire.Large) {
+				x.cause = http1.ErrHeadTooLong
+				x.dropUpstream()
+				return outcome.UpstreamProtocol
+			}
+			err = x.up.Fill()
+		case x.res.Interim:
+			if r := x.forwardInterim(b[:k]); r != outcome.OK {
+				x.dropUpstream()
+				return r
+			}
+			x.up.Consume(k)
+			if len(x.up.Buffered()) == 0 {
+				x.up.Room(wire.Large)
+				err = x.up.Fill()
+			}
+		case x.res.Status == 101 && (!x.res.Upgrade || !x.req.Upgrade || !offered(x.req.UpgradeProto.Of(x.raw), x.res.UpgradeProto.Of(b))):
+			x.cause = errUnasked
+			x.dropUpstream()
+			return outcome.UpstreamProtocol
+		default:
+			x.status = x.res.Status
+			x.rec.FirstByteTime = x.now() - x.start
+			x.headLen = k
+			x.attemptEnd = 0
+			x.uploader.answered.Store(true)
+			if x.status >= 500 && x.status != 501 && x.status != 505 {
+				return outcome.UpstreamError
+			}
+			return outcome.OK
+		}
+	}
+}
+
+var errUnasked = errors.New("101 to a request that did not ask for an upgrade, or with another protocol's name")
+
+// upstreamFailed names the reason of a failed read or write on the upstream
+// leg and drops the connection.
+func (x *exchange) upstreamFailed(err error) outcome.Reason {
+	x.cause = err
+	stale := x.up.Reused && !x.heard
+	if end := x.uploader.end.Load(); end > 0 && !x.heard {
+		x.attemptEnd = time.Duration(end)
+	}
+	x.dropUpstream()
+	if r := x.uploader.failed(); r != outcome.OK {
+		x.cause = x.uploader.err
+		if r == outcome.BadRequest {
+			x.detail = http1.Reason(x.cause)
+		}
+		return r
+	}
+	if errors.Is(err, wire.ErrExpired) {
+		switch now := x.now(); {
+		case x.deadline > 0 && now >= x.deadline:
+			return outcome.RequestTimeout
+		case x.attemptEnd > 0 && now >= x.attemptEnd:
+			return outcome.TryTimeout
+		}
+		return outcome.StreamIdle
+	}
+	var alert tls.AlertError
+	if stale && (errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)) {
+		return outcome.StaleConnection
+	}
+	if errors.As(err, &alert) {
+		// TLS 1.3 clients learn of a refused certificate only here
+		// (RFC 8446 section 4.4.2.4).
+		return outcome.HandshakeFailed
+	}
+	return outcome.UpstreamReset
+}
+
+func (x *exchange) dropUpstream() {
+	if x.up != nil {
+		if x.upload == uploadRunning {
+			x.up.Expire()
+			x.uploader.discard()
+		}
+		x.ep.Drop(x.up)
+		x.up, x.exactAt = nil, 0
+	}
+}
+
+// keepUpstream puts the connection back into its pool if another exchange may
+// use it.
+func (x *exchange) keepUpstream(clean bool) {
+	if x.up == nil {
+		return
+	}
+	if clean && x.upload == uploadRunning && x.uploader.read.Load() {
+		x.awaitLastWrite()
+	}
+	if !clean || !x.res.KeepAlive || len(x.up.Buffered()) > 0 || x.upload == uploadRunning || x.upload == uploadFailed {
+		x.dropUpstream()
+		return
+	}
+	x.up.Release()
+	x.inexact()
+	x.ep.Put(x.up, x.now())
+	x.up = nil
+}

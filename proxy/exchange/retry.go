@@ -1,0 +1,138 @@
+package exchange
+
+import (
+	"math/rand/v2"
+	"time"
+
+	"github.com/outrigger-mesh/outrigger/proxy/http1"
+	"github.com/outrigger-mesh/outrigger/proxy/outcome"
+	"github.com/outrigger-mesh/outrigger/resilience/breaker"
+	"github.com/outrigger-mesh/outrigger/resilience/retry"
+	"github.com/outrigger-mesh/outrigger/telemetry"
+)
+
+// attempts tries endpoints until one answers or policy says to stop. The fixed
+// nesting is deadline, budget, breaker, pick, per-try timeout, round trip,
+// classify, observe.
+func (x *exchange) attempts() outcome.Reason {
+	m := x.cl.Metrics()
+	budget := x.cl.Budget()
+	if budget != nil {
+		budget.Deposit(x.start)
+	}
+	for n := 1; ; n++ {
+		if x.deadline > 0 && x.now() >= x.deadline {
+			return outcome.RequestTimeout
+		}
+		b := x.cl.Breaker()
+		var ticket breaker.Ticket
+		if b != nil {
+			t, ok := b.Allow(x.now())
+			if !ok {
+				return outcome.BreakerOpen
+			}
+			ticket = t
+		}
+		began := x.now()
+		r, again := x.attempt(n, began)
+		ended := x.now()
+		if b != nil {
+			b.Done(ticket, ended, breakerResult(r))
+		}
+		if r == outcome.OK || x.began || !again {
+			return r
+		}
+		d, ok := x.decide(n, r, ended-began, budget)
+		if !ok {
+			if x.status != 0 {
+				return x.forward(r)
+			}
+			return r
+		}
+		m.Retried(r)
+		x.discardResponse()
+		x.tried.Add(x.ep)
+		x.ep = nil
+		if d > 0 {
+			time.Sleep(d)
+		}
+	}
+}
+
+func breakerResult(r outcome.Reason) breaker.Result {
+	switch {
+	case r == outcome.OK:
+		return breaker.Success
+	case r.Row().Blame:
+		return breaker.Failure
+	default:
+		return breaker.Ignored
+	}
+}
+
+// decide asks the retry machine about a failed attempt.
+func (x *exchange) decide(n int, r outcome.Reason, took time.Duration, budget *retry.Budget) (time.Duration, bool) {
+	if x.pol.Retry == nil || r == outcome.DownstreamGone {
+		return 0, false
+	}
+	q := retry.Question{
+		Attempt: n, Retryable: retryClass[r.Row().Retryable], Condition: condition(r),
+		Status: uint16(x.status), Idempotent: x.req.Method.Idempotent(), Elapsed: took,
+		BodyReplayable: x.upload == uploadNone && (x.sent == 0 || len(x.body) <= x.pol.Retry.MaxBodyBytes),
+	}
+	if x.deadline > 0 {
+		if q.Deadline = x.deadline - x.now(); q.Deadline == 0 {
+			q.Deadline = -1
+		}
+	}
+	if x.status != 0 {
+		if v, ok := x.res.Get(http1.RetryAfter); ok {
+			q.RetryAfter, _ = retry.ParseRetryAfter(v.Of(x.up.Buffered()), time.Now())
+		}
+	}
+	d := x.pol.Retry.Decide(q, budget, x.now(), rand.Uint64())
+	if d.Again {
+		return d.Wait, true
+	}
+	switch d.Why {
+	case retry.Observed:
+		x.cl.Metrics().WouldHave(telemetry.WouldRetry)
+	default:
+		x.cl.Metrics().RetryWithheld(withheld(d.Why))
+	}
+	return 0, false
+}
+
+var retryClass = [...]retry.Class{
+	outcome.RetryNever: retry.Never, outcome.RetryUnsent: retry.IfUnsent, outcome.RetryIdempotent: retry.IfIdempotent,
+}
+
+func condition(r outcome.Reason) retry.Condition {
+	switch r {
+	case outcome.ConnectFailed, outcome.ConnectTimeout, outcome.PeerIdentity, outcome.HandshakeFailed:
+		return retry.ConnectFailure
+	case outcome.UpstreamReset, outcome.TryTimeout:
+		return retry.Reset
+	case outcome.StaleConnection:
+		return retry.StaleConnection
+	}
+	return retry.NoCondition
+}
+
+func withheld(w retry.Why) telemetry.RetryWithheld {
+	switch w {
+	case retry.AttemptsSpent:
+		return telemetry.RetryAttemptsSpent
+	case retry.NotRetryable:
+		return telemetry.RetryNotRetryable
+	case retry.NotIdempotent:
+		return telemetry.RetryNotIdempotent
+	case retry.BodyNotKept:
+		return telemetry.RetryBodyNotKept
+	case retry.BudgetSpent:
+		return telemetry.RetryBudgetSpent
+	case retry.DeadlineTooNear, retry.RetryAfterTooLong:
+		return telemetry.RetryDeadlineTooNear
+	}
+	return telemetry.RetryNotConfigured
+}

@@ -1,0 +1,112 @@
+package upstream
+
+import (
+	"math/rand/v2"
+	"time"
+
+	"github.com/outrigger-mesh/outrigger/proxy/outcome"
+	"github.com/outrigger-mesh/outrigger/resilience/balance"
+	"github.com/outrigger-mesh/outrigger/resilience/guard"
+	"github.com/outrigger-mesh/outrigger/resilience/outlier"
+	"github.com/outrigger-mesh/outrigger/telemetry"
+)
+
+// Tried holds the endpoints that earlier attempts of an exchange went to, so
+// that another is preferred.
+type Tried struct {
+	loads [maxTried]*balance.Load
+	n     int
+}
+
+const maxTried = 8
+
+// Add remembers e.
+func (t *Tried) Add(e *Endpoint) {
+	if t.n < maxTried {
+		t.loads[t.n] = &e.Load
+		t.n++
+	}
+}
+
+// Reset forgets all.
+func (t *Tried) Reset() { *t = Tried{} }
+
+// Pick chooses an endpoint for an attempt, or nil when the cluster has none
+// that may be used.
+func (c *Cluster) Pick(now time.Duration, tried *Tried) *Endpoint {
+	s := c.set.Load()
+	if s == nil || s.picker.Len() == 0 {
+		return nil
+	}
+	mode := guard.Observe
+	if p := c.policy.Load().Outlier; p != nil {
+		mode = p.Mode
+	}
+	var passed Tried
+	var last *Endpoint
+	avoid := tried
+	for range maxTried {
+		i := s.picker.Pick(now, rand.Uint64(), avoid.loads[:avoid.n])
+		if i < 0 {
+			return nil
+		}
+		e := s.endpoints[s.picker.Member(i).Index]
+		if e.usable(mode) || s.panicking {
+			return e
+		}
+		// On probation, and its one probe is under way.
+		if avoid != &passed {
+			passed = *tried
+			avoid = &passed
+		}
+		passed.Add(e)
+		last = e
+	}
+	return c.pickOther(s, mode, last)
+}
+
+// pickOther looks at all endpoints in turn after Pick has met several on
+// probation. Where every one of them is, the panic rule holds as if they were
+// ejected: last is used.
+func (c *Cluster) pickOther(s *endpointSet, mode guard.Mode, last *Endpoint) *Endpoint {
+	n := s.picker.Len()
+	from := rand.IntN(n)
+	for i := range n {
+		if e := s.endpoints[s.picker.Member((from+i)%n).Index]; e.usable(mode) {
+			return e
+		}
+	}
+	if c.policy.Load().Balance.PanicPercent > 0 {
+		return last
+	}
+	return nil
+}
+
+// Begin counts the start of an attempt at e.
+func (c *Cluster) Begin(e *Endpoint, now time.Duration) {
+	e.Load.Begin(now)
+}
+
+// Finish counts the end of an attempt at e that took rtt: the time to the
+// response head, or until it failed. An end for which the endpoint is not to
+// blame, such as the caller's going away, says nothing about it.
+func (c *Cluster) Finish(e *Endpoint, now, rtt time.Duration, reason outcome.Reason, status int) {
+	row := reason.Row()
+	res := outlier.Success
+	switch {
+	case reason == outcome.UpstreamError:
+		res = outlier.Failure
+	case row.Blame:
+		res = outlier.LocalFailure
+	case reason != outcome.OK:
+		res = outlier.Ignored
+	}
+	if res == outlier.Ignored {
+		rtt = -1
+	}
+	e.Load.End(now, rtt, res == outlier.Failure || res == outlier.LocalFailure)
+	e.metrics.Attempt(telemetry.Result(res))
+	if d := c.detectorNow(); d != nil && d.Observe(&e.Outlier, now, res, uint16(status)) {
+		c.sweep(now)
+	}
+}
