@@ -28,22 +28,17 @@ type bed struct {
 	startRSS int64
 }
 
-// topology is the chain of proxies that a scenario needs.
-type topology []peers.Role
-
-var (
-	onePlain  = topology{peers.Plain}
-	meshPair  = topology{peers.Inbound, peers.Outbound} // started from the origin's side
-	oneSecure = topology{peers.Inbound}
-)
-
 // setUp starts a subject's proxies, each in front of the one before, and
 // waits until a request goes through all of them. A chain that ends with an
 // inbound sidecar is entered with TLS and is ready when its port is open.
-func (r *runner) setUp(ctx context.Context, s subject, chain topology) (*bed, error) {
-	b := &bed{name: s.name(), entry: r.origin}
-	for _, role := range chain {
-		if err := r.addProxy(ctx, s, role, b); err != nil {
+func (r *runner) setUp(ctx context.Context, s subject, c *course, at netip.AddrPort) (*bed, error) {
+	b := &bed{name: s.name(), entry: at}
+	for i, role := range c.chain {
+		endpoints := []netip.AddrPort{b.entry}
+		if i == 0 {
+			endpoints = upstreams(at, c.endpoints)
+		}
+		if err := r.addProxy(ctx, s, c, role, endpoints, b); err != nil {
 			b.tearDown()
 			return nil, fmt.Errorf("%s as %s: %w", s.name(), role, err)
 		}
@@ -55,12 +50,15 @@ func (r *runner) setUp(ctx context.Context, s subject, chain topology) (*bed, er
 	return b, nil
 }
 
-func (r *runner) addProxy(ctx context.Context, s subject, role peers.Role, b *bed) error {
+func (r *runner) addProxy(ctx context.Context, s subject, c *course, role peers.Role, endpoints []netip.AddrPort, b *bed) error {
 	r.started++
 	p := peers.Params{
 		Role:      role,
+		Protocol:  c.protocol,
+		HopH2:     s.hopH2(),
+		Cores:     c.cores,
 		Dir:       filepath.Join(r.dir, fmt.Sprintf("%03d-%s-%s", r.started, s.name(), role)),
-		Upstream:  b.entry,
+		Upstreams: endpoints,
 		AccessLog: r.o.accessLog,
 		Certs:     r.certs.web,
 	}
@@ -81,7 +79,7 @@ func (r *runner) addProxy(ctx context.Context, s subject, role peers.Role, b *be
 	if err != nil {
 		return err
 	}
-	proc, err := r.spawn.start(s.name(), p.Dir, r.proxyCore, argv)
+	proc, err := r.spawn.start(s.name(), p.Dir, argv, r.proxyCores(c.cores)...)
 	if err != nil {
 		return err
 	}
@@ -92,31 +90,27 @@ func (r *runner) addProxy(ctx context.Context, s subject, role peers.Role, b *be
 			return fmt.Errorf("%w\n%s", err, tail(proc.log))
 		}
 	}
+	first := c.config(level{1, 1})
 	if role == peers.Inbound {
-		cfg, err := tlsConfig(r.certs.web)
-		if err != nil {
+		if first.TLS, err = tlsConfig(r.certs.web); err != nil {
 			return err
 		}
-		return poll(ctx, b.alive, func() error {
-			res, err := load.Run(ctx, load.Config{Addr: b.entry, Connections: 1, Duration: 20 * time.Millisecond, TLS: cfg})
-			return firstTrouble(res, err, proc)
-		})
 	}
-	return poll(ctx, b.alive, func() error {
-		h, err := load.Hold(ctx, b.entry, 1, nil)
-		if err != nil {
-			return fmt.Errorf("%w; its last words:\n%s", err, tail(proc.log))
-		}
-		h.Close()
-		return nil
-	})
+	return poll(ctx, b.alive, func() error { return r.once(ctx, b.entry, first, proc) })
+}
+
+// once makes load for a moment and wants something to have come back.
+func (r *runner) once(ctx context.Context, at netip.AddrPort, cfg load.Config, proc *process) error {
+	cfg.Addr, cfg.Duration = at, 20*time.Millisecond
+	res, err := load.Run(ctx, cfg)
+	return firstTrouble(res, err, proc)
 }
 
 func firstTrouble(res *load.Result, err error, proc *process) error {
 	switch {
 	case err != nil:
-		return err
-	case res.Requests == 0:
+		return fmt.Errorf("%w; its last words:\n%s", err, tail(proc.log))
+	case res.Requests == 0 && res.Bytes == 0:
 		return fmt.Errorf("no request went through: %s; its last words:\n%s", res.FirstError, tail(proc.log))
 	}
 	return nil

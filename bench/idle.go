@@ -15,7 +15,7 @@ const (
 	// for the first time, so that what is set up once is not counted.
 	idleWarm = 64
 	// idleRounds at most: each starts every subject anew.
-	idleRounds = 3
+	idleRounds = 2
 )
 
 // idle measures the resident memory that an idle keep-alive connection costs
@@ -26,12 +26,24 @@ func (r *runner) idle(ctx context.Context) error {
 	if r.o.quick {
 		rounds = 1
 	}
-	beds := make([]*bed, len(r.subjects))
-	samples := make([][]report.Sample, len(r.subjects))
+	c := r.o.plainCourse(report.Idle)
+	var subjects []subject
+	for _, s := range r.subjects {
+		if s.takes(c) {
+			subjects = append(subjects, s)
+		}
+	}
+	origin, err := r.startOrigin(ctx, c)
+	if err != nil {
+		return err
+	}
+	defer origin.tearDown()
+	beds := make([]*bed, len(subjects))
+	samples := make([][]report.Sample, len(subjects))
 	for round := range rounds {
-		for i := range r.subjects {
-			k := (i + round) % len(r.subjects)
-			b, err := r.setUp(ctx, r.subjects[k], onePlain)
+		for i := range subjects {
+			k := (i + round) % len(subjects)
+			b, err := r.setUp(ctx, subjects[k], c, origin.entry)
 			if ctx.Err() != nil {
 				if b != nil {
 					b.tearDown()
@@ -39,7 +51,7 @@ func (r *runner) idle(ctx context.Context) error {
 				return ctx.Err()
 			}
 			if err != nil {
-				r.leaveOut(report.Idle, r.subjects[k].name(), err)
+				r.leaveOut(report.Idle, subjects[k].name(), err)
 				continue
 			}
 			kb, err := r.idleOnce(ctx, b)
@@ -62,7 +74,7 @@ func (r *runner) idle(ctx context.Context) error {
 			measured, kept = append(measured, b), append(kept, samples[k])
 		}
 	}
-	r.report.Add(r.rows(report.Idle, r.o.idle, measured, kept), references()...)
+	r.report.Add(r.rows(report.Idle, level{r.o.idle, 1}, measured, kept), references()...)
 	return nil
 }
 

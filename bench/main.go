@@ -1,4 +1,4 @@
-// Command bench measures Outrigger, nginx, HAProxy and net/http's ReverseProxy on one machine in turns and writes the tables of docs/BENCHMARKS.md.
+// Command bench measures Outrigger and other proxies on one machine in turns and writes the tables of docs/BENCHMARKS.md.
 package main
 
 import (

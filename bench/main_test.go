@@ -83,7 +83,10 @@ func TestRunEndToEnd(t *testing.T) {
 			t.Errorf("%+v", row)
 		}
 	}
-	for _, want := range []string{"h1-plain reverseproxy", "mesh-hop reverseproxy", "latency direct", "latency reverseproxy", "idle reverseproxy", "handshake reverseproxy"} {
+	for _, want := range []string{
+		"h1-plain reverseproxy", "mesh-hop reverseproxy", "latency direct", "latency reverseproxy", "idle reverseproxy", "handshake reverseproxy",
+		"h2 reverseproxy", "grpc-unary reverseproxy", "grpc-stream reverseproxy", "websocket reverseproxy", "body-100k reverseproxy", "body-10m reverseproxy", "endpoints-1000 reverseproxy",
+	} {
 		if !seen[want] {
 			t.Errorf("no row %s", want)
 		}
@@ -92,7 +95,7 @@ func TestRunEndToEnd(t *testing.T) {
 	if err != nil || !strings.Contains(string(md), "prose before") || !strings.Contains(string(md), "prose after") || !strings.Contains(string(md), "| reverseproxy |") {
 		t.Errorf("page: %v\n%s", err, md)
 	}
-	if svg, err := os.ReadFile(filepath.Join(out, "docs", "benchmarks.svg")); err != nil || !bytes.Contains(svg, []byte("reverseproxy")) {
+	if svg, err := os.ReadFile(filepath.Join(out, "docs", "benchmarks-http1.svg")); err != nil || !bytes.Contains(svg, []byte("reverseproxy")) {
 		t.Errorf("chart: %v", err)
 	}
 }
@@ -183,36 +186,74 @@ func TestPeersTakeTheirConfigs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	o, err := parseOptions(nil, io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cached := func(name string) string {
+		for _, s := range allSubjects(o, t.Logf) {
+			if f, ok := s.(*fetched); ok && f.label == name {
+				f.offline = true
+				if _, err := f.prepare(t.Context(), t.TempDir()); err == nil {
+					return f.bin
+				}
+			}
+		}
+		return ""
+	}
 	for _, peer := range []struct {
-		name  string
-		check func(bin, dir, conf string) []string
+		name    string
+		carries string
+		check   func(bin, dir, conf string) []string
 	}{
-		{"nginx", func(bin, dir, conf string) []string { return []string{bin, "-t", "-p", dir, "-c", conf} }},
-		{"haproxy", func(bin, _, conf string) []string { return []string{bin, "-c", "-f", conf} }},
+		{"nginx", nginxCarries(), func(bin, dir, conf string) []string { return []string{bin, "-t", "-p", dir, "-c", conf} }},
+		{"haproxy", everything, func(bin, _, conf string) []string { return []string{bin, "-c", "-f", conf} }},
+		{"envoy", everything, func(bin, _, conf string) []string {
+			return []string{bin, "--mode", "validate", "-l", "error", "-c", conf + ".yaml"}
+		}},
+		{"caddy", noTCP, func(bin, _, conf string) []string {
+			return []string{bin, "validate", "--config", conf, "--adapter", "caddyfile"}
+		}},
 	} {
 		bin := findProgram(peer.name)
+		if bin == "" {
+			bin = cached(peer.name)
+		}
 		if bin == "" {
 			t.Logf("%s is not installed: its configurations are not checked", peer.name)
 			continue
 		}
+		var variants []peers.Params
 		for _, role := range []peers.Role{peers.Plain, peers.Outbound, peers.Inbound} {
-			for _, log := range []bool{false, true} {
-				p := peers.Params{Role: role, Dir: t.TempDir(), AccessLog: log, Certs: all.web}
-				for _, a := range []*netip.AddrPort{&p.Listen, &p.Upstream, &p.Admin} {
-					port, err := freePort()
-					if err != nil {
-						t.Fatal(err)
-					}
-					*a = netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), uint16(port))
-				}
-				conf, err := writeConfig(p, peer.name, "conf")
+			variants = append(variants, peers.Params{Role: role, Protocol: peers.HTTP}, peers.Params{Role: role, Protocol: peers.HTTP, AccessLog: true})
+			if peer.name == "haproxy" || peer.name == "envoy" {
+				variants = append(variants, peers.Params{Role: role, Protocol: peers.HTTP, HopH2: true})
+			}
+		}
+		for _, protocol := range strings.Fields(peer.carries) {
+			variants = append(variants, peers.Params{Role: peers.Plain, Protocol: peers.Protocol(protocol)})
+		}
+		for _, p := range variants {
+			p.Dir, p.Certs, p.Cores, p.Upstreams = t.TempDir(), all.web, 2, make([]netip.AddrPort, 2)
+			for _, a := range []*netip.AddrPort{&p.Listen, &p.Upstreams[0], &p.Upstreams[1], &p.Admin} {
+				port, err := freePort()
 				if err != nil {
 					t.Fatal(err)
 				}
-				argv := peer.check(bin, p.Dir, conf)
-				if out, err := exec.Command(argv[0], argv[1:]...).CombinedOutput(); err != nil || bytes.Contains(out, []byte("WARNING")) {
-					t.Errorf("%s as %s: %v\n%s", peer.name, role, err, out)
+				*a = netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), uint16(port))
+			}
+			conf, err := writeConfig(p, peer.name, "conf")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if peer.name == "envoy" { // it goes by the suffix
+				if err := os.Rename(conf, conf+".yaml"); err != nil {
+					t.Fatal(err)
 				}
+			}
+			argv := peer.check(bin, p.Dir, conf)
+			if out, err := exec.Command(argv[0], argv[1:]...).CombinedOutput(); err != nil || bytes.Contains(out, []byte("[WARNING]")) {
+				t.Errorf("%s as %s with %s: %v\n%s", peer.name, p.Role, p.Protocol, err, out)
 			}
 		}
 	}
@@ -240,7 +281,7 @@ func TestReverseProxyFeatures(t *testing.T) {
 	upstream := netip.MustParseAddrPort(ln.Addr().String())
 	var logs []string
 	for _, p := range []peers.Params{{Role: peers.Inbound, Certs: all.origin}, {Role: peers.Outbound, Certs: all.web}} {
-		p.Dir, p.AccessLog, p.Upstream = t.TempDir(), true, upstream
+		p.Dir, p.AccessLog, p.Protocol, p.Upstreams = t.TempDir(), true, peers.HTTP, []netip.AddrPort{upstream}
 		logs = append(logs, filepath.Join(p.Dir, "access.log"))
 		for _, a := range []*netip.AddrPort{&p.Listen, &p.Admin} {
 			port, err := freePort()
@@ -366,10 +407,10 @@ func TestOptions(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !slices.Equal(full.connections, []int{1, 16, 64, 256}) || full.slices != 7 || full.form() != "full" || len(full.scenarios) != 5 {
+	if !slices.Equal(full.connections, []int{1, 16, 64, 256}) || full.slices != 5 || full.form() != "full" || len(full.scenarios) != len(scenarioNames) || len(full.subjects) != 0 {
 		t.Errorf("%+v", full)
 	}
-	if !slices.Equal(quick.connections, []int{16, 64}) || quick.slices != 9 || quick.seconds != 0.7 || quick.limit != 3*time.Minute {
+	if !slices.Equal(quick.connections, []int{16, 64}) || quick.slices != 9 || quick.seconds != 0.5 || quick.limit != 5*time.Minute || len(quick.subjects) != len(quickSubjects) || len(quick.scenarios) != len(scenarioNames)-1 {
 		t.Errorf("%+v", quick)
 	}
 	for want, args := range map[string][]string{
@@ -439,7 +480,7 @@ func TestSliceOfDeadSubject(t *testing.T) {
 // TestRoundsTakeTurns holds that each round begins with another subject, after
 // one that is not measured.
 func TestRoundsTakeTurns(t *testing.T) {
-	s, err := origin.Listen(netip.MustParseAddrPort("127.0.0.1:0"), 10)
+	s, err := origin.Listen(origin.Config{Addr: netip.MustParseAddrPort("127.0.0.1:0"), Kind: origin.HTTP1, Size: 10})
 	if err != nil {
 		t.Fatal(err)
 	}

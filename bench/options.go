@@ -27,6 +27,7 @@ type options struct {
 	idle        int // connections in the idle scenario
 	size        int // bytes of a response
 	accessLog   bool
+	fetch       bool // peers that are no Debian packages
 	proxyCore   int
 	loadCore    int
 	outrigger   string // its binary; empty: build it
@@ -35,7 +36,14 @@ type options struct {
 	limit       time.Duration
 }
 
-var scenarioNames = []string{report.H1Plain, report.MeshHop, report.Latency, report.Idle, report.Handshake}
+var scenarioNames = []string{
+	report.H1Plain, report.MeshHop, report.H2, report.GRPCUnary, report.GRPCStream, report.WebSocket, report.TCP,
+	bodies, endpoints, cores2, report.Latency, report.Idle, report.Handshake,
+}
+
+// quickSubjects are those of the quick form: the peers that goals are set
+// against.
+var quickSubjects = []string{"outrigger", "haproxy", "haproxy-h2", "nginx", "envoy", "nghttpx"}
 
 func parseOptions(args []string, output io.Writer) (*options, error) {
 	o := &options{}
@@ -43,31 +51,32 @@ func parseOptions(args []string, output io.Writer) (*options, error) {
 	fs.SetOutput(output)
 	fs.Usage = func() {
 		fmt.Fprint(output, `Measures Outrigger and its peers in turns on this machine and writes
-docs/BENCHMARKS.md, docs/benchmarks.svg and bench/results/latest.json.
+docs/BENCHMARKS.md, docs/benchmarks-*.svg and bench/results/latest.json.
 
-  go run ./bench [flags]            the full form, under 12 minutes
-  go run ./bench -quick             the quick form, under 3 minutes
+  go run ./bench [flags]            the full form, about 35 minutes
+  go run ./bench -quick             the quick form, under 5 minutes
   go run ./bench load -h            only make load
   go run ./bench origin -h          only serve an origin
 
 `)
 		fs.PrintDefaults()
 	}
-	fs.BoolVar(&o.quick, "quick", false, "fewer and shorter slices, 16 and 64 connections, 1000 idle ones")
+	fs.BoolVar(&o.quick, "quick", false, "fewer and shorter slices, fewer scenarios and subjects, 16 and 64 connections, 1000 idle ones")
 	scenarios := fs.String("scenarios", strings.Join(scenarioNames, ","), "which `scenarios` to run")
-	subjects := fs.String("subjects", "", "which `subjects` to measure (default: all)")
+	subjects := fs.String("subjects", "", "which `subjects` to measure (default: all; quick: "+strings.Join(quickSubjects, ",")+")")
 	connections := fs.String("connections", "", "`numbers` of connections in h1-plain and mesh-hop (default 1,16,64,256; quick 16,64)")
-	fs.IntVar(&o.slices, "slices", 0, "`number` of slices for each figure (default 7; quick 4)")
-	fs.Float64Var(&o.seconds, "seconds", 0, "measured `seconds` of a slice (default 1.3; quick 0.7)")
+	fs.IntVar(&o.slices, "slices", 0, "`number` of slices for each figure (default 5; quick 3)")
+	fs.Float64Var(&o.seconds, "seconds", 0, "measured `seconds` of a slice (default 1.2; quick 0.5)")
 	fs.Float64Var(&o.rate, "rate", 2000, "`requests` a second in the latency scenario")
 	fs.IntVar(&o.idle, "idle", 0, "`number` of idle connections (default 5000; quick 1000)")
 	fs.IntVar(&o.size, "size", 1024, "`bytes` of a response's body")
 	fs.BoolVar(&o.accessLog, "access-log", false, "switch the access logs of all subjects on, each into a file")
+	fs.BoolVar(&o.fetch, "fetch", true, "fetch or build peers that are no Debian packages, once, into .cache/bench")
 	fs.IntVar(&o.proxyCore, "proxy-core", -1, "`core` for the proxies (default: the last allowed one)")
 	fs.IntVar(&o.loadCore, "load-core", -1, "`core` for load generator and origin (default: the first allowed one)")
 	fs.StringVar(&o.outrigger, "outrigger", "", "`path` of an outrigger binary (default: build ./cmd/outrigger)")
 	fs.StringVar(&o.out, "out", "", "`directory` below which the results are written (default: the repository)")
-	fs.DurationVar(&o.limit, "limit", 0, "end the run after this `time` with what it has (default 12m; quick 3m)")
+	fs.DurationVar(&o.limit, "limit", 0, "end the run after this `time` with what it has (default 50m; quick 5m)")
 	if err := fs.Parse(args); err != nil {
 		return nil, err
 	}
@@ -95,13 +104,22 @@ docs/BENCHMARKS.md, docs/benchmarks.svg and bench/results/latest.json.
 			o.connections = append(o.connections, n)
 		}
 	}
-	o.subjects = list(*subjects)
+	if o.subjects = list(*subjects); len(o.subjects) == 0 && o.quick {
+		o.subjects = quickSubjects
+	}
+	if o.quick && !set["scenarios"] {
+		o.scenarios = slices.DeleteFunc(o.scenarios, func(s string) bool { return s == cores2 })
+	}
 	for _, bound := range []struct {
 		flag      string
 		v, lo, hi float64
 	}{
-		{"slices", float64(o.slices), 1, 100}, {"seconds", o.seconds, 0.05, 60}, {"rate", o.rate, 1, 100000},
-		{"idle", float64(o.idle), 1, 7500}, {"size", float64(o.size), 0, 1 << 24}, {"limit", o.limit.Minutes(), 0.01, 60},
+		{"slices", float64(o.slices), 1, 100},
+		{"seconds", o.seconds, 0.05, 60},
+		{"rate", o.rate, 1, 100000},
+		{"idle", float64(o.idle), 1, 7500},
+		{"size", float64(o.size), 0, 1 << 24},
+		{"limit", o.limit.Minutes(), 0.01, 60},
 	} {
 		if !(bound.v >= bound.lo && bound.v <= bound.hi) {
 			errs = append(errs, fmt.Errorf("-%s: %v is not between %v and %v", bound.flag, bound.v, bound.lo, bound.hi))
@@ -127,9 +145,9 @@ docs/BENCHMARKS.md, docs/benchmarks.svg and bench/results/latest.json.
 
 // defaults fills in what was not set, by the form of the run.
 func (o *options) defaults(set map[string]bool) {
-	form := options{connections: []int{1, 16, 64, 256}, slices: 7, seconds: 1.3, idle: 5000, limit: 12 * time.Minute}
+	form := options{connections: []int{1, 16, 64, 256}, slices: 5, seconds: 1.2, idle: 5000, limit: 50 * time.Minute}
 	if o.quick {
-		form = options{connections: []int{16, 64}, slices: 4, seconds: 0.7, idle: 1000, limit: 3 * time.Minute}
+		form = options{connections: []int{16, 64}, slices: 3, seconds: 0.5, idle: 1000, limit: 5 * time.Minute}
 	}
 	o.connections = form.connections
 	if !set["slices"] {

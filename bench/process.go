@@ -40,7 +40,7 @@ type spawner struct {
 
 type spawnRequest struct {
 	cmd   *exec.Cmd
-	core  int
+	cores []int
 	reply chan error
 }
 
@@ -54,7 +54,7 @@ func (s *spawner) run() {
 	defer close(s.done)
 	runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
 	for r := range s.requests {
-		err := pinThread(0, r.core)
+		err := pinThread(0, r.cores...)
 		if err == nil {
 			err = r.cmd.Start()
 		}
@@ -68,8 +68,8 @@ func (s *spawner) close() {
 	<-s.done
 }
 
-// start starts a command on a core (-1: any) with its output in dir/name.log.
-func (s *spawner) start(name, dir string, core int, argv []string) (*process, error) {
+// start starts a command on some cores (-1: any) with its output in dir/name.log.
+func (s *spawner) start(name, dir string, argv []string, cores ...int) (*process, error) {
 	p := &process{name: name, log: filepath.Join(dir, name+".log"), done: make(chan struct{})}
 	out, err := os.Create(p.log)
 	if err != nil {
@@ -82,7 +82,7 @@ func (s *spawner) start(name, dir string, core int, argv []string) (*process, er
 	// runner ends it in order.
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	reply := make(chan error)
-	s.requests <- spawnRequest{p.cmd, core, reply}
+	s.requests <- spawnRequest{p.cmd, cores, reply}
 	if err := <-reply; err != nil {
 		return nil, fmt.Errorf("start %s: %w", name, err)
 	}

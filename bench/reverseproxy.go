@@ -75,7 +75,8 @@ func serveReverseProxy(ctx context.Context, p peers.Params) error {
 		return err
 	}
 	quiet := log.New(io.Discard, "", 0) // clients that leave are no news here
-	front := &http.Server{Handler: handler, ReadHeaderTimeout: time.Minute, IdleTimeout: 10 * time.Minute, ErrorLog: quiet}
+	front := &http.Server{Handler: handler, ReadHeaderTimeout: time.Minute, IdleTimeout: 10 * time.Minute, ErrorLog: quiet, Protocols: protocols(p.H2Listen())}
+	front.HTTP2 = &http.HTTP2Config{MaxConcurrentStreams: 1000}
 	metrics := &http.Server{ReadHeaderTimeout: time.Minute, Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		fmt.Fprintf(w, "requests_total %d\nfailures_total %d\n", served.requests.Load(), served.failures.Load())
 	})}
@@ -87,6 +88,10 @@ func serveReverseProxy(ctx context.Context, p peers.Params) error {
 	case <-ctx.Done():
 		err = http.ErrServerClosed
 	}
+	// Handlers that have answered may still have their record to write.
+	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	defer cancel()
+	_ = front.Shutdown(grace) // what is left is closed next
 	second := errors.Join(front.Close(), metrics.Close())
 	<-ended
 	if !errors.Is(err, http.ErrServerClosed) {
@@ -100,15 +105,19 @@ type counters struct{ requests, failures atomic.Uint64 }
 // newReverseProxy is the handler: ReverseProxy with a buffer pool and a
 // transport that keeps enough idle connections.
 func newReverseProxy(p peers.Params) (http.Handler, *counters, error) {
-	target := &url.URL{Scheme: "http", Host: p.Upstream.String()}
+	var targets []*url.URL
+	for _, u := range p.Upstreams {
+		targets = append(targets, &url.URL{Scheme: "http", Host: u.String()})
+	}
+	var turn atomic.Uint64
 	transport := &http.Transport{
 		// The defaults keep two idle connections a host and a hundred in all.
 		MaxIdleConns:        0,
-		MaxIdleConnsPerHost: 512,
+		MaxIdleConnsPerHost: p.Idle(),
 		IdleConnTimeout:     10 * time.Minute,
 		// Bodies go through as they are.
 		DisableCompression: true,
-		ForceAttemptHTTP2:  false,
+		Protocols:          protocols(p.H2Upstream()),
 	}
 	if p.TLSUpstream() {
 		cfg, err := tlsConfig(p.Certs)
@@ -117,13 +126,13 @@ func newReverseProxy(p peers.Params) (http.Handler, *counters, error) {
 		}
 		cfg.ClientSessionCache = tls.NewLRUClientSessionCache(64)
 		transport.TLSClientConfig = cfg
-		target.Scheme = "https"
+		targets[0].Scheme = "https"
 	}
 	count := new(counters)
 	proxy := &httputil.ReverseProxy{
 		Rewrite: func(r *httputil.ProxyRequest) {
 			count.requests.Add(1)
-			r.SetURL(target)
+			r.SetURL(targets[turn.Add(1)%uint64(len(targets))])
 			r.Out.Host = r.In.Host
 			r.Out.Header["X-Forwarded-For"] = r.In.Header["X-Forwarded-For"]
 			r.SetXForwarded()
@@ -144,6 +153,14 @@ func newReverseProxy(p peers.Params) (http.Handler, *counters, error) {
 		},
 	}
 	return proxy, count, nil
+}
+
+// protocols are HTTP/1.1, or HTTP/2 without TLS by prior knowledge.
+func protocols(h2 bool) *http.Protocols {
+	p := new(http.Protocols)
+	p.SetHTTP1(!h2)
+	p.SetUnencryptedHTTP2(h2)
+	return p
 }
 
 func newRequestID() string {

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/outrigger-mesh/outrigger/bench/procstat"
 	"github.com/outrigger-mesh/outrigger/bench/report"
 )
 
@@ -26,10 +27,12 @@ type runner struct {
 	loadCore  int
 	certs     *certs
 	subjects  []subject
-	origin    netip.AddrPort
-	started   int // proxies so far
-	report    report.Report
-	failed    bool // a subject could not be measured though it is here
+	allowed   []int // cores
+	// instructions says whether this kernel counts them.
+	instructions bool
+	started      int // proxies so far
+	report       report.Report
+	failed       bool // a subject could not be measured though it is here
 }
 
 func (r *runner) say(format string, args ...any) { fmt.Fprintf(r.log, format+"\n", args...) }
@@ -56,9 +59,7 @@ func runBench(ctx context.Context, o *options, log io.Writer) error {
 	r.report.Settings = report.Settings{Form: o.form(), Slices: o.slices, SliceSeconds: o.seconds, ResponseSize: o.size, Rate: o.rate, AccessLog: o.accessLog}
 	ticks, ticksErr := readTicks()
 
-	limited, cancel := context.WithTimeout(ctx, o.limit)
-	defer cancel()
-	err := r.measure(limited)
+	err := r.measure(ctx)
 	if ctx.Err() != nil {
 		return fmt.Errorf("interrupted: %w; nothing is written", context.Cause(ctx))
 	}
@@ -96,6 +97,7 @@ func (r *runner) measure(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	r.allowed = allowed
 	if r.proxyCore, r.loadCore, err = chooseCores(allowed, r.o.proxyCore, r.o.loadCore); err != nil {
 		return err
 	}
@@ -103,6 +105,10 @@ func (r *runner) measure(ctx context.Context) error {
 	if err := r.prepare(ctx); err != nil {
 		return err
 	}
+	// Building and fetching may take long the first time; the limit is for
+	// what comes after.
+	ctx, cancel := context.WithTimeout(ctx, r.o.limit)
+	defer cancel()
 	if r.proxyCore < 0 {
 		r.note("only one core: nothing is pinned, and load generator and origin compete with the proxy")
 	} else {
@@ -112,20 +118,20 @@ func (r *runner) measure(ctx context.Context) error {
 		return err
 	}
 	defer func() { _ = pinSelf(allowed...) }() // back to where the process was
+	if err := procstat.InstructionsOffered(); err != nil {
+		r.report.Machine.Instructions = "not counted: " + err.Error()
+	} else {
+		r.instructions, r.report.Machine.Instructions = true, "counted, user mode"
+	}
 	r.spawn = newSpawner()
 	go r.spawn.run()
 	defer r.spawn.close()
-	stopOrigin, err := r.startOrigin(ctx)
-	if err != nil {
-		return err
-	}
-	defer stopOrigin()
 	return r.scenarios(ctx)
 }
 
 // prepare finds the wanted subjects and their versions.
 func (r *runner) prepare(ctx context.Context) error {
-	all := allSubjects(r.o)
+	all := allSubjects(r.o, r.say)
 	for _, name := range r.o.subjects {
 		if !slices.ContainsFunc(all, func(s subject) bool { return s.name() == name }) {
 			return fmt.Errorf("-subjects: no subject %q", name)
@@ -153,7 +159,23 @@ func (r *runner) prepare(ctx context.Context) error {
 	return nil
 }
 
-func (r *runner) startOrigin(ctx context.Context) (stop func(), err error) {
+// proxyCores are the cores for a proxy that gets n of them: its own first, and
+// then others, the load generator's last.
+func (r *runner) proxyCores(n int) []int {
+	list := []int{r.proxyCore}
+	for i := len(r.allowed) - 1; i >= 0 && len(list) < n && r.proxyCore >= 0; i-- {
+		if core := r.allowed[i]; core != r.proxyCore && core != r.loadCore {
+			list = append(list, core)
+		}
+	}
+	if len(list) < n && r.proxyCore >= 0 {
+		list = append(list, r.loadCore)
+	}
+	return list
+}
+
+// startOrigin starts what is behind the proxies of a course.
+func (r *runner) startOrigin(ctx context.Context, c *course) (*bed, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
@@ -162,18 +184,20 @@ func (r *runner) startOrigin(ctx context.Context) (stop func(), err error) {
 	if err != nil {
 		return nil, err
 	}
-	r.origin = netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), uint16(port))
-	p, err := r.spawn.start("origin", r.dir, r.loadCore,
-		[]string{self, "origin", "-listen", r.origin.String(), "-size", strconv.Itoa(r.o.size)})
+	at := netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), uint16(port))
+	p, err := r.spawn.start("origin", r.dir, []string{
+		self, "origin", "-listen", at.String(), "-kind", string(c.kind),
+		"-size", strconv.Itoa(c.size), "-everywhere=" + strconv.FormatBool(c.endpoints > 1),
+	}, r.loadCore)
 	if err != nil {
 		return nil, err
 	}
-	b := &bed{name: "origin", entry: r.origin, procs: []*process{p}}
-	if err := poll(ctx, b.alive, func() error { return r.once(ctx, r.origin) }); err != nil {
+	b := &bed{name: direct, entry: at, procs: []*process{p}}
+	if err := poll(ctx, b.alive, func() error { return r.once(ctx, at, c.config(level{1, 1}), p) }); err != nil {
 		b.tearDown()
 		return nil, fmt.Errorf("origin: %w", err)
 	}
-	return b.tearDown, nil
+	return b, nil
 }
 
 // write puts the results below the output directory.
@@ -184,15 +208,20 @@ func (r *runner) write() error {
 	}
 	results := filepath.Join(r.o.out, "bench", "results", "latest.json")
 	page := filepath.Join(r.o.out, "docs", "BENCHMARKS.md")
-	chart := filepath.Join(r.o.out, "docs", "benchmarks.svg")
 	old, err := os.ReadFile(page)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
-	tables := r.report.Markdown(filepath.Base(chart))
+	tables := r.report.Markdown()
 	// The results are on disk before anything can be wrong with the page.
-	if err := errors.Join(report.WriteFile(results, text), report.WriteFile(chart, r.report.SVG())); err != nil {
+	if err := report.WriteFile(results, text); err != nil {
 		return err
+	}
+	charts := r.report.Charts()
+	for _, c := range charts {
+		if err := report.WriteFile(filepath.Join(filepath.Dir(page), c.File), c.SVG); err != nil {
+			return err
+		}
 	}
 	r.say("\n%s", tables)
 	spliced, err := report.Splice(old, tables)
@@ -202,6 +231,6 @@ func (r *runner) write() error {
 	if err := report.WriteFile(page, spliced); err != nil {
 		return err
 	}
-	r.say("written: %s\n         %s\n         %s", results, page, chart)
+	r.say("written: %s\n         %s with %d charts beside it", results, page, len(charts))
 	return nil
 }

@@ -2,8 +2,8 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"net/netip"
 	"slices"
 	"time"
 
@@ -12,50 +12,65 @@ import (
 	"github.com/outrigger-mesh/outrigger/bench/report"
 )
 
-// Connections of the scenarios that have a fixed number of them.
-const (
-	latencyConnections   = 16
-	handshakeConnections = 4
-)
-
 // references are the peers that ratios are made to.
-func references() []string { return []string{"haproxy", "nginx"} }
+func references() []string { return []string{"haproxy", "nginx", "envoy", "haproxy-h2", "nghttpx"} }
 
 // scenarios runs what was asked for, one after the other.
 func (r *runner) scenarios(ctx context.Context) error {
-	steps := []struct {
-		name string
-		run  func(context.Context) error
-	}{
-		{report.H1Plain, func(ctx context.Context) error { return r.closedLoop(ctx, report.H1Plain, onePlain) }},
-		{report.MeshHop, func(ctx context.Context) error { return r.closedLoop(ctx, report.MeshHop, meshPair) }},
-		{report.Latency, r.latency},
-		{report.Idle, r.idle},
-		{report.Handshake, r.handshake},
-	}
-	for _, s := range steps {
-		if !slices.Contains(r.o.scenarios, s.name) {
+	for _, name := range scenarioNames {
+		if !slices.Contains(r.o.scenarios, name) {
 			continue
 		}
-		r.say("\n%s", s.name)
-		if err := s.run(ctx); err != nil {
+		r.say("\n%s", name)
+		var err error
+		switch name {
+		case report.Latency:
+			err = r.latency(ctx)
+		case report.Idle:
+			err = r.idle(ctx)
+		case report.Handshake:
+			err = r.handshake(ctx)
+		default:
+			for _, c := range r.o.courses(name) {
+				if err = r.closedLoop(ctx, c); err != nil {
+					break
+				}
+			}
+		}
+		if err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// lineUp sets all subjects up for a scenario. One that cannot be is left out
-// of it with a note.
-func (r *runner) lineUp(ctx context.Context, scenario string, chain topology) ([]*bed, func(), error) {
-	var beds []*bed
+// lineUp sets an origin and all subjects that take part up for a course. A
+// subject that cannot be is left out of it with a note. The first bed is the
+// origin itself. With many endpoints every subject has an origin of its own,
+// since each may keep a connection to all of them.
+func (r *runner) lineUp(ctx context.Context, c *course) ([]*bed, func(), error) {
+	var origins, beds []*bed
 	end := func() {
 		for _, b := range beds {
 			b.tearDown()
 		}
+		for _, b := range origins {
+			b.tearDown()
+		}
 	}
 	for _, s := range r.subjects {
-		b, err := r.setUp(ctx, s, chain)
+		if !s.takes(c) {
+			continue
+		}
+		if len(origins) == 0 || c.endpoints > 1 {
+			b, err := r.startOrigin(ctx, c)
+			if err != nil {
+				end()
+				return nil, nil, err
+			}
+			origins = append(origins, b)
+		}
+		b, err := r.setUp(ctx, s, c, origins[len(origins)-1].entry)
 		if ctx.Err() != nil {
 			if b != nil {
 				b.tearDown()
@@ -64,31 +79,37 @@ func (r *runner) lineUp(ctx context.Context, scenario string, chain topology) ([
 			return nil, nil, ctx.Err()
 		}
 		if err != nil {
-			r.leaveOut(scenario, s.name(), err)
+			r.leaveOut(c.name, s.name(), err)
 			continue
 		}
 		beds = append(beds, b)
 	}
-	return beds, end, nil
+	if len(beds) == 0 {
+		r.say("  no subject for %s", c.name)
+		end()
+		return nil, func() {}, nil
+	}
+	return append([]*bed{{name: direct, entry: origins[0].entry}}, beds...), end, nil
 }
 
+// leaveOut tells of a subject without a row. One that does not know the
+// protocol has not failed.
 func (r *runner) leaveOut(scenario, subject string, err error) {
-	r.failed = true
+	r.failed = r.failed || !errors.Is(err, errNotOffered)
 	r.note("%s is left out of %s: %v", subject, scenario, err)
 }
 
-// closedLoop measures h1-plain and mesh-hop.
-func (r *runner) closedLoop(ctx context.Context, scenario string, chain topology) error {
-	beds, end, err := r.lineUp(ctx, scenario, chain)
-	if err != nil {
+// closedLoop measures a course at all its levels.
+func (r *runner) closedLoop(ctx context.Context, c *course) error {
+	beds, end, err := r.lineUp(ctx, c)
+	if err != nil || beds == nil {
 		return err
 	}
 	defer end()
-	for _, n := range r.o.connections {
-		samples, err := r.rounds(ctx, beds, func(b *bed) load.Config {
-			return load.Config{Connections: n}
-		})
-		rows := r.rows(scenario, n, beds, samples)
+	beds = beds[1:] // the direct connection is of no interest here
+	for _, l := range c.levels {
+		samples, err := r.rounds(ctx, beds, func(b *bed) load.Config { return c.config(l) })
+		rows := r.rows(c.name, l, beds, samples)
 		r.report.Add(rows, references()...)
 		if err != nil {
 			return err
@@ -99,16 +120,15 @@ func (r *runner) closedLoop(ctx context.Context, scenario string, chain topology
 
 // latency measures at a fixed rate, through each subject and directly.
 func (r *runner) latency(ctx context.Context) error {
-	beds, end, err := r.lineUp(ctx, report.Latency, onePlain)
-	if err != nil {
+	beds, end, err := r.lineUp(ctx, r.o.plainCourse(report.Latency))
+	if err != nil || beds == nil {
 		return err
 	}
 	defer end()
-	beds = append([]*bed{{name: direct, entry: r.origin}}, beds...)
 	samples, err := r.rounds(ctx, beds, func(b *bed) load.Config {
 		return load.Config{Connections: latencyConnections, Rate: r.o.rate}
 	})
-	rows := r.rows(report.Latency, latencyConnections, beds, samples)
+	rows := r.rows(report.Latency, level{latencyConnections, 1}, beds, samples)
 	for i := range rows {
 		rows[i].Rate = r.o.rate
 	}
@@ -119,11 +139,14 @@ func (r *runner) latency(ctx context.Context) error {
 
 // handshake measures full handshakes at an inbound sidecar.
 func (r *runner) handshake(ctx context.Context) error {
-	beds, end, err := r.lineUp(ctx, report.Handshake, oneSecure)
-	if err != nil {
+	c := r.o.plainCourse(report.Handshake)
+	c.chain = oneSecure
+	beds, end, err := r.lineUp(ctx, c)
+	if err != nil || beds == nil {
 		return err
 	}
 	defer end()
+	beds = beds[1:]
 	cfg, err := tlsConfig(r.certs.web)
 	if err != nil {
 		return err
@@ -132,7 +155,7 @@ func (r *runner) handshake(ctx context.Context) error {
 	samples, err := r.rounds(ctx, beds, func(b *bed) load.Config {
 		return load.Config{Connections: handshakeConnections, TLS: cfg, Reconnect: true}
 	})
-	r.report.Add(r.rows(report.Handshake, handshakeConnections, beds, samples), references()...)
+	r.report.Add(r.rows(report.Handshake, level{handshakeConnections, 1}, beds, samples), references()...)
 	return err
 }
 
@@ -182,18 +205,27 @@ func (r *runner) slice(ctx context.Context, b *bed, cfg load.Config, length time
 		return report.Sample{}, err
 	}
 	cfg.Addr, cfg.Warmup, cfg.Duration = b.entry, r.o.warmup(), length
-	var from, to time.Duration
-	var err1, err2 error
-	cfg.AtStart = func() { from, err1 = procstat.TreeCPU(pids) }
-	cfg.AtEnd = func() { to, err2 = procstat.TreeCPU(pids) }
+	count := procstat.CountInstructions
+	if !r.instructions {
+		count = func([]int) (*procstat.Counter, error) { return nil, nil }
+	}
+	counter, err := count(pids)
+	if err != nil {
+		return report.Sample{}, err
+	}
+	defer counter.Close()
+	var from, to usage
+	cfg.AtStart = func() { from = readUsage(pids, counter) }
+	cfg.AtEnd = func() { to = readUsage(pids, counter) }
 	res, err := load.Run(ctx, cfg)
-	for _, e := range []error{err, err1, err2} {
+	for _, e := range []error{err, from.err, to.err} {
 		if e != nil {
 			return report.Sample{}, e
 		}
 	}
+	cpu := to.cpu - from.cpu
 	s := report.Sample{
-		Busy:       100 * float64(to-from) / float64(res.Elapsed),
+		Busy:       100 * float64(cpu) / float64(res.Elapsed),
 		P50:        micros(res.Latency.Quantile(0.5)),
 		P99:        micros(res.Latency.Quantile(0.99)),
 		P999:       micros(res.Latency.Quantile(0.999)),
@@ -205,22 +237,44 @@ func (r *runner) slice(ctx context.Context, b *bed, cfg load.Config, length time
 	if cfg.Reconnect {
 		s.Reconnects = 0 // each request was meant to have a connection of its own
 	}
+	units := float64(res.Requests)
+	if cfg.Protocol == load.TCP {
+		units = float64(res.Bytes) / 1e6
+		s.Throughput = units / res.Elapsed.Seconds()
+	}
 	if res.Requests > 0 {
-		s.CPU = micros(to-from) / float64(res.Requests)
+		s.CPU = micros(cpu) / units
+		s.Instructions = float64(to.instructions-from.instructions) / units
 	}
 	return s, nil
+}
+
+// usage is what a subject had used at one moment.
+type usage struct {
+	cpu          time.Duration
+	instructions uint64
+	err          error
+}
+
+func readUsage(pids []int, counter *procstat.Counter) usage {
+	cpu, err1 := procstat.TreeCPU(pids)
+	n, err2 := counter.Read()
+	return usage{cpu, n, errors.Join(err1, err2)}
 }
 
 func micros(d time.Duration) float64 { return float64(d) / float64(time.Microsecond) }
 
 // rows summarises the samples of all beds and tells of them.
-func (r *runner) rows(scenario string, connections int, beds []*bed, samples [][]report.Sample) []report.Row {
+func (r *runner) rows(scenario string, l level, beds []*bed, samples [][]report.Sample) []report.Row {
 	rows := make([]report.Row, 0, len(beds))
 	for i, b := range beds {
 		if len(samples[i]) == 0 {
 			continue
 		}
-		row := report.Summarise(scenario, connections, b.name, samples[i])
+		row := report.Summarise(scenario, l.connections*l.streams, b.name, samples[i])
+		if l.streams > 1 {
+			row.Streams = l.streams
+		}
 		row.RSSStartKB = b.startRSS
 		rows = append(rows, row)
 		r.tell(&row)
@@ -230,12 +284,14 @@ func (r *runner) rows(scenario string, connections int, beds []*bed, samples [][
 
 // tell prints one row while the run goes on.
 func (r *runner) tell(row *report.Row) {
-	line := fmt.Sprintf("  c=%-5d%-14s", row.Connections, row.Subject)
+	line := fmt.Sprintf("  %-16s c=%-5d%-14s", row.Scenario, row.Connections, row.Subject)
 	switch {
 	case row.KBPerConnection != nil:
 		line += fmt.Sprintf("%8.2f kB a connection, %d kB at start", *row.KBPerConnection, row.RSSStartKB)
 	case row.HandshakeCPU > 0:
 		line += fmt.Sprintf("%8.1f µs CPU a handshake, best %.1f", row.HandshakeCPU, row.CPUMin)
+	case row.CPUPerMB > 0:
+		line += fmt.Sprintf("%8.1f µs CPU a MB, best %.1f, ±%.0f %%, %.0f MB a CPU second, core %.0f %% busy", row.CPUPerMB, row.CPUMin, row.CPUSpread, row.MBPerCPU, row.Busy)
 	default:
 		line += fmt.Sprintf("%8.1f µs CPU, best %.1f, ±%.0f %%, core %.0f %% busy, p50 %.0f, p99 %.0f µs", row.CPU, row.CPUMin, row.CPUSpread, row.Busy, row.P50, row.P99)
 	}
@@ -243,14 +299,4 @@ func (r *runner) tell(row *report.Row) {
 		line += fmt.Sprintf("  !! %d errors, the first: %s", row.Errors, row.FirstError)
 	}
 	r.say("%s", line)
-}
-
-// once sends one request and reads its answer.
-func (r *runner) once(ctx context.Context, addr netip.AddrPort) error {
-	h, err := load.Hold(ctx, addr, 1, nil)
-	if err != nil {
-		return err
-	}
-	h.Close()
-	return nil
 }

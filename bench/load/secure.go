@@ -19,12 +19,12 @@ const requestTimeout = 5 * time.Second
 func runTLS(ctx context.Context, cfg *Config) (*Result, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	var measuring atomic.Bool
+	var measuring, came atomic.Bool
 	results := make([]Result, cfg.Connections)
 	var wg sync.WaitGroup
 	for i := range results {
 		wg.Go(func() {
-			w := secure{cfg: cfg, res: &results[i], measuring: &measuring}
+			w := secure{cfg: cfg, res: &results[i], measuring: &measuring, came: &came}
 			w.run(ctx)
 		})
 	}
@@ -35,6 +35,9 @@ func runTLS(ctx context.Context, cfg *Config) (*Result, error) {
 		began := time.Now()
 		measuring.Store(true)
 		err = sleep(ctx, cfg.Duration)
+		for err == nil && !came.Load() && time.Since(began) < cfg.Duration+firstAnswer {
+			err = sleep(ctx, time.Millisecond)
+		}
 		measuring.Store(false)
 		elapsed = time.Since(began)
 		cfg.AtEnd()
@@ -74,6 +77,7 @@ type secure struct {
 	cfg       *Config
 	res       *Result
 	measuring *atomic.Bool
+	came      *atomic.Bool // some connection has had an answer or an error
 	conn      net.Conn
 	answer    answer
 	buf       [16 << 10]byte
@@ -94,6 +98,7 @@ func (w *secure) run(ctx context.Context) {
 				w.res.Requests++
 				w.res.Latency.Record(time.Since(start))
 			}
+			w.came.Store(true)
 		}
 		if err != nil {
 			w.hangUp()

@@ -1,4 +1,4 @@
-// Package origin is a minimal HTTP/1.1 server on one thread: it answers every request with the same bytes, so cheaply that a proxy in front is what gets measured.
+// Package origin is the server behind the measured proxies, on one thread: it answers HTTP/1.1, HTTP/2, gRPC, WebSocket and plain TCP so cheaply that a proxy in front is what gets measured.
 package origin
 
 import (
@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"net/netip"
 	"runtime"
-	"strconv"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -16,50 +15,71 @@ import (
 	"github.com/outrigger-mesh/outrigger/bench/socket"
 )
 
-// maxHead bounds a request head in bytes; a longer one ends its connection.
-const maxHead = 16 << 10
+// Kind is what an origin speaks.
+type Kind string
 
-// Server answers GET and HEAD requests and requests with a Content-Length
-// body, which it skips. Anything else ends the connection.
+// The kinds of origins.
+const (
+	HTTP1     Kind = "http1"     // answers of Config.Size bytes
+	HTTP2     Kind = "http2"     // the same over cleartext HTTP/2 by prior knowledge
+	GRPC      Kind = "grpc"      // the same as a gRPC message, with trailers
+	GRPCEcho  Kind = "grpc-echo" // sends every byte of a stream back, then trailers
+	WebSocket Kind = "websocket" // sends every message back
+	Source    Kind = "source"    // after the client's first byte, bytes without end
+)
+
+// Kinds lists them all.
+func Kinds() []Kind { return []Kind{HTTP1, HTTP2, GRPC, GRPCEcho, WebSocket, Source} }
+
+// Config says what an origin does.
+type Config struct {
+	// Addr is a loopback address; port 0 takes a free one.
+	Addr netip.AddrPort
+	// Everywhere takes connections to all addresses of 127.0.0.0/8 at that
+	// port, still on the loopback interface only.
+	Everywhere bool
+	Kind       Kind
+	// Size is the number of bytes in the body of an answer.
+	Size int
+}
+
+// Server is one origin.
 type Server struct {
 	addr   netip.AddrPort
 	listen int
-	answer []byte // head and body
-	head   int    // length of the head in answer
-	date   int    // where the date stands in answer
-	stamp  int64  // Unix second of the date
+	kind   Kind
 	conns  map[int]*conn
 	set    *socket.Epoll
+	answer answer // HTTP/1.1
+	bulk   []byte // what bodies are made of
+	size   int
 }
 
+// conn is one connection, whatever it speaks.
 type conn struct {
-	fd   int
-	in   []byte // what was received and not yet understood
-	skip int    // bytes of a request body still to come
-	out  []byte // what the socket has not taken yet
-	off  bool   // close once out is written
+	fd    int
+	in    []byte   // what was received and not yet understood
+	out   [][]byte // what the socket has not taken yet; the parts are never written to again
+	off   bool     // close once out is written
+	skip  int      // HTTP/1.1: bytes of a request body still to come
+	h2    *h2Conn
+	ws    bool // WebSocket: the upgrade is done
+	flows bool // Source: bytes without end
 }
 
-const dateFormat = "Mon, 02 Jan 2006 15:04:05 GMT" // RFC 9110, section 5.6.7
-
-// Listen opens the server on a loopback address; port 0 takes a free one.
-// Every answer is 200 with a body of size bytes.
-func Listen(addr netip.AddrPort, size int) (*Server, error) {
-	fd, got, err := socket.Listen(addr)
+// Listen opens the server.
+func Listen(cfg Config) (*Server, error) {
+	open := socket.Listen
+	if cfg.Everywhere {
+		open = socket.ListenEverywhere
+	}
+	fd, got, err := open(cfg.Addr)
 	if err != nil {
 		return nil, fmt.Errorf("origin: %w", err)
 	}
-	s := &Server{addr: got, listen: fd, conns: make(map[int]*conn)}
-	s.answer = append(s.answer, "HTTP/1.1 200 OK\r\nDate: "...)
-	s.date = len(s.answer)
-	s.answer = append(s.answer, time.Unix(0, 0).UTC().Format(dateFormat)...)
-	s.answer = append(s.answer, "\r\nServer: origin\r\nContent-Type: application/json; charset=utf-8\r\n"+
-		"Cache-Control: private, max-age=0\r\nETag: \"6f1ed002ab5595859014ebf0951522d9\"\r\n"+
-		"Vary: Accept-Encoding\r\nContent-Length: "...)
-	s.answer = strconv.AppendInt(s.answer, int64(size), 10)
-	s.answer = append(s.answer, "\r\n\r\n"...)
-	s.head = len(s.answer)
-	s.answer = append(s.answer, bytes.Repeat([]byte{'x'}, size)...)
+	s := &Server{addr: got, listen: fd, kind: cfg.Kind, conns: make(map[int]*conn), size: cfg.Size}
+	s.answer = newAnswer(cfg.Size)
+	s.bulk = bytes.Repeat([]byte{'x'}, 256<<10)
 	return s, nil
 }
 
@@ -86,13 +106,13 @@ func (s *Server) Run(ctx context.Context) error {
 	if err := set.Add(s.listen); err != nil {
 		return fmt.Errorf("origin: %w", err)
 	}
-	buf := make([]byte, 64<<10)
+	buf := make([]byte, 256<<10)
 	for ctx.Err() == nil {
 		events, err := set.Wait(100 * time.Millisecond)
 		if err != nil {
 			return fmt.Errorf("origin: wait: %w", err)
 		}
-		s.setDate(time.Now())
+		s.answer.setDate(time.Now())
 		for _, ev := range events {
 			if int(ev.Fd) == s.listen {
 				s.accept()
@@ -117,13 +137,6 @@ func (s *Server) Run(ctx context.Context) error {
 	return nil
 }
 
-func (s *Server) setDate(now time.Time) {
-	if sec := now.Unix(); sec != s.stamp {
-		s.stamp = sec
-		now.UTC().AppendFormat(s.answer[s.date:s.date], dateFormat)
-	}
-}
-
 func (s *Server) accept() {
 	for {
 		fd, err := socket.Accept(s.listen)
@@ -137,11 +150,15 @@ func (s *Server) accept() {
 			unix.Close(fd)
 			continue
 		}
-		s.conns[fd] = &conn{fd: fd}
+		c := &conn{fd: fd}
+		if s.kind == HTTP2 || s.kind == GRPC || s.kind == GRPCEcho {
+			c.h2 = s.newH2()
+		}
+		s.conns[fd] = c
 	}
 }
 
-// receive reads once and answers all whole requests. False ends the connection.
+// receive reads once and answers all that is whole. False ends the connection.
 func (s *Server) receive(c *conn, buf []byte) bool {
 	n, err := socket.Read(c.fd, buf)
 	if errors.Is(err, unix.EAGAIN) {
@@ -151,86 +168,72 @@ func (s *Server) receive(c *conn, buf []byte) bool {
 		return false
 	}
 	data := buf[:n]
-	if len(c.in) > 0 {
-		c.in = append(c.in, data...)
-		data = c.in
+	switch {
+	case c.h2 != nil:
+		return s.receiveH2(c, data)
+	case s.kind == WebSocket:
+		return s.receiveWebSocket(c, data)
+	case s.kind == Source:
+		if c.flows {
+			return true
+		}
+		c.flows = true
+		return s.flow(c)
 	}
-	for {
-		k := min(c.skip, len(data))
-		c.skip -= k
-		data = data[k:]
-		if len(data) == 0 || c.off {
-			break
-		}
-		end := bytes.Index(data, []byte("\r\n\r\n"))
-		if end < 0 {
-			if len(data) > maxHead {
-				return false
-			}
-			break
-		}
-		head := data[:end+2]
-		data = data[end+4:]
-		if !s.respond(c, head) {
-			return false
-		}
-	}
-	c.in = append(c.in[:0], data...)
-	return true
+	return s.receiveHTTP1(c, data)
 }
 
-// respond answers one request whose head is complete.
-func (s *Server) respond(c *conn, head []byte) bool {
-	answer := s.answer
-	switch {
-	case bytes.HasPrefix(head, []byte("GET ")):
-	case bytes.HasPrefix(head, []byte("HEAD ")):
-		answer = answer[:s.head]
-	}
-	for line := range bytes.SplitSeq(head, []byte("\r\n")) {
-		// The cheap look at the length and the first letter spares a
-		// comparison for most header lines.
-		switch {
-		case len(line) > 15 && line[0]|0x20 == 'c' && hasName(line, "content-length:"):
-			n, err := strconv.Atoi(string(bytes.TrimSpace(line[15:])))
-			if err != nil || n < 0 {
-				return false
-			}
-			c.skip = n
-		case len(line) > 11 && line[0]|0x20 == 'c' && hasName(line, "connection:"):
-			c.off = c.off || bytes.EqualFold(bytes.TrimSpace(line[11:]), []byte("close"))
-		case len(line) > 18 && line[0]|0x20 == 't' && hasName(line, "transfer-encoding:"):
-			return false
-		}
-	}
+// send writes b, or keeps what the socket does not take: b must not change
+// any more. False ends the connection.
+func (s *Server) send(c *conn, b []byte) bool {
 	if len(c.out) > 0 {
-		c.out = append(c.out, answer...)
+		c.out = append(c.out, b)
 		return true
 	}
-	n, err := socket.Write(c.fd, answer)
+	n, err := socket.Write(c.fd, b)
 	if err != nil && !errors.Is(err, unix.EAGAIN) {
 		return false
 	}
-	if n == len(answer) {
+	if n == len(b) {
 		return !c.off
 	}
-	c.out = append(c.out, answer[n:]...)
+	c.out = append(c.out, b[n:])
 	return s.set.Watch(c.fd, true) == nil
-}
-
-func hasName(line []byte, name string) bool {
-	return len(line) >= len(name) && bytes.EqualFold(line[:len(name)], []byte(name))
 }
 
 // flush writes what an earlier write left over.
 func (s *Server) flush(c *conn) bool {
-	n, err := socket.Write(c.fd, c.out)
-	if err != nil {
-		return errors.Is(err, unix.EAGAIN)
+	for len(c.out) > 0 {
+		n, err := socket.Write(c.fd, c.out[0])
+		if errors.Is(err, unix.EAGAIN) {
+			return true
+		}
+		if err != nil {
+			return false
+		}
+		if n < len(c.out[0]) {
+			c.out[0] = c.out[0][n:]
+			return true
+		}
+		c.out = c.out[1:]
 	}
-	c.out = c.out[:copy(c.out, c.out[n:])]
-	if len(c.out) > 0 {
-		return true
+	c.out = nil
+	if c.flows {
+		return s.flow(c)
 	}
 	return !c.off && s.set.Watch(c.fd, false) == nil
+}
+
+// flow keeps a Source connection full: one part now, the next when the socket
+// has room.
+func (s *Server) flow(c *conn) bool {
+	n, err := socket.Write(c.fd, s.bulk)
+	if err != nil && !errors.Is(err, unix.EAGAIN) {
+		return false
+	}
+	c.out = append(c.out[:0], s.bulk[n:])
+	if n == len(s.bulk) {
+		c.out = nil
+	}
+	return s.set.Watch(c.fd, true) == nil
 }

@@ -20,7 +20,12 @@ func TestMain(m *testing.M) { testkit.VerifyNoLeaks(m) }
 
 func start(t *testing.T, size int) string {
 	t.Helper()
-	s, err := Listen(netip.MustParseAddrPort("127.0.0.1:0"), size)
+	return startKind(t, HTTP1, size)
+}
+
+func startKind(t *testing.T, kind Kind, size int) string {
+	t.Helper()
+	s, err := Listen(Config{Addr: netip.MustParseAddrPort("127.0.0.1:0"), Kind: kind, Size: size})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -129,7 +134,9 @@ func TestLargeAnswersToASlowReader(t *testing.T) {
 }
 
 func TestListenRefusesOtherAddresses(t *testing.T) {
-	if _, err := Listen(netip.MustParseAddrPort("0.0.0.0:0"), 1); err == nil {
-		t.Fatal("listens on every interface")
+	for _, everywhere := range []bool{false, true} {
+		if _, err := Listen(Config{Addr: netip.MustParseAddrPort("0.0.0.0:0"), Everywhere: everywhere}); err == nil {
+			t.Fatal("listens on every interface")
+		}
 	}
 }

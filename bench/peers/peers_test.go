@@ -17,9 +17,11 @@ var update = flag.Bool("update", false, "rewrite the golden files")
 func params(role Role, log bool) Params {
 	return Params{
 		Role: role, Dir: "/run/bench", AccessLog: log,
-		Listen:   netip.MustParseAddrPort("127.0.0.1:8001"),
-		Upstream: netip.MustParseAddrPort("127.0.0.1:9000"),
-		Admin:    netip.MustParseAddrPort("127.0.0.1:8002"),
+		Listen:    netip.MustParseAddrPort("127.0.0.1:8001"),
+		Protocol:  HTTP,
+		Cores:     1,
+		Upstreams: []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:9000")},
+		Admin:     netip.MustParseAddrPort("127.0.0.1:8002"),
 		Certs: Certs{
 			Cert: "/run/bench/web.pem", Key: "/run/bench/web.key", Pair: "/run/bench/web.pair.pem", Bundle: "/run/bench/ca.pem",
 			PeerName: "origin", PeerID: "spiffe://bench.test/origin",
@@ -27,28 +29,53 @@ func params(role Role, log bool) Params {
 	}
 }
 
+// all are the templates that stand for a subject, or a part of one.
+var all = []string{"nginx", "haproxy", "envoy", "nghttpx", "caddy", "traefik", "traefik-dynamic", "outrigger", "outrigger-catalog"}
+
 func TestGoldens(t *testing.T) {
-	for _, name := range []string{"nginx", "haproxy", "outrigger", "outrigger-catalog"} {
+	for _, name := range all {
 		for _, role := range []Role{Plain, Outbound, Inbound} {
 			// Each template is seen with access logs on in one role and off in the others.
-			got, err := Render(name, params(role, role == Outbound))
-			if err != nil {
-				t.Fatal(err)
-			}
-			path := filepath.Join("testdata", name+"."+string(role))
-			if *update {
-				if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
-					t.Fatal(err)
-				}
-			}
-			want, err := os.ReadFile(path)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if got != string(want) {
-				t.Errorf("%s differs; run with -update and look at the difference. Got:\n%s", path, got)
-			}
+			golden(t, name, string(role), params(role, role == Outbound))
 		}
+		// And with each protocol, with two endpoints and two cores.
+		for _, protocol := range []Protocol{HTTP2, GRPC, TCP} {
+			if protocol == TCP && (name == "nghttpx" || name == "caddy") || protocol == HTTP2 && name == "nginx" {
+				continue // they do not carry it
+			}
+			p := params(Plain, false)
+			p.Protocol, p.Cores = protocol, 2
+			p.Upstreams = append(p.Upstreams, netip.MustParseAddrPort("127.0.0.2:9000"))
+			golden(t, name, string(protocol), p)
+		}
+	}
+	for _, name := range []string{"haproxy", "envoy"} {
+		for _, role := range []Role{Outbound, Inbound} {
+			p := params(role, false)
+			p.HopH2 = true
+			golden(t, name, string(role)+"-h2", p)
+		}
+	}
+}
+
+func golden(t *testing.T, name, variant string, p Params) {
+	t.Helper()
+	got, err := Render(name, p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join("testdata", name+"."+variant)
+	if *update {
+		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got != string(want) {
+		t.Errorf("%s differs; run with -update and look at the difference. Got:\n%s", path, got)
 	}
 }
 
@@ -95,10 +122,37 @@ func TestOutriggerTakesItsCatalog(t *testing.T) {
 	}
 }
 
+// TestOutriggerTakesEveryProtocol holds the template to the protocols, as far
+// as the configuration language has them.
+func TestOutriggerTakesEveryProtocol(t *testing.T) {
+	for _, protocol := range []Protocol{HTTP, HTTP2, GRPC, TCP} {
+		p := params(Plain, false)
+		p.Protocol = protocol
+		text, err := Render("outrigger", p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		path := filepath.Join(t.TempDir(), "outrigger.yaml")
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		loaded, err := config.Load(path)
+		if err != nil {
+			if protocol == HTTP || protocol == TCP || !strings.Contains(err.Error(), "protocol") {
+				t.Errorf("%s: %v", protocol, err)
+			}
+			continue
+		}
+		if got := loaded.Config.Outbound.Upstreams[0].Protocol; string(got) != string(protocol) {
+			t.Errorf("%s came out as %s", protocol, got)
+		}
+	}
+}
+
 // TestTemplatesSayWhatTheyAre wants a comment at the top of each.
 func TestTemplatesSayWhatTheyAre(t *testing.T) {
 	entries, err := files.ReadDir(".")
-	if err != nil || len(entries) < 4 {
+	if err != nil || len(entries) != len(all) {
 		t.Fatalf("%d templates, %v", len(entries), err)
 	}
 	for _, e := range entries {

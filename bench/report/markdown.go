@@ -35,8 +35,9 @@ func Splice(page []byte, generated string) ([]byte, error) {
 	return out.Bytes(), nil
 }
 
-// Markdown is the generated part of docs/BENCHMARKS.md: tables and the chart.
-func (r *Report) Markdown(chart string) string {
+// Markdown is the generated part of docs/BENCHMARKS.md: tables, each group of
+// them below its chart.
+func (r *Report) Markdown() string {
 	var b strings.Builder
 	m, s := r.Machine, r.Settings
 	fmt.Fprintf(&b, "Measured on %s: %s, %d cores, %d MB, Linux %s %s, %s. ",
@@ -48,6 +49,9 @@ func (r *Report) Markdown(chart string) string {
 	}
 	fmt.Fprintf(&b, "The %s form: %d slices of %g s for each figure, responses of %d bytes, access logs %s. ",
 		s.Form, s.Slices, s.SliceSeconds, s.ResponseSize, map[bool]string{true: "on", false: "off"}[s.AccessLog])
+	if m.Instructions != "" {
+		fmt.Fprintf(&b, "Instructions %s. ", m.Instructions)
+	}
 	fmt.Fprintf(&b, "Load average before the run %.2f; the hypervisor took %.1f %% of the CPU time during it.\n", m.Load1, m.StealPct)
 	if len(m.Versions) > 0 {
 		b.WriteString("\n")
@@ -58,15 +62,130 @@ func (r *Report) Markdown(chart string) string {
 	for _, note := range r.Notes {
 		fmt.Fprintf(&b, "\n**Note:** %s\n", note)
 	}
-	if chart != "" && len(r.byScenario(H1Plain))+len(r.byScenario(MeshHop)) > 0 {
-		fmt.Fprintf(&b, "\n![CPU time per request of all subjects](%s)\n", chart)
+	charts := r.Charts()
+	drawn := ""
+	for _, t := range tables {
+		rows := r.rowsOf(t.scenario)
+		if len(rows) == 0 {
+			continue
+		}
+		fmt.Fprintf(&b, "\n### %s\n\n", t.title)
+		if i := slices.IndexFunc(charts, func(c Chart) bool { return c.File == t.chart }); i >= 0 && drawn != t.chart {
+			drawn = t.chart
+			fmt.Fprintf(&b, "![%s](%s)\n\n", charts[i].Title, charts[i].File)
+		}
+		t.write(r, &b, t, rows)
 	}
-	r.cpuTable(&b, H1Plain, "HTTP/1.1 plain", "One proxy between client and origin, closed loop.")
-	r.cpuTable(&b, MeshHop, "The mesh hop", "Client, sidecar, mutual TLS 1.3, sidecar, origin; both sidecars summed, closed loop.")
-	r.latencyTable(&b)
-	r.idleTable(&b)
-	r.handshakeTable(&b)
 	return b.String()
+}
+
+// table is one table of the page.
+type table struct {
+	scenario    string // name, or what a family of names begins with
+	title, text string
+	column      string // head of the first column
+	chart       string // file of the chart that it belongs to
+	write       func(r *Report, b *strings.Builder, t table, rows []Row)
+}
+
+// Files of the charts.
+const (
+	chartHTTP1       = "benchmarks-http1.svg"
+	chartMesh        = "benchmarks-mesh.svg"
+	chartHTTP2       = "benchmarks-http2.svg"
+	chartStreams     = "benchmarks-streams.svg"
+	chartBodies      = "benchmarks-bodies.svg"
+	chartEndpoints   = "benchmarks-endpoints.svg"
+	chartLatency     = "benchmarks-latency.svg"
+	chartConnections = "benchmarks-connections.svg"
+)
+
+var tables = []table{
+	{H1Plain, "HTTP/1.1 plain", "One proxy between client and origin, closed loop.", "connections", chartHTTP1, cpuTable},
+	{Cores, "HTTP/1.1 plain on more cores", "The same with as many workers as cores, 64 connections. With fewer than three cores in the machine the load generator shares them.", "cores", chartHTTP1, cpuTable},
+	{MeshHop, "The mesh hop", "Client, sidecar, mutual TLS 1.3, sidecar, origin; both sidecars summed, closed loop.", "connections", chartMesh, cpuTable},
+	{H2, "HTTP/2", "Cleartext HTTP/2 by prior knowledge on both sides, GET with ten header fields, answers of 128 bytes; connections × streams on each.", "streams", chartHTTP2, cpuTable},
+	{GRPCUnary, "gRPC, unary", "The same with calls: a message of 128 bytes each way, and trailers.", "streams", chartHTTP2, cpuTable},
+	{GRPCStream, "gRPC, streaming", "Endless calls on which messages of 128 bytes go there and back, one under way on each; a request is a message there and back.", "streams", chartHTTP2, cpuTable},
+	{WebSocket, "WebSocket", "Messages of 128 bytes there and back; a request is a message there and back.", "connections", chartStreams, cpuTable},
+	{TCP, "TCP", "", "connections", chartStreams, tcpTable},
+	{Body, "Bodies", "HTTP/1.1 plain with answers of other sizes, 16 connections.", "body", chartBodies, cpuTable},
+	{Endpoints, "Endpoints", "HTTP/1.1 plain in front of many endpoints, which are all one origin at as many addresses; 64 connections.", "endpoints", chartEndpoints, cpuTable},
+	{Latency, "Latency at a fixed rate", "", "", chartLatency, latencyTable},
+	{Idle, "Memory", "", "", chartConnections, idleTable},
+	{Handshake, "Mutual TLS 1.3 handshakes", "", "", chartConnections, handshakeTable},
+}
+
+// rowsOf are the rows of a scenario, or of a family of them.
+func (r *Report) rowsOf(scenario string) []Row {
+	var rows []Row
+	for _, row := range r.Rows {
+		if row.Scenario == scenario || strings.HasSuffix(scenario, "-") && strings.HasPrefix(row.Scenario, scenario) {
+			rows = append(rows, row)
+		}
+	}
+	return rows
+}
+
+// label is what stands in the first column: what varies within a table.
+func (row Row) label() string {
+	for _, family := range []string{Body, Endpoints, Cores} {
+		if rest, ok := strings.CutPrefix(row.Scenario, family); ok {
+			switch rest[len(rest)-1] {
+			case 'k':
+				return strings.TrimSuffix(rest, "k") + " KB"
+			case 'm':
+				return strings.TrimSuffix(rest, "m") + " MB"
+			}
+			return rest
+		}
+	}
+	switch {
+	case row.Streams > 1:
+		return fmt.Sprintf("%d × %d", row.Connections/row.Streams, row.Streams)
+	case row.Scenario == H2 || row.Scenario == GRPCUnary || row.Scenario == GRPCStream:
+		return fmt.Sprintf("%d × 1", row.Connections)
+	}
+	return strconv.Itoa(row.Connections)
+}
+
+// peerNames are the peers that have a column of ratios, and their names in its head.
+var peerNames = []struct{ subject, name string }{
+	{"haproxy", "HAProxy"}, {"haproxy-h2", "HAProxy H2"}, {"nginx", "nginx"}, {"envoy", "Envoy"}, {"nghttpx", "nghttpx"},
+}
+
+// ratioColumns writes the heads of the ratio columns that rows need, and
+// returns what writes the cells of a row.
+func (r *Report) ratioColumns(b *strings.Builder, rows []Row, best string) func(row Row) string {
+	var peers []string
+	for _, p := range peerNames {
+		if slices.ContainsFunc(rows, func(row Row) bool { return row.Subject == p.subject }) {
+			peers = append(peers, p.subject)
+			fmt.Fprintf(b, " to %s%s |", p.name, best)
+		}
+	}
+	return func(row Row) string {
+		var cells strings.Builder
+		for _, p := range peers {
+			fmt.Fprintf(&cells, " %s |", r.ratio(row, p))
+		}
+		return cells.String()
+	}
+}
+
+// rule is the line below a table's head, which has been written from start on:
+// column number text is flush left.
+func rule(b *strings.Builder, start, text int) {
+	columns := strings.Count(b.String()[start:], "|") - 1
+	b.WriteString("\n|")
+	for i := range columns {
+		if i == text {
+			b.WriteString("---|")
+		} else {
+			b.WriteString("--:|")
+		}
+	}
+	b.WriteString("\n")
 }
 
 func sortedKeys(m map[string]string) []string {
@@ -76,16 +195,6 @@ func sortedKeys(m map[string]string) []string {
 	}
 	slices.Sort(keys)
 	return keys
-}
-
-func (r *Report) byScenario(name string) []Row {
-	var rows []Row
-	for _, row := range r.Rows {
-		if row.Scenario == name {
-			rows = append(rows, row)
-		}
-	}
-	return rows
 }
 
 // ratio is the cell that compares a row with a peer: by medians and, in
@@ -130,27 +239,41 @@ func added(v *float64) string {
 	return number(*v)
 }
 
-func (r *Report) cpuTable(b *strings.Builder, scenario, title, text string) {
-	rows := r.byScenario(scenario)
-	if len(rows) == 0 {
-		return
+func cpuTable(r *Report, b *strings.Builder, t table, rows []Row) {
+	fmt.Fprintf(b, "%s CPU time in µs per request.\n\n", t.text)
+	start := b.Len()
+	fmt.Fprintf(b, "| %s | subject | CPU median | best | spread |", t.column)
+	ratios := r.ratioColumns(b, rows, " (best)")
+	counted := slices.ContainsFunc(rows, func(row Row) bool { return row.Instructions > 0 })
+	if counted {
+		b.WriteString(" instructions |")
 	}
-	fmt.Fprintf(b, "\n### %s\n\n%s CPU time in µs per request.\n\n", title, text)
-	b.WriteString("| connections | subject | CPU median | best | spread | to HAProxy (best) | to nginx (best) | core busy | p50 µs | p99 µs | requests | errors |\n" +
-		"|--:|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n")
+	b.WriteString(" core busy | p50 µs | p99 µs | requests | errors |")
+	rule(b, start, 1)
 	for _, row := range rows {
-		fmt.Fprintf(b, "| %d | %s | %s | %s | ±%.0f %% | %s | %s | %.0f %% | %s | %s | %d | %d |\n",
-			row.Connections, row.Subject, cell(row.CPU), cell(row.CPUMin), row.CPUSpread,
-			r.ratio(row, "haproxy"), r.ratio(row, "nginx"), row.Busy, cell(row.P50), cell(row.P99), row.Requests, row.Errors)
+		fmt.Fprintf(b, "| %s | %s | %s | %s | ±%.0f %% |%s", row.label(), row.Subject, cell(row.CPU), cell(row.CPUMin), row.CPUSpread, ratios(row))
+		if counted {
+			fmt.Fprintf(b, " %s |", cell(row.Instructions))
+		}
+		fmt.Fprintf(b, " %.0f %% | %s | %s | %d | %d |\n", row.Busy, cell(row.P50), cell(row.P99), row.Requests, row.Errors)
 	}
 }
 
-func (r *Report) latencyTable(b *strings.Builder) {
-	rows := r.byScenario(Latency)
-	if len(rows) == 0 {
-		return
+func tcpTable(r *Report, b *strings.Builder, _ table, rows []Row) {
+	b.WriteString("Bytes without end from the origin to the client through a relay. CPU time in µs per MB of 10⁶ bytes.\n\n")
+	start := b.Len()
+	b.WriteString("| connections | subject | CPU median | best | spread | MB per CPU second | MB/s |")
+	ratios := r.ratioColumns(b, rows, " (best)")
+	b.WriteString(" core busy | errors |")
+	rule(b, start, 1)
+	for _, row := range rows {
+		fmt.Fprintf(b, "| %s | %s | %s | %s | ±%.0f %% | %s | %s |%s %.0f %% | %d |\n", row.label(), row.Subject, cell(row.CPUPerMB), cell(row.CPUMin),
+			row.CPUSpread, cell(row.MBPerCPU), cell(row.MBPerSec), ratios(row), row.Busy, row.Errors)
 	}
-	fmt.Fprintf(b, "\n### Latency at %g requests a second\n\nOpen loop over %d connections; latency counts from the intended start of each request. "+
+}
+
+func latencyTable(_ *Report, b *strings.Builder, _ table, rows []Row) {
+	fmt.Fprintf(b, "%g requests a second, open loop over %d connections; latency counts from the intended start of each request. "+
 		"Added is the figure less that of the direct connection. µs.\n\n", rows[0].Rate, rows[0].Connections)
 	b.WriteString("| subject | p50 | p99 | p99.9 | added p50 | added p99 | added p99.9 | CPU per request | errors |\n|---|--:|--:|--:|--:|--:|--:|--:|--:|\n")
 	for _, row := range rows {
@@ -159,28 +282,27 @@ func (r *Report) latencyTable(b *strings.Builder) {
 	}
 }
 
-func (r *Report) idleTable(b *strings.Builder) {
-	rows := r.byScenario(Idle)
-	if len(rows) == 0 {
-		return
-	}
-	fmt.Fprintf(b, "\n### Memory\n\nResident memory of a freshly started proxy, and what each of %d idle keep-alive connections adds after one request. kB of 1024 bytes.\n\n", rows[0].Connections)
-	b.WriteString("| subject | at start | per connection | to HAProxy | to nginx | errors |\n|---|--:|--:|--:|--:|--:|\n")
+func idleTable(r *Report, b *strings.Builder, _ table, rows []Row) {
+	fmt.Fprintf(b, "Resident memory of a freshly started proxy, and what each of %d idle keep-alive connections adds after one request. kB of 1024 bytes.\n\n", rows[0].Connections)
+	start := b.Len()
+	b.WriteString("| subject | at start | per connection |")
+	ratios := r.ratioColumns(b, rows, "")
+	b.WriteString(" errors |")
+	rule(b, start, 0)
 	for _, row := range rows {
-		fmt.Fprintf(b, "| %s | %d | %s | %s | %s | %d |\n", row.Subject, row.RSSStartKB, added(row.KBPerConnection),
-			r.ratio(row, "haproxy"), r.ratio(row, "nginx"), row.Errors)
+		fmt.Fprintf(b, "| %s | %d | %s |%s %d |\n", row.Subject, row.RSSStartKB, added(row.KBPerConnection), ratios(row), row.Errors)
 	}
 }
 
-func (r *Report) handshakeTable(b *strings.Builder) {
-	rows := r.byScenario(Handshake)
-	if len(rows) == 0 {
-		return
-	}
-	b.WriteString("\n### Mutual TLS 1.3 handshakes\n\nFull handshakes with client certificates (ECDSA P-256, X25519), each on a new connection with one request. CPU time of the server side in µs per handshake.\n\n")
-	b.WriteString("| subject | CPU median | best | spread | per CPU second | to HAProxy (best) | to nginx (best) | handshakes | errors |\n|---|--:|--:|--:|--:|--:|--:|--:|--:|\n")
+func handshakeTable(r *Report, b *strings.Builder, _ table, rows []Row) {
+	b.WriteString("Full handshakes with client certificates (ECDSA P-256, X25519), each on a new connection with one request. CPU time of the server side in µs per handshake.\n\n")
+	start := b.Len()
+	b.WriteString("| subject | CPU median | best | spread | per CPU second |")
+	ratios := r.ratioColumns(b, rows, " (best)")
+	b.WriteString(" handshakes | errors |")
+	rule(b, start, 0)
 	for _, row := range rows {
-		fmt.Fprintf(b, "| %s | %s | %s | ±%.0f %% | %s | %s | %s | %d | %d |\n", row.Subject, cell(row.HandshakeCPU), cell(row.CPUMin), row.CPUSpread,
-			cell(row.HandshakesPerCPU), r.ratio(row, "haproxy"), r.ratio(row, "nginx"), row.Requests, row.Errors)
+		fmt.Fprintf(b, "| %s | %s | %s | ±%.0f %% | %s |%s %d | %d |\n", row.Subject, cell(row.HandshakeCPU), cell(row.CPUMin), row.CPUSpread,
+			cell(row.HandshakesPerCPU), ratios(row), row.Requests, row.Errors)
 	}
 }

@@ -11,13 +11,22 @@ import (
 	"time"
 )
 
-// Scenario names, as they stand in the results.
+// Scenario names, as they stand in the results. Those that end in a hyphen are
+// followed by what varies: body-100k, endpoints-1000, h1-plain-cores-2.
 const (
-	H1Plain   = "h1-plain"
-	MeshHop   = "mesh-hop"
-	Latency   = "latency"
-	Idle      = "idle"
-	Handshake = "handshake"
+	H1Plain    = "h1-plain"
+	MeshHop    = "mesh-hop"
+	H2         = "h2"
+	GRPCUnary  = "grpc-unary"
+	GRPCStream = "grpc-stream"
+	WebSocket  = "websocket"
+	TCP        = "tcp"
+	Body       = "body-"
+	Endpoints  = "endpoints-"
+	Cores      = "h1-plain-cores-"
+	Latency    = "latency"
+	Idle       = "idle"
+	Handshake  = "handshake"
 )
 
 // Report is one run of the benchmark.
@@ -33,19 +42,21 @@ type Report struct {
 
 // Machine is where a run took place.
 type Machine struct {
-	CPU        string            `json:"cpu"`
-	Cores      int               `json:"cores"`
-	MemoryMB   int               `json:"memory_mb"`
-	Kernel     string            `json:"kernel"`
-	Arch       string            `json:"arch"`
-	Go         string            `json:"go"`
-	Versions   map[string]string `json:"versions"`   // subject -> what it says of itself
-	Load1      float64           `json:"load1"`      // load average of the last minute before the run
-	StealPct   float64           `json:"steal_pct"`  // CPU time that the hypervisor gave to others during the run, of all, in percent
-	ProxyCore  int               `json:"proxy_core"` // -1: not pinned
-	LoadCore   int               `json:"load_core"`  // of load generator and origin; -1: not pinned
-	Date       time.Time         `json:"date"`
-	DurationMS int64             `json:"duration_ms"`
+	CPU       string            `json:"cpu"`
+	Cores     int               `json:"cores"`
+	MemoryMB  int               `json:"memory_mb"`
+	Kernel    string            `json:"kernel"`
+	Arch      string            `json:"arch"`
+	Go        string            `json:"go"`
+	Versions  map[string]string `json:"versions"`   // subject -> what it says of itself
+	Load1     float64           `json:"load1"`      // load average of the last minute before the run
+	StealPct  float64           `json:"steal_pct"`  // CPU time that the hypervisor gave to others during the run, of all, in percent
+	ProxyCore int               `json:"proxy_core"` // -1: not pinned
+	LoadCore  int               `json:"load_core"`  // of load generator and origin; -1: not pinned
+	// Instructions says whether this machine counts instructions, and if not, why.
+	Instructions string    `json:"instructions,omitempty"`
+	Date         time.Time `json:"date"`
+	DurationMS   int64     `json:"duration_ms"`
 }
 
 // Settings are how a run was made.
@@ -64,6 +75,9 @@ type Row struct {
 	Scenario    string `json:"scenario"`
 	Connections int    `json:"connections"`
 	Subject     string `json:"subject"`
+	// Streams on each connection where there is more than one; Connections
+	// then counts all concurrent streams.
+	Streams int `json:"streams_per_connection,omitempty"`
 
 	// CPU time (user and system) of all the subject's processes for one
 	// request in µs: median over the slices, best and worst slice, and half
@@ -86,6 +100,13 @@ type Row struct {
 	AddedP999 *float64 `json:"added_p999_us,omitempty"`
 	Rate      float64  `json:"rate,omitempty"` // requests a second asked for
 
+	// Instructions in user mode for one request: the median over the slices.
+	Instructions float64 `json:"instructions_per_request,omitempty"`
+
+	CPUPerMB float64 `json:"cpu_us_per_mb,omitempty"` // median, 1 MB = 10^6 bytes; CPUMin and CPUMax belong to it
+	MBPerCPU float64 `json:"mb_per_cpu_second,omitempty"`
+	MBPerSec float64 `json:"mb_per_second,omitempty"` // median of what went through
+
 	HandshakeCPU     float64 `json:"cpu_us_per_handshake,omitempty"` // median; CPUMin and CPUMax belong to it
 	HandshakesPerCPU float64 `json:"handshakes_per_cpu_second,omitempty"`
 
@@ -103,20 +124,23 @@ type Row struct {
 
 // Sample is one slice.
 type Sample struct {
-	Round      int     // slices of the same round ran next to each other
-	CPU        float64 // µs for one request or handshake, kB for an idle connection; 0 when nothing was answered
-	Busy       float64 // percent of one core
-	P50        float64 // µs
-	P99        float64
-	P999       float64
-	Requests   uint64
-	Reconnects uint64
-	Errors     uint64
-	FirstError string
+	Round int     // slices of the same round ran next to each other
+	CPU   float64 // µs for one request, handshake or MB, kB for an idle connection; 0 when nothing was answered
+	Busy  float64 // percent of one core
+	P50   float64 // µs
+	P99   float64
+	P999  float64
+	// Instructions for one request; 0 where they are not counted.
+	Instructions float64
+	Throughput   float64 // MB a second, TCP only
+	Requests     uint64
+	Reconnects   uint64
+	Errors       uint64
+	FirstError   string
 }
 
-// Ratio compares a subject with a peer in one scenario: CPU time for a request
-// or a handshake, or memory for a connection. Below 1 the subject needs less.
+// Ratio compares a subject with a peer in one scenario: CPU time for a request,
+// a handshake or a MB, or memory for a connection. Below 1 the subject needs less.
 type Ratio struct {
 	Scenario    string  `json:"scenario"`
 	Connections int     `json:"connections"`
@@ -167,9 +191,16 @@ func Summarise(scenario string, connections int, subject string, samples []Sampl
 		if median > 0 {
 			row.HandshakesPerCPU = round(1e6 / median)
 		}
+	case TCP:
+		row.CPUPerMB = round(median)
+		if median > 0 {
+			row.MBPerCPU = round(1e6 / median)
+		}
+		row.MBPerSec = round(quantile(figure(func(s Sample) float64 { return s.Throughput }), 0.5))
 	default:
 		row.CPU = round(median)
 	}
+	row.Instructions = math.Round(quantile(figure(func(s Sample) float64 { return s.Instructions }), 0.5))
 	row.CPUMin, row.CPUMax, row.CPUSpread = round(cpu[0]), round(cpu[len(cpu)-1]), spread
 	row.Busy = round(quantile(figure(func(s Sample) float64 { return s.Busy }), 0.5))
 	row.P50 = round(quantile(figure(func(s Sample) float64 { return s.P50 }), 0.5))
@@ -185,6 +216,8 @@ func (r *Row) figure() float64 {
 		return *r.KBPerConnection
 	case r.HandshakeCPU > 0:
 		return r.HandshakeCPU
+	case r.CPUPerMB > 0:
+		return r.CPUPerMB
 	}
 	return r.CPU
 }

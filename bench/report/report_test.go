@@ -67,6 +67,31 @@ func example() *Report {
 			Summarise(H1Plain, n, "reverseproxy", samples(151, 141, 190)),
 		}, "haproxy", "nginx")
 	}
+	for _, scenario := range []string{H2, GRPCUnary, GRPCStream} {
+		counted := samples(12, 11, 14)
+		for i := range counted {
+			counted[i].Instructions = 24_000
+		}
+		rows := []Row{
+			Summarise(scenario, 64, "outrigger", counted),
+			Summarise(scenario, 64, "envoy", samples(60, 55, 70)),
+			Summarise(scenario, 64, "nghttpx", samples(17, 16, 20)),
+		}
+		for i := range rows {
+			rows[i].Streams = 8
+		}
+		r.Add(rows, "envoy", "nghttpx")
+	}
+	r.Add([]Row{Summarise(WebSocket, 64, "outrigger", samples(15, 14, 16))}, "haproxy")
+	flow := samples(150, 140, 160)
+	for i := range flow {
+		flow[i].Throughput = 2500
+	}
+	r.Add([]Row{Summarise(TCP, 16, "outrigger", flow), Summarise(TCP, 16, "haproxy", samples(200, 180, 210))}, "haproxy")
+	r.Add([]Row{Summarise(Body+"100k", 16, "outrigger", samples(90, 80, 95))}, "haproxy")
+	r.Add([]Row{Summarise(Body+"10m", 16, "outrigger", samples(9000, 8000, 9500))}, "haproxy")
+	r.Add([]Row{Summarise(Endpoints+"1000", 64, "outrigger", samples(33, 30, 35))}, "haproxy")
+	r.Add([]Row{Summarise(Cores+"2", 64, "outrigger", samples(36, 33, 38))}, "haproxy")
 	broken := samples(145, 120, 0)
 	broken[2] = Sample{Round: 2, Errors: 3, FirstError: "status \"502 Bad Gateway\""}
 	r.Add([]Row{
@@ -101,8 +126,14 @@ func TestGoldens(t *testing.T) {
 		t.Fatal(err)
 	}
 	golden(t, "report.json", text)
-	golden(t, "report.md", []byte(r.Markdown("benchmarks.svg")))
-	golden(t, "report.svg", r.SVG())
+	golden(t, "report.md", []byte(r.Markdown()))
+	charts := r.Charts()
+	for _, c := range charts {
+		golden(t, c.File, c.SVG)
+	}
+	if len(charts) != 8 {
+		t.Errorf("%d charts", len(charts))
+	}
 }
 
 // TestFormForReaders holds the names that readers of latest.json rely on.
@@ -120,6 +151,10 @@ func TestFormForReaders(t *testing.T) {
 		t.Fatal(err)
 	}
 	fields := map[string][]string{
+		H2:        {"cpu_us_per_request", "cpu_us_min", "p50_us", "p99_us", "streams_per_connection"},
+		GRPCUnary: {"cpu_us_per_request", "cpu_us_min", "p50_us", "p99_us", "streams_per_connection"},
+		WebSocket: {"cpu_us_per_request", "cpu_us_min", "p50_us", "p99_us"},
+		TCP:       {"cpu_us_per_mb", "cpu_us_min", "mb_per_cpu_second"},
 		H1Plain:   {"cpu_us_per_request", "cpu_us_min", "p50_us", "p99_us"},
 		MeshHop:   {"cpu_us_per_request", "cpu_us_min", "p50_us", "p99_us"},
 		Idle:      {"kb_per_connection"},
@@ -221,28 +256,42 @@ func TestSVGIsWellFormed(t *testing.T) {
 	hostile := &Report{}
 	hostile.Add([]Row{Summarise(H1Plain, 1, `<&"`, samples(1)), Summarise(H1Plain, 1, "dead", nil)})
 	for _, r := range []*Report{example(), hostile, {}} {
-		d := xml.NewDecoder(bytes.NewReader(r.SVG()))
-		for {
-			_, err := d.Token()
-			if errors.Is(err, io.EOF) {
-				break
-			}
-			if err != nil {
-				t.Fatalf("%v in\n%s", err, r.SVG())
+		for _, c := range r.Charts() {
+			d := xml.NewDecoder(bytes.NewReader(c.SVG))
+			for {
+				_, err := d.Token()
+				if errors.Is(err, io.EOF) {
+					break
+				}
+				if err != nil {
+					t.Fatalf("%v in\n%s", err, c.SVG)
+				}
 			}
 		}
+	}
+	if len((&Report{}).Charts()) != 0 {
+		t.Error("charts of nothing")
 	}
 }
 
-func TestAxis(t *testing.T) {
-	for most := 0.003; most < 1e7; most *= 1.07 {
-		step, limit := axis(most)
-		if n := limit / step; limit < most || n < 2.9 || n > 8.1 {
-			t.Errorf("up to %v: %v steps of %v", most, n, step)
+// TestEveryRowHasATable holds that no scenario is left off the page.
+func TestEveryRowHasATable(t *testing.T) {
+	r := example()
+	page := r.Markdown()
+	for _, row := range r.Rows {
+		if !slices.ContainsFunc(tables, func(t table) bool {
+			return slices.ContainsFunc(r.rowsOf(t.scenario), func(o Row) bool { return o.Scenario == row.Scenario })
+		}) {
+			t.Errorf("no table for %s", row.Scenario)
 		}
 	}
-	if step, limit := axis(0); step != 1 || limit != 5 {
-		t.Error("axis of nothing")
+	for _, want := range []string{"| 8 × 8 | nghttpx |", "| 100 KB | outrigger |", "| 10 MB |", "| 1000 | outrigger |", "| 24000 |", "| 6667 | 2500 |"} {
+		if !strings.Contains(page, want) {
+			t.Errorf("the page lacks %q", want)
+		}
+	}
+	if strings.Count(page, "](benchmarks-") != 8 {
+		t.Errorf("charts on the page: %d", strings.Count(page, "](benchmarks-"))
 	}
 }
 

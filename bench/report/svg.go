@@ -3,147 +3,183 @@ package report
 import (
 	"fmt"
 	"html"
-	"math"
 	"slices"
-	"strconv"
 	"strings"
 )
+
+// Chart is one drawing of the page: the panels of a group of scenarios.
+type Chart struct {
+	File  string
+	Title string
+	SVG   []byte
+}
 
 // Chart geometry in pixels.
 const (
 	chartWidth  = 860
-	panelHeight = 250
-	panelTop    = 44 // title of a panel
-	marginLeft  = 56
-	marginRight = 16
-	labelHeight = 34 // under a panel
-	legendTop   = 34
+	chartTop    = 46 // title of the chart and what it shows
+	panelWidth  = 430
+	panelTop    = 34 // title of a panel
+	panelEnd    = 14
+	rowHeight   = 21
+	barHeight   = 13
+	barsLeft    = 108 // names of the subjects stand before it
+	barsWidth   = 246
+	valueLeft   = barsLeft + barsWidth + 8
+	panelsInRow = 2
 )
 
-// colour tells subjects apart on a light and on a dark ground; the i-th one
-// gets one of its own when it is not known by name.
-func colour(subject string, i int) string {
-	switch subject {
-	case "outrigger":
-		return "#1f9e89"
-	case "haproxy":
-		return "#5b7fd6"
-	case "nginx":
-		return "#d9822b"
-	case "reverseproxy":
-		return "#9a6fb8"
-	}
-	more := []string{"#c2557a", "#8a8d3a", "#4aa3c4", "#a0695a"}
-	return more[i%len(more)]
+// bar is one subject in a panel.
+type bar struct {
+	subject          string
+	value, low, high float64 // low and high are 0 where there is no range
 }
 
-// SVG draws CPU time per request as grouped bars: a panel for HTTP/1.1 plain
-// and one for the mesh hop, as far as the run has them. A bar is the median,
-// its line reaches from the best to the worst slice and is cut at the top of
-// the panel. The colours follow the reader's light or dark scheme.
-func (r *Report) SVG() []byte {
-	type panel struct {
-		title string
-		rows  []Row
-	}
-	var panels []panel
-	for _, p := range []panel{
-		{"HTTP/1.1 plain: CPU µs per request", r.byScenario(H1Plain)},
-		{"Mesh hop, both sidecars: CPU µs per request", r.byScenario(MeshHop)},
-	} {
-		if len(p.rows) > 0 {
-			panels = append(panels, p)
+// panel is one scenario at one level, on a scale of its own from zero.
+type panel struct {
+	title string
+	bars  []bar
+}
+
+// Charts are those that the run has rows for.
+func (r *Report) Charts() []Chart {
+	cpu := func(row Row) bar { return bar{row.Subject, row.figure(), row.CPUMin, row.CPUMax} }
+	of := func(scenario, title string, to func(Row) bar) []panel { return r.panels(scenario, title, to) }
+	var charts []Chart
+	add := func(file, title, about string, groups ...[]panel) {
+		if panels := slices.Concat(groups...); len(panels) > 0 {
+			charts = append(charts, Chart{file, title, draw(title, about, panels)})
 		}
 	}
-	var subjects []string
-	for _, p := range panels {
-		for _, row := range p.rows {
-			if !slices.Contains(subjects, row.Subject) {
-				subjects = append(subjects, row.Subject)
+	const perRequest = "CPU µs per request, the bar is the median of the slices and the line on it goes from the best to the worst; less is better"
+	add(chartHTTP1, "HTTP/1.1 through one proxy", perRequest, of(H1Plain, "%s connections", cpu), of(Cores, "%s cores, 64 connections", cpu))
+	add(chartMesh, "The mesh hop: two sidecars with mutual TLS 1.3", perRequest, of(MeshHop, "%s connections", cpu))
+	add(chartHTTP2, "HTTP/2 and gRPC through one proxy", perRequest, of(H2, "HTTP/2, %s streams", cpu), of(GRPCUnary, "gRPC unary, %s streams", cpu), of(GRPCStream, "gRPC messages, %s streams", cpu))
+	add(chartStreams, "WebSocket and TCP through one proxy", "CPU µs per message there and back, and per MB; less is better",
+		of(WebSocket, "WebSocket messages, %s connections", cpu), of(TCP, "TCP: µs per MB, %s connections", cpu))
+	add(chartBodies, "Answers of three sizes over HTTP/1.1", perRequest, of(Body, "%s, 16 connections", cpu))
+	add(chartEndpoints, "Many endpoints behind one proxy", perRequest, of(Endpoints, "%s endpoints, 64 connections", cpu))
+	added := func(of func(Row) *float64) func(Row) bar {
+		return func(row Row) bar {
+			if v := of(row); v != nil {
+				return bar{subject: row.Subject, value: *v}
 			}
+			return bar{}
 		}
 	}
-	height := legendTop + len(panels)*(panelTop+panelHeight+labelHeight) + 8
+	add(chartLatency, "Latency that a proxy adds at a fixed rate", "µs more than over the direct connection, counted from the intended start of each request; less is better",
+		of(Latency, "median, %s connections", added(func(row Row) *float64 { return row.AddedP50 })),
+		of(Latency, "p99, %s connections", added(func(row Row) *float64 { return row.AddedP99 })),
+		of(Latency, "p99.9, %s connections", added(func(row Row) *float64 { return row.AddedP999 })))
+	add(chartConnections, "What a connection costs", "Resident kB of an idle connection, and CPU µs of a mutual TLS handshake; less is better",
+		of(Idle, "kB per connection, %s of them idle", cpu), of(Handshake, "CPU µs per handshake", cpu))
+	return charts
+}
+
+// panels are those of one scenario: one for each label in the first column of
+// its table, which takes the place of %s in the title. A bar without a
+// subject, or without a figure, is left out.
+func (r *Report) panels(scenario, title string, to func(Row) bar) []panel {
+	var labels []string
+	var panels []panel
+	for _, row := range r.rowsOf(scenario) {
+		b := to(row)
+		if b.subject == "" || row.figure() == 0 && b.value == 0 {
+			continue
+		}
+		i := slices.Index(labels, row.label())
+		if i < 0 {
+			i = len(labels)
+			labels = append(labels, row.label())
+			name := strings.Replace(title, "%s", row.label(), 1)
+			if row.label() == "1" {
+				name = strings.Replace(name, "1 connections", "1 connection", 1)
+			}
+			panels = append(panels, panel{title: name})
+		}
+		panels[i].bars = append(panels[i].bars, b)
+	}
+	return panels
+}
+
+func (p *panel) height() int { return panelTop + rowHeight*len(p.bars) + panelEnd }
+
+// draw puts panels side by side. Names and figures are written out beside the
+// bars, so that no colour and no grid needs to be read; Outrigger stands out.
+// The colours follow the reader's light or dark scheme.
+func draw(title, about string, panels []panel) []byte {
+	height := chartTop
+	for i := 0; i < len(panels); i += panelsInRow {
+		height += rowOf(panels, i)
+	}
 	var b strings.Builder
-	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" width="%d" height="%d" viewBox="0 0 %d %d" role="img" aria-label="CPU time per request">`+"\n",
-		chartWidth, height, chartWidth, height)
+	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" width="%d" height="%d" viewBox="0 0 %d %d" role="img" aria-label="%s">`+"\n",
+		chartWidth, height, chartWidth, height, html.EscapeString(title))
 	b.WriteString(`<style>
 text{font:12px system-ui,sans-serif;fill:#24292f}
-.title{font-size:14px;font-weight:600}
-.grid{stroke:#d0d7de}
-.range{stroke:#57606a;stroke-width:1.5}
+.title{font-size:15px;font-weight:600}
+.panel{font-size:13px;font-weight:600}
+.about{font-size:11px;fill:#57606a}
+.own{font-weight:700}
+.bar{fill:#9fb1c7}
+.bar.own{fill:#12806c}
+.range{stroke:#24292f;stroke-width:1.5}
+.axis{stroke:#8c959f}
 .ground{fill:#ffffff}
-@media (prefers-color-scheme:dark){text{fill:#e6edf3}.grid{stroke:#30363d}.range{stroke:#adb6c0}.ground{fill:#0d1117}}
+@media (prefers-color-scheme:dark){text{fill:#e6edf3}.about{fill:#9198a1}.bar{fill:#56657a}.bar.own{fill:#2bb89c}.range{stroke:#e6edf3}.axis{stroke:#6e7681}.ground{fill:#0d1117}}
 </style>
 `)
 	fmt.Fprintf(&b, `<rect class="ground" width="%d" height="%d"/>`+"\n", chartWidth, height)
-	x := marginLeft
-	for i, s := range subjects {
-		fmt.Fprintf(&b, `<rect x="%d" y="12" width="12" height="12" fill="%s"/><text x="%d" y="22">%s</text>`+"\n", x, colour(s, i), x+17, html.EscapeString(s))
-		x += 40 + 7*len(s)
-	}
-	for i, p := range panels {
-		drawPanel(&b, legendTop+i*(panelTop+panelHeight+labelHeight), p.title, p.rows, subjects)
+	fmt.Fprintf(&b, `<text class="title" x="12" y="22">%s</text><text class="about" x="12" y="39">%s</text>`+"\n", html.EscapeString(title), html.EscapeString(about))
+	top := chartTop
+	for i := range panels {
+		drawPanel(&b, i%panelsInRow*panelWidth, top, &panels[i])
+		if i%panelsInRow == panelsInRow-1 {
+			top += rowOf(panels, i-panelsInRow+1)
+		}
 	}
 	b.WriteString("</svg>\n")
 	return []byte(b.String())
 }
 
-func drawPanel(b *strings.Builder, top int, title string, rows []Row, subjects []string) {
-	fmt.Fprintf(b, `<text class="title" x="%d" y="%d">%s</text>`+"\n", marginLeft, top+24, html.EscapeString(title))
+// rowOf is the height of the panels that stand side by side from number i on.
+func rowOf(panels []panel, i int) int {
+	most := 0
+	for _, p := range panels[i:min(i+panelsInRow, len(panels))] {
+		most = max(most, p.height())
+	}
+	return most
+}
+
+func drawPanel(b *strings.Builder, left, top int, p *panel) {
+	fmt.Fprintf(b, `<text class="panel" x="%d" y="%d">%s</text>`+"\n", left+12, top+22, html.EscapeString(p.title))
 	top += panelTop
 	most := 0.0
-	var levels []int
-	for _, row := range rows {
-		most = max(most, row.CPU)
-		if !slices.Contains(levels, row.Connections) {
-			levels = append(levels, row.Connections)
+	for _, s := range p.bars {
+		most = max(most, s.value)
+	}
+	most *= 1.08 // room for a range; one that is longer ends at the edge
+	x := func(v float64) float64 {
+		if most <= 0 {
+			return float64(left + barsLeft)
 		}
+		return float64(left+barsLeft) + barsWidth*min(1, max(0, v)/most)
 	}
-	slices.Sort(levels)
-	step, limit := axis(most * 1.15)
-	y := func(v float64) float64 { return float64(top) + panelHeight*(1-min(v, limit)/limit) }
-	for i := 0; float64(i)*step <= limit+step/2; i++ {
-		v := float64(i) * step
-		fmt.Fprintf(b, `<line class="grid" x1="%d" x2="%d" y1="%.1f" y2="%.1f"/><text x="%d" y="%.1f" text-anchor="end">%s</text>`+"\n",
-			marginLeft, chartWidth-marginRight, y(v), y(v), marginLeft-8, y(v)+4, strconv.FormatFloat(v, 'g', 6, 64))
-	}
-	group := float64(chartWidth-marginLeft-marginRight) / float64(len(levels))
-	bar := min(group*0.8/float64(len(subjects)), 48)
-	for i, level := range levels {
-		center := marginLeft + group*(float64(i)+0.5)
-		fmt.Fprintf(b, `<text x="%.1f" y="%d" text-anchor="middle">%d %s</text>`+"\n", center, top+panelHeight+20, level, plural(level, "connection"))
-		left := center - bar*float64(len(subjects))/2
-		for j, s := range subjects {
-			k := slices.IndexFunc(rows, func(r Row) bool { return r.Connections == level && r.Subject == s })
-			if k < 0 || rows[k].CPU == 0 {
-				continue
-			}
-			row, x := rows[k], left+bar*float64(j)
-			fmt.Fprintf(b, `<rect x="%.1f" y="%.1f" width="%.1f" height="%.1f" fill="%s"><title>%s: median %s, best %s, worst %s</title></rect>`+"\n",
-				x+1, y(row.CPU), bar-2, float64(top+panelHeight)-y(row.CPU), colour(s, j), html.EscapeString(s), number(row.CPU), number(row.CPUMin), number(row.CPUMax))
-			fmt.Fprintf(b, `<line class="range" x1="%.1f" x2="%.1f" y1="%.1f" y2="%.1f"/><text x="%.1f" y="%.1f" text-anchor="middle">%.0f</text>`+"\n",
-				x+bar/4, x+bar/4, y(row.CPUMin), y(row.CPUMax), x+bar*0.6, y(row.CPU)-4, row.CPU)
+	for i, s := range p.bars {
+		y := top + i*rowHeight
+		own := ""
+		if s.subject == "outrigger" {
+			own = " own"
 		}
+		name := html.EscapeString(s.subject)
+		fmt.Fprintf(b, `<text class="name%s" x="%d" y="%d" text-anchor="end">%s</text>`, own, left+barsLeft-8, y+11, name)
+		fmt.Fprintf(b, `<rect class="bar%s" x="%d" y="%d" width="%.1f" height="%d"><title>%s: median %s, best %s, worst %s</title></rect>`,
+			own, left+barsLeft, y, x(s.value)-x(0), barHeight, name, number(s.value), cell(s.low), cell(s.high))
+		if s.high > s.low {
+			middle := float64(y) + barHeight/2.0
+			fmt.Fprintf(b, `<line class="range" x1="%.1f" x2="%.1f" y1="%.1f" y2="%.1f"/>`, x(s.low), x(s.high), middle, middle)
+		}
+		fmt.Fprintf(b, `<text class="value%s" x="%d" y="%d">%s</text>`+"\n", own, left+valueLeft, y+11, number(s.value))
 	}
-}
-
-func plural(n int, word string) string {
-	if n == 1 {
-		return word
-	}
-	return word + "s"
-}
-
-// axis picks a round step of the form 1, 2 or 5 times a power of ten, so that
-// three to eight of them reach up to most.
-func axis(most float64) (step, limit float64) {
-	if most <= 0 {
-		return 1, 5
-	}
-	power := math.Pow(10, math.Floor(math.Log10(most/5)))
-	steps := []float64{power, 2 * power, 5 * power, 10 * power}
-	i, _ := slices.BinarySearch(steps, most/7)
-	step = steps[min(i, len(steps)-1)]
-	return step, step * math.Ceil(most/step)
+	fmt.Fprintf(b, `<line class="axis" x1="%d" x2="%d" y1="%d" y2="%d"/>`+"\n", left+barsLeft, left+barsLeft, top-3, top+rowHeight*len(p.bars)-4)
 }

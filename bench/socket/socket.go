@@ -37,14 +37,39 @@ func Listen(a netip.AddrPort) (int, netip.AddrPort, error) {
 	if err != nil {
 		return -1, a, err
 	}
+	return listen(a, family, sa, "")
+}
+
+// ListenEverywhere is Listen for all addresses of 127.0.0.0/8 at the port of a.
+// The socket is bound to the interface lo: nothing from outside reaches it.
+func ListenEverywhere(a netip.AddrPort) (int, netip.AddrPort, error) {
+	if _, _, err := sockaddr(a); err != nil {
+		return -1, a, err
+	}
+	fd, _, err := listen(a, unix.AF_INET, &unix.SockaddrInet4{Port: int(a.Port())}, "lo")
+	if err != nil {
+		return -1, a, err
+	}
+	got, err := unix.Getsockname(fd)
+	if err != nil {
+		unix.Close(fd)
+		return -1, a, fmt.Errorf("listen on %s: %w", a, err)
+	}
+	return fd, netip.AddrPortFrom(a.Addr(), uint16(got.(*unix.SockaddrInet4).Port)), nil
+}
+
+func listen(a netip.AddrPort, family int, sa unix.Sockaddr, device string) (int, netip.AddrPort, error) {
 	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		return -1, a, fmt.Errorf("socket: %w", err)
 	}
-	err = errors.Join(
-		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1),
-		unix.Bind(fd, sa),
-		unix.Listen(fd, backlog))
+	err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
+	if err == nil && device != "" {
+		err = unix.BindToDevice(fd, device)
+	}
+	if err == nil {
+		err = errors.Join(unix.Bind(fd, sa), unix.Listen(fd, backlog))
+	}
 	if err != nil {
 		unix.Close(fd)
 		return -1, a, fmt.Errorf("listen on %s: %w", a, err)
@@ -124,6 +149,21 @@ func Write(fd int, buf []byte) (int, error) {
 		switch e {
 		case 0:
 			return int(n), nil
+		case unix.EINTR:
+		default:
+			return 0, e
+		}
+	}
+}
+
+// Discard throws away up to n bytes that have arrived, without copying them
+// (MSG_TRUNC, tcp(7)); fd must be non-blocking. 0 without an error is the end.
+func Discard(fd, n int) (int, error) {
+	for {
+		got, _, e := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd), 0, uintptr(n), unix.MSG_TRUNC, 0, 0)
+		switch e {
+		case 0:
+			return int(got), nil
 		case unix.EINTR:
 		default:
 			return 0, e
