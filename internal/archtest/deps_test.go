@@ -132,7 +132,7 @@ var libraries = map[string][]string{
 	"github.com/spiffe/go-spiffe/v2/": {"mtls/workload", "mtls/devca"},
 	"google.golang.org/grpc":          {"mtls/workload", "mtls/devca"},
 	"golang.org/x/sys/unix":           {"mtls/devca", "proxy/relay", "proxy/wire", "internal/demo", "bench", "bench/load", "bench/origin", "bench/procstat", "bench/socket"},
-	"golang.org/x/net/http2/hpack":    {"proxy/http2"},
+	"golang.org/x/net/http2/hpack":    {"proxy/http2", "bench/h2", "bench/load", "bench/origin"},
 	"golang.org/x/term":               {"internal/demo", "cmd/outrigger"},
 }
 

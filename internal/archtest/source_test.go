@@ -353,10 +353,7 @@ func TestGoroutinesAreKnown(t *testing.T) {
 
 // long are the files above 400 lines, with the reason. None may pass 800.
 var long = map[string]string{
-	"proxy/exchange/exchange.go":    "the attempt loop with its fixed nesting reads as one piece",
-	"proxy/wire/conn.go":            "one type whose readiness states have to be seen together",
 	"discovery/consul/registrar.go": "one state machine: register, check, re-register, deregister",
-	"proxy/upstream/cluster.go":     "one type; what outlives a plan under one lock",
 }
 
 func TestFileLength(t *testing.T) {
