@@ -60,9 +60,9 @@ const floors = `
 	internal/demo < cmd/outrigger;
 
 	# The benchmark knows no package of the product: it runs the binary.
-	NONE < bench/hist, bench/peers, bench/procstat, bench/report, bench/socket;
-	bench/hist, bench/socket < bench/load;
-	bench/socket < bench/origin;
+	NONE < bench/h2, bench/hist, bench/peers, bench/procstat, bench/report, bench/socket;
+	bench/h2, bench/socket < bench/origin;
+	bench/hist, bench/origin < bench/load;
 	bench/load, bench/origin, bench/peers, bench/procstat, bench/report < bench;
 
 	# For tests only.
