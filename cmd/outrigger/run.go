@@ -60,7 +60,7 @@ func serve(ctx context.Context, file string) error {
 	if err != nil {
 		return &exitCode{exitFailed, err}
 	}
-	log.Info("starting", "event", "start", "service", loaded.Config.Service.Name, "version", version, "admin", p.AdminAddress().String())
+	log.Info("starting", "event", "start", "service", loaded.Config.Service.Name, "version", version, "admin", adminURL(p))
 
 	stop, cancel := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
 	defer cancel()
@@ -88,6 +88,15 @@ func serve(ctx context.Context, file string) error {
 		return &exitCode{exitFailed, err}
 	}
 	return nil
+}
+
+// adminURL is where people find the admin API, or "off".
+func adminURL(p *proxy.Proxy) string {
+	a := p.AdminAddress().String()
+	if a == "off" {
+		return a
+	}
+	return "http://" + a + "/"
 }
 
 func newLogger(c *config.Log, level *slog.LevelVar) *slog.Logger {
