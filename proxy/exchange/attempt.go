@@ -1,10 +1,10 @@
 package exchange
 
 import (
-	"crypto/tls"
 	"errors"
 	"io"
 	"math/rand/v2"
+	"net"
 	"syscall"
 	"time"
 
@@ -228,14 +228,14 @@ func (x *exchange) upstreamFailed(err error) outcome.Reason {
 		}
 		return outcome.StreamIdle
 	}
-	var alert tls.AlertError
+	var remote *net.OpError
+	if errors.As(err, &remote) && remote.Op == "remote error" {
+		// A TLS alert: TLS 1.3 clients learn of a refused certificate only
+		// here (RFC 8446 section 4.4.2.4).
+		return outcome.HandshakeFailed
+	}
 	if stale && (errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)) {
 		return outcome.StaleConnection
-	}
-	if errors.As(err, &alert) {
-		// TLS 1.3 clients learn of a refused certificate only here
-		// (RFC 8446 section 4.4.2.4).
-		return outcome.HandshakeFailed
 	}
 	return outcome.UpstreamReset
 }

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/outrigger-mesh/outrigger/mtls"
 	"github.com/outrigger-mesh/outrigger/proxy/upstream"
 )
 
@@ -67,6 +68,29 @@ func TestUpstreamBreaks(t *testing.T) {
 		}
 		b.wantReasons(want...)
 	})
+}
+
+// TestCutBodyOfOldClient: to an HTTP/1.0 client the end of the connection is
+// that of the body, so only a reset tells that it was cut off.
+func TestCutBodyOfOldClient(t *testing.T) {
+	for _, response := range []string{
+		"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n",
+		"HTTP/1.1 200 OK\r\n\r\nab",
+	} {
+		b := newBed(t, plain, nil)
+		b.start(func(c *originConn) {
+			c.head()
+			c.send(response)
+			c.reset()
+		})
+		c := b.dial()
+		c.send("GET / HTTP/1.0\r\n\r\n")
+		got, reset := c.rest()
+		if !reset {
+			t.Errorf("%q: got %q and an end in order", response, got)
+		}
+		b.wantReasons("upstream_reset")
+	}
 }
 
 // TestSurplusResponse: bytes behind a response never reach anybody.
@@ -333,16 +357,17 @@ func TestHandshakeFailures(t *testing.T) {
 	}
 	defer silent.Close()
 	wrong := b.anotherBy(serverConfig(b.client), answering(okResponse))
+	choosy := b.anotherBy(mtls.ServerConfig(b.origin, mtls.ServerOptions{TrustDomains: []string{"other.test"}}), answering(okResponse))
 	clear := b.anotherBy(nil, func(c *originConn) { c.send("HTTP/1.1 400 Bad\r\n\r\n") })
 	for _, test := range []struct {
 		addr   netip.AddrPort
 		reason string
-	}{{addrOf(silent.Addr()), "connect_timeout"}, {wrong.addr, "peer_identity"}, {clear.addr, "handshake_failed"}} {
+	}{{addrOf(silent.Addr()), "connect_timeout"}, {wrong.addr, "peer_identity"}, {choosy.addr, "handshake_failed"}, {clear.addr, "handshake_failed"}} {
 		b.cluster.SetLocal([]upstream.EndpointSpec{{Address: test.addr, Weight: 1, Healthy: true}})
 		c := b.dial()
 		c.get("/")
 		c.reply(503, test.reason)
 		c.Close()
 	}
-	b.wantReasons("connect_timeout", "peer_identity", "handshake_failed")
+	b.wantReasons("connect_timeout", "peer_identity", "handshake_failed", "handshake_failed")
 }

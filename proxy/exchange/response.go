@@ -109,6 +109,7 @@ func (x *exchange) forward(r outcome.Reason) outcome.Reason {
 	}
 	x.keepUpstream(got == outcome.OK)
 	if got != outcome.OK {
+		x.s.abort = framing != http1.FramingLength && !x.chunked
 		return got
 	}
 	return r

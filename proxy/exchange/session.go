@@ -62,6 +62,7 @@ type Session struct {
 	head     int   // length of the request head in the buffer; 0 while incomplete
 	bad      error // the head is malformed
 	end      bool  // the connection must be closed
+	abort    bool  // by a reset, since an end would pass for that of the body
 	busy     atomic.Bool
 	exchange atomic.Uint64
 	tunnel   atomic.Pointer[tunnelled]
@@ -251,6 +252,10 @@ const (
 // while, since closing with unread bytes makes the kernel reset the connection
 // and the peer lose the response (RFC 9112 section 9.6).
 func (s *Session) linger() {
+	if s.abort {
+		_ = s.conn.Socket().SetLinger(0)
+		return
+	}
 	if s.conn.Expired() {
 		return
 	}

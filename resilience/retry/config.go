@@ -58,6 +58,9 @@ type Config struct {
 	RetryAfterMax time.Duration `yaml:"retry_after_max"`
 }
 
+// mostBody is the largest buffer in which a request is kept.
+const mostBody = 64 << 10
+
 // Default returns the policy of a destination that sets nothing.
 func Default() Config {
 	return Config{
@@ -107,8 +110,8 @@ func (c Config) Validate(add func(field, problem string)) {
 	if !(c.BudgetMinPerSecond >= 0 && c.BudgetMinPerSecond <= 1e6) {
 		add("budget_min_per_second", "must be between 0 and 1000000")
 	}
-	if c.MaxBodyBytes < 0 || c.MaxBodyBytes > 64<<20 {
-		add("max_body_bytes", "must be between 0 and 67108864 (64 MiB)")
+	if c.MaxBodyBytes < 0 || c.MaxBodyBytes > mostBody {
+		add("max_body_bytes", "must be between 0 and 65536: longer bodies are passed on as they come")
 	}
 	if c.RetryAfterMax < 0 || c.RetryAfterMax > time.Hour {
 		add("retry_after_max", "must be between 0 and 1h")
