@@ -1,0 +1,189 @@
+package http2
+
+import (
+	"math"
+	"sync"
+	"sync/atomic"
+
+	"github.com/outrigger-mesh/outrigger/proxy/wire"
+)
+
+// conn is what both sides of a connection have in common.
+type conn struct {
+	w      *wire.Conn
+	cfg    Config
+	client bool
+	handle func(*Stream) // servers
+
+	// The goroutine that reads owns these.
+	dec     decoder
+	in      section
+	emit    func(name, value []byte) // in.field, bound once
+	block   []byte                   // of HEADERS and the CONTINUATION frames behind it
+	pieces  int                      // frames in block
+	blockID uint32                   // 0: no section is incomplete
+	blockFl uint8
+	greeted bool // the preface has come, or none is expected
+	settled bool // the first SETTINGS have come
+	fresh   []*Stream
+	wakes   []chan struct{}
+	credit  [Floods]int
+	ticked  [Floods]uint64 // of watch.ticks, what has been earned
+	frames  atomic.Uint64  // received; the sweeper looks whether it moves
+
+	// mu guards all below and the streams' state.
+	mu      sync.Mutex
+	streams map[uint32]*Stream
+	open    int // streams in use: reserved by Open, or opened by the peer
+	running int // handlers of a server that have not returned
+	opened  uint64
+	lastID  atomic.Uint32 // the highest stream that the peer opened, or that was opened to it
+	closed  [closedKept]closedStream
+
+	err        error // why no stream may be opened anymore
+	dead       *Error
+	drain      drainState
+	ending     bool   // Serve returns when it is woken
+	lastSaid   uint32 // the last stream that a GOAWAY of ours allows
+	lastHeard  uint32 // the last stream that the peer's GOAWAY allows
+	handled    sync.WaitGroup
+	idle       []*worker
+	enc        encoder
+	lines      []line
+	lower      []byte
+	pend       []byte // frames to be written
+	spare      []byte
+	handed     uint64 // bytes given to the socket, or being given
+	ready      queue  // streams with data that may be sent
+	kicked     bool   // the writer has been told
+	flushing   bool   // it is at work
+	quit       bool   // the writer ends when nothing is pending
+	kick       chan struct{}
+	writerDone chan struct{}
+
+	sendLeft   int64 // the peer's window for the connection
+	recvLeft   int64 // ours for the peer
+	owed       int64 // to be given back to it
+	withheld   int64 // not given back because too much waits to be read
+	buffered   int64 // bytes that wait to be read
+	peerWindow int64 // of a new stream
+	peerLimit  uint32
+	peerSpeaks bool // extended CONNECT
+	ackedOwn   bool // our SETTINGS are acknowledged
+
+	canceled []canceled // owners to be told
+	watch    watch
+}
+
+// canceled is a stream whose owner is to be told of its end before its time.
+type canceled struct {
+	s   *Stream
+	gen uint32
+}
+
+// closedStream remembers how a stream ended, so that what still arrives for it
+// can be told from an error.
+type closedStream struct {
+	id    uint32
+	reset bool // by us: frames that crossed it are no fault of the peer's
+}
+
+const closedKept = 128 // a power of two
+
+func newConn(w *wire.Conn, cfg *Config, client bool) *conn {
+	c := &conn{w: w, cfg: cfg.filled(), client: client, streams: make(map[uint32]*Stream)}
+	c.emit = c.in.field
+	c.in.conn = c
+	c.dec.limit, c.enc.limit = tableSize, tableSize
+	c.kick = make(chan struct{}, 1)
+	c.writerDone = make(chan struct{})
+	c.sendLeft, c.recvLeft, c.peerWindow = initialWindow, int64(c.cfg.ConnWindow), initialWindow
+	c.lastSaid, c.lastHeard = maxStreamID, maxStreamID
+	c.peerLimit = math.MaxUint32
+	if client {
+		c.peerLimit = assumedLimit
+		c.greeted = true
+	}
+	for k := range c.credit {
+		c.credit[k] = c.cfg.FloodFrames
+	}
+	c.pend = c.hello()
+	return c
+}
+
+// assumedLimit is how many streams a client opens before it knows the peer's
+// limit. RFC 9113 section 6.5.2 knows none but recommends this as the least.
+const assumedLimit = 100
+
+// hello is what is sent first.
+func (c *conn) hello() []byte {
+	b := wire.GetLarge()[:0]
+	if c.client {
+		b = append(b, preface...)
+	}
+	at := len(b)
+	b = appendFrameHead(b, 0, frameSettings, 0, 0)
+	if c.client {
+		b = appendSetting(b, settingEnablePush, 0)
+	} else {
+		b = appendSetting(b, settingMaxStreams, uint32(c.cfg.Streams))
+		if c.cfg.ExtendedConnect {
+			b = appendSetting(b, settingConnectProtocol, 1)
+		}
+	}
+	b = appendSetting(b, settingInitialWindow, uint32(c.cfg.Window))
+	b = appendSetting(b, settingMaxHeaderList, uint32(min(c.cfg.HeaderBytes, math.MaxInt32)))
+	putLength(b[at:], len(b)-at-frameHead)
+	if more := c.cfg.ConnWindow - initialWindow; more > 0 {
+		b = appendWord(b, frameWindowUpdate, 0, 0, uint32(more))
+	}
+	return b
+}
+
+// run reads until the connection ends, and then waits for all that it started.
+func (c *conn) run() error {
+	c.cfg.Sweeper.add(c)
+	c.mu.Lock()
+	c.kickLocked()
+	c.mu.Unlock()
+	go c.writeLoop()
+	err := c.readLoop()
+	err = c.finish(err)
+	c.cfg.Sweeper.remove(c)
+	return err
+}
+
+// remember notes how the stream ended that has just been taken out of streams.
+func (c *conn) remember(id uint32, reset bool) {
+	c.closed[id>>1%closedKept] = closedStream{id, reset}
+}
+
+// fate says whether a stream that is not open is known to have been, and whether
+// we reset it.
+func (c *conn) fate(id uint32) (known, reset bool) {
+	k := c.closed[id>>1%closedKept]
+	return k.id == id, k.reset
+}
+
+// wakeLater notes a goroutine to be woken when all that has been read is
+// understood, so that it finds all of it.
+func (c *conn) wakeLater(ch chan struct{}) { c.wakes = append(c.wakes, ch) }
+
+func (c *conn) noteCanceled(s *Stream) { c.canceled = append(c.canceled, canceled{s, s.gen.Load()}) }
+
+// callCanceled tells the owners of streams that have failed. No lock may be held.
+func (c *conn) callCanceled() {
+	for {
+		c.mu.Lock()
+		n := len(c.canceled)
+		if n == 0 {
+			c.mu.Unlock()
+			return
+		}
+		k := c.canceled[n-1]
+		c.canceled[n-1] = canceled{}
+		c.canceled = c.canceled[:n-1]
+		c.mu.Unlock()
+		k.s.canceled(k.gen)
+	}
+}

@@ -1,0 +1,202 @@
+package http2
+
+import (
+	"bytes"
+)
+
+// line is a field line of a head to be sent. Offsets are into the head, or into
+// conn.lower for a name that had capital letters.
+type line struct {
+	name, nameEnd   int
+	value, valueEnd int
+	known           uint8 // staticName, or one of those below
+	lowered         bool
+	drop            bool
+}
+
+// Names that HTTP/2 treats apart, beyond the positions of the static table.
+const (
+	nameConnection = 100 + iota
+	nameHop        // keep-alive, proxy-connection, transfer-encoding, http2-settings
+	nameUpgrade
+	nameTE
+	nameHost
+	nameKey
+	nameAccept
+)
+
+func nameOf(name []byte) uint8 {
+	if n := staticName(name); n != 0 {
+		return n
+	}
+	switch string(name) {
+	case "connection":
+		return nameConnection
+	case "keep-alive", "proxy-connection", "transfer-encoding", "http2-settings":
+		return nameHop
+	case "upgrade":
+		return nameUpgrade
+	case "te":
+		return nameTE
+	case "host":
+		return nameHost
+	case "sec-websocket-key":
+		return nameKey
+	case "sec-websocket-accept":
+		return nameAccept
+	}
+	return 0
+}
+
+// fieldLines are what parseLines found besides the lines themselves.
+type fieldLines struct {
+	host    []byte
+	upgrade []byte // the Upgrade field's value, if Connection names it
+	key     []byte
+	accept  []byte
+}
+
+// parseLines splits field lines, of head from pos, into c.lines. They end with
+// an empty line or with head.
+func (c *conn) parseLines(head []byte, pos int) (f fieldLines, ok bool) {
+	c.lines, c.lower = c.lines[:0], c.lower[:0]
+	var upgrade []byte
+	named, options := false, false
+	for pos < len(head) {
+		n := bytes.IndexByte(head[pos:], '\n')
+		if n < 1 || head[pos+n-1] != '\r' {
+			return f, false
+		}
+		end := pos + n - 1
+		if end == pos {
+			break
+		}
+		k := bytes.IndexByte(head[pos:end], ':')
+		if k < 1 {
+			return f, false
+		}
+		l := line{name: pos, nameEnd: pos + k, value: pos + k + 1, valueEnd: end}
+		for l.value < l.valueEnd && (head[l.value] == ' ' || head[l.value] == '\t') {
+			l.value++
+		}
+		for l.value < l.valueEnd && (head[l.valueEnd-1] == ' ' || head[l.valueEnd-1] == '\t') {
+			l.valueEnd--
+		}
+		name := head[l.name:l.nameEnd]
+		all, some := uint8(nameToken|nameCapital), uint8(0)
+		for _, b := range name {
+			all &= nameBytes[b]
+			some |= nameBytes[b]
+		}
+		if all&nameToken == 0 {
+			return f, false
+		}
+		if some&nameCapital != 0 {
+			at := len(c.lower)
+			c.lower = append(c.lower, name...)
+			name = c.lower[at:]
+			for j, b := range name {
+				name[j] = lowerByte(b)
+			}
+			l.name, l.nameEnd, l.lowered = at, len(c.lower), true
+		}
+		value := head[l.value:l.valueEnd]
+		switch l.known = nameOf(name); l.known {
+		case nameConnection:
+			l.drop = true
+			up, other := connectionOptions(value)
+			named, options = named || up, options || other
+		case nameHop:
+			l.drop = true
+		case nameUpgrade:
+			l.drop = true
+			upgrade = value
+		case nameTE:
+			l.drop = !equalFold(value, []byte("trailers"))
+			l.known = 0
+		case nameHost:
+			l.drop = true
+			f.host = value
+		case nameKey:
+			l.known, f.key = 0, value
+		case nameAccept:
+			l.known, f.accept = 0, value
+		}
+		if !validValue(value) {
+			return f, false
+		}
+		c.lines = append(c.lines, l)
+		pos += n + 1
+	}
+	if named && !equalFold(upgrade, []byte("h2c")) {
+		f.upgrade = upgrade
+	}
+	if options {
+		c.dropNamed(head)
+	}
+	return f, true
+}
+
+// nextOption splits the first element off a list.
+func nextOption(v []byte) (option, rest []byte) {
+	if i := bytes.IndexByte(v, ','); i >= 0 {
+		return bytes.Trim(v[:i], " \t"), v[i+1:]
+	}
+	return bytes.Trim(v, " \t"), nil
+}
+
+// connectionOptions looks through the value of a Connection field: whether it
+// names Upgrade, and any field that is not known to concern one connection.
+func connectionOptions(v []byte) (upgrade, other bool) {
+	for len(v) > 0 {
+		var o []byte
+		o, v = nextOption(v)
+		switch {
+		case equalFold(o, []byte("upgrade")):
+			upgrade = true
+		case len(o) == 0, equalFold(o, []byte("close")), equalFold(o, []byte("keep-alive")), equalFold(o, []byte("te")):
+		default:
+			other = true
+		}
+	}
+	return upgrade, other
+}
+
+// dropNamed drops the fields that Connection names (RFC 9110 section 7.6.1), but
+// for those that package http1 keeps as well.
+func (c *conn) dropNamed(head []byte) {
+	for i := range c.lines {
+		if c.lines[i].known != nameConnection {
+			continue
+		}
+		for v := head[c.lines[i].value:c.lines[i].valueEnd]; len(v) > 0; {
+			var o []byte
+			o, v = nextOption(v)
+			for k := range c.lines {
+				l := &c.lines[k]
+				name := c.nameOfLine(head, l)
+				if l.known == 0 && equalFold(name, o) && !bytes.HasPrefix(name, []byte("x-forwarded-")) &&
+					!bytes.HasPrefix(name, []byte("x-outrigger-")) && string(name) != "te" {
+					l.drop = true
+				}
+			}
+		}
+	}
+}
+
+func (c *conn) nameOfLine(head []byte, l *line) []byte {
+	if l.lowered {
+		return c.lower[l.name:l.nameEnd]
+	}
+	return head[l.name:l.nameEnd]
+}
+
+// appendLines encodes the lines that are not dropped.
+func (c *conn) appendLines(b, head []byte) []byte {
+	for i := range c.lines {
+		if l := &c.lines[i]; !l.drop {
+			b = c.enc.field(b, l.known, c.nameOfLine(head, l), head[l.value:l.valueEnd])
+		}
+	}
+	return b
+}
