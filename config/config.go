@@ -50,9 +50,20 @@ type Protocol string
 
 // The protocols.
 const (
+	// ProtocolHTTP is HTTP/1.1. Listeners take HTTP/2 as well.
 	ProtocolHTTP Protocol = "http"
+	// ProtocolHTTP2 is HTTP/2: by ALPN over TLS, by prior knowledge without.
+	ProtocolHTTP2 Protocol = "http2"
+	// ProtocolGRPC is gRPC, on HTTP/2.
+	ProtocolGRPC Protocol = "grpc"
 	ProtocolTCP  Protocol = "tcp"
 )
+
+// HTTP reports whether p is HTTP of any version.
+func (p Protocol) HTTP() bool { return p != ProtocolTCP }
+
+// HTTP2 reports whether p is spoken over HTTP/2.
+func (p Protocol) HTTP2() bool { return p == ProtocolHTTP2 || p == ProtocolGRPC }
 
 // Service is the application beside the proxy.
 type Service struct {
@@ -60,8 +71,8 @@ type Service struct {
 	Name string `yaml:"name"`
 	// The port on which the application listens. 0: the service only calls others, and no inbound listener is opened.
 	Port int `yaml:"port"`
-	// What the application speaks.
-	Protocol Protocol `yaml:"protocol" enum:"http,tcp"`
+	// What the application speaks: http (HTTP/1.1), http2 or grpc (both HTTP/2 by prior knowledge), or tcp. Callers may use HTTP/1.1 and HTTP/2 with all but tcp.
+	Protocol Protocol `yaml:"protocol" enum:"http,http2,grpc,tcp"`
 	// The IP address on which the application listens.
 	Address string `yaml:"address"`
 }
@@ -117,7 +128,7 @@ type Inbound struct {
 	// too, and its callers are listed on the admin API. off: plaintext is all that is taken.
 	MTLS MTLS `yaml:"mtls" enum:"strict,permissive,off"`
 	// What the listener speaks. Default: service.protocol.
-	Protocol Protocol `yaml:"protocol" enum:"http,tcp"`
+	Protocol Protocol `yaml:"protocol" enum:"http,http2,grpc,tcp"`
 	// Connections open at a time; more are closed at once. 0: no limit.
 	MaxConnections int `yaml:"max_connections"`
 	// TLS handshakes under way at a time; more wait within handshake_timeout.
@@ -150,8 +161,8 @@ type Upstream struct {
 	Service string `yaml:"service"`
 	// The address on which the application reaches it, "IP:PORT". Required.
 	Listen string `yaml:"listen"`
-	// What is spoken with it.
-	Protocol Protocol `yaml:"protocol" enum:"http,tcp"`
+	// What is spoken with its endpoints: http (HTTP/1.1), http2 or grpc (both HTTP/2), or tcp. The application may use HTTP/1.1 and HTTP/2 with all but tcp.
+	Protocol Protocol `yaml:"protocol" enum:"http,http2,grpc,tcp"`
 }
 
 // HTTP holds the limits and times of HTTP listeners.

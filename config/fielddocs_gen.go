@@ -138,7 +138,7 @@ func fieldDoc(id string) string {
 	case "github.com/outrigger-mesh/outrigger/config.Service.Port":
 		return "The port on which the application listens. 0: the service only calls others, and no inbound listener is opened."
 	case "github.com/outrigger-mesh/outrigger/config.Service.Protocol":
-		return "What the application speaks."
+		return "What the application speaks: http (HTTP/1.1), http2 or grpc (both HTTP/2 by prior knowledge), or tcp. Callers may use HTTP/1.1 and HTTP/2 with all but tcp."
 	case "github.com/outrigger-mesh/outrigger/config.Telemetry.AccessLog":
 		return "One JSON record an exchange."
 	case "github.com/outrigger-mesh/outrigger/config.Telemetry.Log":
@@ -154,7 +154,7 @@ func fieldDoc(id string) string {
 	case "github.com/outrigger-mesh/outrigger/config.Upstream.Listen":
 		return "The address on which the application reaches it, \"IP:PORT\". Required."
 	case "github.com/outrigger-mesh/outrigger/config.Upstream.Protocol":
-		return "What is spoken with it."
+		return "What is spoken with its endpoints: http (HTTP/1.1), http2 or grpc (both HTTP/2), or tcp. The application may use HTTP/1.1 and HTTP/2 with all but tcp."
 	case "github.com/outrigger-mesh/outrigger/config.Upstream.Service":
 		return "The name of the service as discovery knows it. Required."
 	case "github.com/outrigger-mesh/outrigger/discovery/consul.Check.DeregisterAfter":

@@ -158,7 +158,7 @@ func (v *validator) inbound() {
 		if i.MTLS != MTLSOff && !v.Identity.Configured() {
 			v.say("identity", "is required: inbound.mtls is %s; give workload_api or files, or set inbound.mtls: off", i.MTLS)
 		}
-		if i.Protocol == ProtocolHTTP && v.Service.Protocol == ProtocolTCP {
+		if i.Protocol.HTTP() && v.Service.Protocol == ProtocolTCP {
 			v.say("inbound.protocol", "is http, but the service speaks tcp")
 		}
 	}

@@ -19,6 +19,7 @@ import (
 	"github.com/outrigger-mesh/outrigger/internal/lifecycle"
 	"github.com/outrigger-mesh/outrigger/mtls"
 	"github.com/outrigger-mesh/outrigger/proxy/exchange"
+	"github.com/outrigger-mesh/outrigger/proxy/http2"
 	"github.com/outrigger-mesh/outrigger/proxy/listener"
 	"github.com/outrigger-mesh/outrigger/proxy/plan"
 	"github.com/outrigger-mesh/outrigger/proxy/upstream"
@@ -45,6 +46,7 @@ type Proxy struct {
 	started  time.Time
 	initial  *config.Loaded
 	sweeper  *wire.Sweeper
+	streams  *http2.Sweeper
 	metrics  *telemetry.Metrics
 	access   *telemetry.AccessLog
 	tracer   *telemetry.Tracer
@@ -107,10 +109,18 @@ func New(o Options) (*Proxy, error) {
 	}
 	p.life, p.endLife = context.WithCancel(context.Background())
 	p.sweeper = wire.NewSweeper(time.Now())
+	p.streams = http2.NewSweeper(p.sweeper.Now)
+	h2 := http2.Config{
+		Sweeper: p.streams, PingAfter: pingAfter,
+		OnFlood: func(f http2.Flood) {
+			p.log.Warn("an HTTP/2 peer was stopped", "event", "http2_flood", "kind", f.String())
+		},
+	}
 	p.registry = upstream.NewRegistry(p.life, p.sweeper, p.metrics, p.log)
+	p.registry.HTTP2 = &h2
 	p.server = &exchange.Server{
 		Sweeper: p.sweeper, Tracer: p.tracer, AccessLog: p.access, Log: p.log,
-		LocalID: p.ownID, Draining: &p.closing, AccessSample: cfg.Telemetry.AccessLog.SamplePercent / 100,
+		HTTP2: &h2, LocalID: p.ownID, Draining: &p.closing, AccessSample: cfg.Telemetry.AccessLog.SamplePercent / 100,
 	}
 	p.identity = newIdentity(&cfg.Identity, p.log)
 	if err := p.newDiscovery(cfg); err != nil {
@@ -204,6 +214,10 @@ func (p *Proxy) Run(ctx, kill context.Context) error {
 
 const flushTime = 5 * time.Second
 
+// pingAfter is how long an HTTP/2 connection with streams may be silent before
+// its peer is asked whether it is still there.
+const pingAfter = 30 * time.Second
+
 // optional makes run a part whose failure is said and ends nothing else:
 // traffic goes on without it.
 func (p *Proxy) optional(name string, run func(context.Context) error) func(context.Context) error {
@@ -219,6 +233,7 @@ func (p *Proxy) optional(name string, run func(context.Context) error) func(cont
 // or a part has failed.
 func (p *Proxy) serve(ctx context.Context, core *lifecycle.Group) error {
 	core.Go("sweeper", p.sweeper.Run)
+	core.Go("stream sweeper", p.streams.Run)
 	core.Go("upstreams", p.registry.Run)
 	starting, cancel := context.WithCancel(ctx)
 	defer cancel()

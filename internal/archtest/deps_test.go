@@ -43,7 +43,7 @@ const floors = `
 
 	# Floor 3: the data plane. None of it may import config or discovery.
 	proxy/wire < proxy/relay, proxy/http2;
-	mtls, telemetry, proxy/outcome, proxy/wire,
+	mtls, telemetry, proxy/outcome, proxy/wire, proxy/http2,
 	resilience/balance, resilience/breaker, resilience/limit, resilience/outlier, resilience/retry
 	< proxy/upstream;
 	mtls/authz, proxy/http1, proxy/upstream < proxy/plan;
@@ -70,11 +70,11 @@ const floors = `
 `
 
 // planned have their floor before they are there.
-var planned = []string{"proxy/http2"}
+var planned = []string{}
 
 // hotPath is what a request passes through.
 var hotPath = []string{
-	"proxy/wire", "proxy/http1", "proxy/relay", "proxy/outcome", "proxy/upstream", "proxy/plan", "proxy/exchange", "proxy/listener",
+	"proxy/wire", "proxy/http1", "proxy/http2", "proxy/relay", "proxy/outcome", "proxy/upstream", "proxy/plan", "proxy/exchange", "proxy/listener",
 }
 
 // machines are the pure ones: they are told the time and given random words.

@@ -75,6 +75,8 @@ func files(t *testing.T) (list []string) {
 // and interface checks need no entry.
 var variables = map[string]string{
 	"proxy/relay.spare":     "idle pipes of all relays: a pool whose elements own descriptors, which sync.Pool would leak",
+	"proxy/http2.huffman":   "a table made by a function, once",
+	"proxy/http2.nameBytes": "a table made by a function, once",
 	"proxy/wire.longAgo":    "a constant; Go has none of type time.Time",
 	"cmd/outrigger.version": "set by the linker",
 	"cmd/outrigger.commit":  "set by the linker",
@@ -314,7 +316,10 @@ var goroutines = map[string]string{
 	"proxy.follow":               "follow waits",
 	"proxy/exchange.startUpload": "settleUpload or waitUpload of the same exchange",
 	"proxy/listener.admit":       "Listener.Run, through its WaitGroup",
+	"proxy/http2.run":            "run waits, and with it Serve and Run",
+	"proxy/http2.dispatch":       "run waits for its workers",
 	"proxy/relay.Run":            "Run waits",
+	"proxy/upstream.addConn":     "Registry.Run, through its WaitGroup",
 	"telemetry/admin.Run":        "Run waits",
 }
 

@@ -72,8 +72,11 @@ func (c *compiler) problem(path, format string, args ...any) {
 	c.problems = append(c.problems, c.in.Loaded.Problem(path, fmt.Sprintf(format, args...)))
 }
 
-// alpn is what mesh connections for HTTP negotiate.
-const alpn = "http/1.1"
+// What mesh connections for HTTP negotiate. A listener takes both.
+const (
+	alpnHTTP1 = "http/1.1"
+	alpnHTTP2 = "h2"
+)
 
 func (c *compiler) http() plan.HTTPOptions {
 	h := &c.cfg.HTTP
@@ -115,7 +118,7 @@ func (c *compiler) inbound() {
 		}
 		o := mtls.ServerOptions{MinVersion: c.minTLS()}
 		if l.Protocol == plan.HTTP {
-			o.NextProtos = []string{alpn}
+			o.NextProtos = []string{alpnHTTP2, alpnHTTP1}
 		}
 		l.TLS = mtls.ServerConfig(c.in.Source, o)
 	}
@@ -139,7 +142,7 @@ func (c *compiler) inbound() {
 			Policy: upstream.Policy{
 				Timeout: in.Timeout, ConnectTimeout: in.ConnectTimeout, StreamIdle: in.StreamIdleTimeout,
 				Keepalive: in.KeepaliveTimeout, TCPIdle: in.TCPIdleTimeout, Limits: in.Limits,
-				Retry: localRetry(),
+				Retry: localRetry(), HTTP2: in.Protocol.HTTP2(),
 			},
 		},
 	})
@@ -168,7 +171,7 @@ func (c *compiler) outbound(i int) {
 		Policy: upstream.Policy{
 			Timeout: p.Timeout, ConnectTimeout: p.ConnectTimeout, StreamIdle: p.StreamIdleTimeout,
 			Keepalive: p.KeepaliveTimeout, TCPIdle: p.TCPIdleTimeout,
-			Retry: p.Retry, Outlier: p.Outlier, Breaker: p.Breaker, Limits: p.Limits, Balance: p.Balance,
+			HTTP2: u.Protocol.HTTP2(), Retry: p.Retry, Outlier: p.Outlier, Breaker: p.Breaker, Limits: p.Limits, Balance: p.Balance,
 		},
 	}
 	if p.Transport == config.TransportMTLS && !c.secure(path, &s, &p, l.Protocol) {
@@ -192,8 +195,11 @@ func (c *compiler) secure(path string, s *upstream.Spec, p *config.Policy, proto
 		s.Identities = []string{c.cfg.Identity.ExpectedID(c.in.TrustDomain, s.Name)}
 	}
 	o := mtls.ClientOptions{MinVersion: c.minTLS()}
-	if proto == plan.HTTP {
-		o.NextProtos = []string{alpn}
+	switch {
+	case s.Policy.HTTP2:
+		o.NextProtos = []string{alpnHTTP2}
+	case proto == plan.HTTP:
+		o.NextProtos = []string{alpnHTTP1}
 	}
 	for _, text := range s.Identities {
 		id, err := mtls.ParseID(text)
@@ -205,7 +211,7 @@ func (c *compiler) secure(path string, s *upstream.Spec, p *config.Policy, proto
 	}
 	s.TLS = mtls.ClientConfig(c.in.Source, o)
 	ids := slices.Sorted(slices.Values(s.Identities))
-	s.Transport = "mtls " + c.cfg.Identity.MinTLS + " " + strings.Join(ids, " ")
+	s.Transport = strings.Join(slices.Concat([]string{"mtls"}, o.NextProtos, []string{c.cfg.Identity.MinTLS}, ids), " ")
 	return true
 }
 

@@ -19,7 +19,7 @@ import (
 // it may be passed on. again reports that nothing was passed on and another
 // attempt may be considered; then an error response is still unread in x.up.
 func (x *exchange) attempt(n int, began time.Duration) (r outcome.Reason, again bool) {
-	x.status, x.sent, x.heard = 0, 0, false
+	x.status, x.sent, x.heard, x.unsent = 0, 0, false, false
 	ep := x.cl.Pick(began, &x.tried)
 	if ep == nil {
 		return outcome.NoEndpoints, false
@@ -33,7 +33,7 @@ func (x *exchange) attempt(n int, began time.Duration) (r outcome.Reason, again 
 	r = x.connect(ep, began, false)
 	if r == outcome.OK {
 		r = x.roundTrip(a.Span, n)
-		if r == outcome.StaleConnection && x.replayable() {
+		if r == outcome.StaleConnection && (x.replayable() || x.unsent && x.upload == uploadNone) {
 			// Nobody's fault and nothing was read: once more on a new
 			// connection, as part of the same attempt.
 			if r = x.connect(ep, x.now(), true); r == outcome.OK {
@@ -64,10 +64,18 @@ func (x *exchange) replayable() bool {
 
 // connect gets x.up.
 func (x *exchange) connect(ep *upstream.Endpoint, now time.Duration, fresh bool) outcome.Reason {
-	c, oe := ep.Get(upstream.Want{
+	w := upstream.Want{
 		Now: now, Deadline: x.deadline, Fresh: fresh,
 		Careful: x.stream || !x.req.Method.Idempotent(),
-	})
+	}
+	var c *wire.Conn
+	var oe *outcome.Error
+	var reused bool
+	if x.pol.HTTP2 {
+		x.ust, x.upID, reused, oe = ep.Stream(w)
+	} else if c, oe = ep.Get(w); oe == nil {
+		x.up, x.upID, reused = c, c.PeerID, c.Reused
+	}
 	x.rec.ConnectTime = 0
 	if oe != nil {
 		x.cause = oe
@@ -76,8 +84,7 @@ func (x *exchange) connect(ep *upstream.Endpoint, now time.Duration, fresh bool)
 		}
 		return oe.Reason
 	}
-	x.up, x.upID = c, c.PeerID
-	if !c.Reused {
+	if !reused {
 		x.rec.ConnectTime = x.now() - now
 	}
 	x.attemptEnd = 0
@@ -106,6 +113,10 @@ func (x *exchange) setUpstreamDeadline() {
 	at := end
 	if x.pol.StreamIdle > 0 {
 		at = sooner(end, now+x.pol.StreamIdle)
+	}
+	if x.ust != nil {
+		x.ust.SetDeadline(at)
+		return
 	}
 	x.up.SetDeadline(at)
 	if end == 0 || end-now >= wire.Exact {
@@ -139,9 +150,12 @@ func (x *exchange) inexact() {
 
 // roundTrip sends the request and reads up to the final response head.
 func (x *exchange) roundTrip(span telemetry.SpanID, n int) outcome.Reason {
-	x.buildRequest(span, n)
+	head := x.buildRequest(span)
 	x.res.Reset()
 	x.sent = x.now()
+	if x.ust != nil {
+		return x.roundTripStream(head)
+	}
 	var err error
 	if x.stream && x.hasBody() || x.req.Upgrade {
 		if _, err = x.up.Write(x.out); err == nil && x.stream && x.hasBody() {
@@ -183,22 +197,32 @@ func (x *exchange) roundTrip(span telemetry.SpanID, n int) outcome.Reason {
 				x.up.Room(wire.Large)
 				err = x.up.Fill()
 			}
-		case x.res.Status == 101 && (!x.res.Upgrade || !x.req.Upgrade || !offered(x.req.UpgradeProto.Of(x.raw), x.res.UpgradeProto.Of(b))):
+		case x.res.Status == 101 && (x.st != nil || !x.res.Upgrade || !x.req.Upgrade || !offered(x.req.UpgradeProto.Of(x.raw), x.res.UpgradeProto.Of(b))):
 			x.cause = errUnasked
 			x.dropUpstream()
 			return outcome.UpstreamProtocol
 		default:
-			x.status = x.res.Status
-			x.rec.FirstByteTime = x.now() - x.start
-			x.headLen = k
-			x.attemptEnd = 0
-			x.uploader.answered.Store(true)
-			if x.status >= 500 && x.status != 501 && x.status != 505 {
-				return outcome.UpstreamError
-			}
-			return outcome.OK
+			return x.answered(k, b)
 		}
 	}
+}
+
+// answered notes the final response head, the first k bytes of b.
+func (x *exchange) answered(k int, b []byte) outcome.Reason {
+	x.status = x.res.Status
+	x.rec.FirstByteTime = x.now() - x.start
+	x.headLen = k
+	x.attemptEnd = 0
+	x.uploader.answered.Store(true)
+	if x.status >= 500 && x.status != 501 && x.status != 505 {
+		return outcome.UpstreamError
+	}
+	if x.grpc {
+		if v, ok := x.res.Get(http1.GRPCStatus); ok && blamesEndpoint(v.Of(b)) {
+			return outcome.UpstreamError
+		}
+	}
+	return outcome.OK
 }
 
 var errUnasked = errors.New("101 to a request that did not ask for an upgrade, or with another protocol's name")
@@ -241,6 +265,14 @@ func (x *exchange) upstreamFailed(err error) outcome.Reason {
 }
 
 func (x *exchange) dropUpstream() {
+	if x.ust != nil {
+		if x.upload == uploadRunning {
+			x.ust.Expire()
+			x.uploader.discard()
+		}
+		x.ust.Close()
+		x.ust = nil
+	}
 	if x.up != nil {
 		if x.upload == uploadRunning {
 			x.up.Expire()
@@ -254,6 +286,13 @@ func (x *exchange) dropUpstream() {
 // keepUpstream puts the connection back into its pool if another exchange may
 // use it.
 func (x *exchange) keepUpstream(clean bool) {
+	if x.ust != nil {
+		if clean && x.upload == uploadRunning && x.uploader.read.Load() {
+			x.awaitLastWrite()
+		}
+		x.dropUpstream()
+		return
+	}
 	if x.up == nil {
 		return
 	}

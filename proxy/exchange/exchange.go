@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/outrigger-mesh/outrigger/proxy/http1"
+	"github.com/outrigger-mesh/outrigger/proxy/http2"
 	"github.com/outrigger-mesh/outrigger/proxy/outcome"
 	"github.com/outrigger-mesh/outrigger/proxy/plan"
 	"github.com/outrigger-mesh/outrigger/proxy/upstream"
@@ -15,10 +16,12 @@ import (
 // exchange is one request with its response. It is pooled; nothing keeps it
 // after free.
 type exchange struct {
-	s   *Session
-	l   *plan.Listener
-	cl  *upstream.Cluster
-	pol *upstream.Policy
+	s    *Session
+	down downstream    // s itself, or the stream below
+	st   *http2.Stream // where the request came from by HTTP/2; else nil
+	l    *plan.Listener
+	cl   *upstream.Cluster
+	pol  *upstream.Policy
 
 	req  http1.Request
 	res  http1.Response
@@ -44,11 +47,14 @@ type exchange struct {
 	attemptEnd   time.Duration // of the present attempt, until its response begins; 0 none
 
 	tried    upstream.Tried
-	up       *wire.Conn
+	up       *wire.Conn    // the upstream leg by HTTP/1.1
+	ust      *http2.Stream // the upstream leg by HTTP/2
 	ep       *upstream.Endpoint
 	upID     string        // the endpoint's SPIFFE ID
 	exactAt  time.Duration // when up's exact deadline is, 0 without one
 	heard    bool          // the attempt has had a byte of an answer
+	unsent   bool          // the endpoint says that it did not process the request
+	grpc     bool          // the request is a gRPC call
 	status   int
 	headLen  int  // of the response head in up's buffer
 	close    bool // the downstream connection must end
@@ -76,7 +82,7 @@ const (
 
 func newExchange(s *Session, l *plan.Listener) *exchange {
 	x := exchanges.Get().(*exchange)
-	x.s, x.l = s, l
+	x.s, x.down, x.l = s, s, l
 	x.start = s.srv.Sweeper.Now()
 	s.exchange.Add(1)
 	return x
@@ -92,8 +98,9 @@ func (x *exchange) free() {
 	x.req.Reset()
 	x.res.Reset()
 	x.rec.Reset()
-	x.s, x.l, x.cl, x.pol, x.up, x.ep = nil, nil, nil, nil, nil, nil
+	x.s, x.down, x.st, x.l, x.cl, x.pol, x.up, x.ust, x.ep = nil, nil, nil, nil, nil, nil, nil, nil, nil
 	x.raw, x.body, x.spool, x.own, x.out, x.id = nil, nil, nil, nil, nil, nil
+	x.unsent, x.grpc = false, false
 	x.stream, x.heard, x.close, x.began, x.chunked, x.counted = false, false, false, false, false, false
 	x.exactAt = 0
 	x.parent, x.trace = telemetry.TraceContext{}, telemetry.TraceContext{}
@@ -119,9 +126,10 @@ func (x *exchange) run() {
 		x.close = true
 	}
 	x.identify()
+	x.grpc = x.isGRPC()
 	// While the endpoint is waited for, its own deadlines end the exchange; the
 	// downstream's must not, or nothing could be said any more.
-	x.s.conn.SetDeadline(0)
+	x.down.setDeadline(0)
 	if r := x.admit(); r != outcome.OK {
 		x.reply(r, nil)
 		x.finish(r)
@@ -176,6 +184,9 @@ func (x *exchange) admit() outcome.Reason {
 		x.deadline = x.start + t
 	}
 	if left, ok := x.callerDeadline(); ok && (x.deadline == 0 || x.start+left < x.deadline) {
+		x.deadline = x.start + left
+	}
+	if left, ok := x.grpcTimeout(); ok && (x.deadline == 0 || x.start+left < x.deadline) {
 		x.deadline = x.start + left
 	}
 	return outcome.OK

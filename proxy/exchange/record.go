@@ -44,7 +44,10 @@ func (x *exchange) finish(r outcome.Reason) {
 	rec.Authority = x.req.Host.Of(x.raw)
 	rec.Path = x.req.Target.Of(x.raw)
 	rec.Protocol = "HTTP/1.1"
-	if x.req.Minor == 0 {
+	switch {
+	case x.st != nil:
+		rec.Protocol = "HTTP/2"
+	case x.req.Minor == 0:
 		rec.Protocol = "HTTP/1.0"
 	}
 	rec.Rule = x.rule

@@ -1,8 +1,6 @@
 package exchange
 
 import (
-	"time"
-
 	"github.com/outrigger-mesh/outrigger/proxy/http1"
 	"github.com/outrigger-mesh/outrigger/proxy/outcome"
 	"github.com/outrigger-mesh/outrigger/proxy/wire"
@@ -22,7 +20,9 @@ func (x *exchange) refuse(err error) {
 	x.detail = http1.Reason(err)
 	x.cause = err
 	x.close = true
-	x.raw = x.s.conn.Buffered()
+	if x.st == nil {
+		x.raw = x.s.conn.Buffered()
+	}
 	x.rec.Start = x.startedAt()
 	x.reply(r, err)
 	x.finish(r)
@@ -70,6 +70,10 @@ func (x *exchange) reply(r outcome.Reason, cause error) {
 		body = append(body, '\n')
 	}
 	x.grow(wire.Small)
+	if x.grpc {
+		x.replyGRPC(row)
+		return
+	}
 	b := append(x.out[:0], "HTTP/1.1 "...)
 	b = http1.AppendInt(b, int64(x.status))
 	b = append(b, ' ')
@@ -89,20 +93,26 @@ func (x *exchange) reply(r outcome.Reason, cause error) {
 		b = append(b, "\r\nconnection: keep-alive"...)
 	}
 	b = append(b, "\r\n\r\n"...)
+	head := len(b)
 	if x.req.Method != http1.MethodHead {
 		b = append(b, body...)
 		x.rec.BytesOut = uint64(len(body))
 	}
 	x.out = b
+	x.say(head)
+}
+
+// say sends a local reply that is in x.out.
+func (x *exchange) say(head int) {
 	x.began = true
 	if x.pol != nil {
-		x.s.conn.SetDeadline(x.idleBy())
+		x.down.setDeadline(x.idleBy())
 	}
-	if x.s.conn.Expired() {
+	if x.down.expired() {
 		x.close = true
-		x.s.conn.SetExact(time.Now().Add(lastWords))
+		x.down.lastWords(lastWords)
 	}
-	if _, err := x.s.conn.Write(b); err != nil {
+	if err := x.down.respond(x.out, head, true); err != nil {
 		x.close = true
 	}
 }

@@ -26,6 +26,9 @@ func (x *exchange) whole(b []byte, n int) (bool, int) {
 		x.body = b[n:end]
 		return true, end
 	case x.req.Framing == http1.FramingChunked:
+		if x.l.Route.Cluster.Policy().HTTP2 {
+			return false, 0 // passed on decoded
+		}
 		return x.wholeChunked(b, n)
 	}
 	return true, n
@@ -146,6 +149,9 @@ var comma, slash = []byte(","), []byte("/")
 
 // hasBody reports whether a body follows the head.
 func (x *exchange) hasBody() bool {
+	if x.st != nil {
+		return !x.st.Ended
+	}
 	return x.req.Framing == http1.FramingChunked || x.req.Framing == http1.FramingLength && x.req.Length > 0
 }
 
@@ -200,23 +206,17 @@ func (x *exchange) callerDeadline() (time.Duration, bool) {
 	return ms * time.Millisecond, true
 }
 
-// buildRequest writes the head, and the body where it is kept, into x.out.
-func (x *exchange) buildRequest(span telemetry.SpanID, _ int) {
-	need := len(x.raw) + len(x.body) + ownFields
-	if x.out == nil || cap(x.out) < need {
-		if x.out != nil {
-			wire.Put(x.out)
-		}
-		if need <= wire.Small {
-			x.out = wire.GetSmall()
-		} else {
-			x.out = wire.GetLarge()
-		}
-	}
+// buildRequest writes the head, and the body where it is kept, into x.out. It
+// returns the length of the head.
+func (x *exchange) buildRequest(span telemetry.SpanID) int {
+	x.grow(len(x.raw) + len(x.body) + ownFields)
 	r := &x.req
 	r.Drop(http1.XForwardedFor)
 	r.Drop(http1.XForwardedClientCert)
 	r.Drop(http1.XDeadline)
+	if x.grpc && x.deadline > 0 {
+		r.Drop(http1.GRPCTimeout)
+	}
 	if !x.stream && r.ExpectContinue {
 		r.Drop(http1.Expect)
 	}
@@ -247,6 +247,9 @@ func (x *exchange) buildRequest(span telemetry.SpanID, _ int) {
 		b = telemetry.AppendTraceparent(b, trace)
 		b = append(b, "\r\n"...)
 	}
+	if x.grpc && x.deadline > 0 {
+		b = appendGRPCTimeout(b, x.deadline-x.now())
+	}
 	if x.deadline > 0 {
 		b = append(b, "x-outrigger-deadline: "...)
 		b = http1.AppendInt(b, max(int64((x.deadline-x.now())/time.Millisecond), 1))
@@ -264,7 +267,13 @@ func (x *exchange) buildRequest(span telemetry.SpanID, _ int) {
 		b = append(b, "connection: te\r\n"...)
 	}
 	b = append(b, "\r\n"...)
-	x.out = append(b, x.body...)
+	head := len(b)
+	if x.st != nil && x.ust == nil && r.Framing == http1.FramingChunked && !x.stream {
+		x.out = http1.AppendLastChunk(http1.AppendChunk(b, x.body), x.st.Trailers())
+	} else {
+		x.out = append(b, x.body...)
+	}
+	return head
 }
 
 // ownFields is room for the fields that the proxy adds.

@@ -20,13 +20,18 @@ func (x *exchange) forwardInterim(raw []byte) outcome.Reason {
 	}
 	b := wire.GetSmall()
 	defer wire.Put(b)
-	return x.send(append(x.res.AppendHead(b[:0], raw), "\r\n"...))
+	head := append(x.res.AppendHead(b[:0], raw), "\r\n"...)
+	return x.respond(head, len(head), false)
 }
 
-// send writes b downstream.
-func (x *exchange) send(b []byte) outcome.Reason {
-	x.s.conn.SetDeadline(x.idleBy())
-	if _, err := x.s.conn.Write(b); err != nil {
+// send writes b downstream, by HTTP/1.1.
+func (x *exchange) send(b []byte) outcome.Reason { return x.respond(b, 0, false) }
+
+// respond sends a head, which takes the first bytes of b, and the body behind it
+// downstream; with last nothing follows.
+func (x *exchange) respond(b []byte, head int, last bool) outcome.Reason {
+	x.down.setDeadline(x.idleBy())
+	if err := x.down.respond(b, head, last); err != nil {
 		x.cause = err
 		if errors.Is(err, wire.ErrExpired) {
 			return x.expired(outcome.StreamIdle)
@@ -39,7 +44,11 @@ func (x *exchange) send(b []byte) outcome.Reason {
 // discardResponse gets rid of an error response that another attempt follows.
 // A short one is skipped so that its connection can be used again.
 func (x *exchange) discardResponse() {
+	if x.ust != nil {
+		x.dropUpstream()
+	}
 	if x.up == nil {
+		x.status = 0
 		return
 	}
 	rest := len(x.up.Buffered()) - x.headLen
@@ -59,6 +68,9 @@ func (x *exchange) discardResponse() {
 // forward passes the response on. r is what the attempt has come to so far and
 // is returned unless passing on fails.
 func (x *exchange) forward(r outcome.Reason) outcome.Reason {
+	if x.st != nil || x.ust != nil {
+		return x.forwardStream(r)
+	}
 	if x.res.Status == 101 {
 		return x.tunnel()
 	}

@@ -87,7 +87,7 @@ func (x *exchange) decide(n int, r outcome.Reason, took time.Duration, budget *r
 	}
 	if x.status != 0 {
 		if v, ok := x.res.Get(http1.RetryAfter); ok {
-			q.RetryAfter, _ = retry.ParseRetryAfter(v.Of(x.up.Buffered()), time.Now())
+			q.RetryAfter, _ = retry.ParseRetryAfter(v.Of(x.answer()), time.Now())
 		}
 	}
 	d := x.pol.Retry.Decide(q, budget, x.now(), rand.Uint64())

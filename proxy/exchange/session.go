@@ -12,6 +12,7 @@ import (
 
 	"github.com/outrigger-mesh/outrigger/mtls"
 	"github.com/outrigger-mesh/outrigger/proxy/http1"
+	"github.com/outrigger-mesh/outrigger/proxy/http2"
 	"github.com/outrigger-mesh/outrigger/proxy/outcome"
 	"github.com/outrigger-mesh/outrigger/proxy/plan"
 	"github.com/outrigger-mesh/outrigger/proxy/wire"
@@ -21,8 +22,8 @@ import (
 // Server holds what all exchanges share.
 type Server struct {
 	Sweeper   *wire.Sweeper
-	Tracer    *telemetry.Tracer    // nil: none
-	AccessLog *telemetry.AccessLog // nil: none
+	Tracer    *telemetry.Tracer
+	AccessLog *telemetry.AccessLog
 	Log       *slog.Logger
 	// LocalID returns this proxy's own SPIFFE ID, empty without identity.
 	LocalID func() string
@@ -32,6 +33,8 @@ type Server struct {
 	// AccessSample is the share of successful exchanges that the access log
 	// records; others are recorded always.
 	AccessSample float64
+	// HTTP2 is how HTTP/2 connections behave; nil serves none.
+	HTTP2 *http2.Config
 
 	shards atomic.Uint32
 }
@@ -61,11 +64,14 @@ type Session struct {
 	x        *exchange
 	head     int   // length of the request head in the buffer; 0 while incomplete
 	bad      error // the head is malformed
+	http2    bool  // the peer has begun with the preface of HTTP/2
 	end      bool  // the connection must be closed
 	abort    bool  // by a reset, since an end would pass for that of the body
 	busy     atomic.Bool
 	exchange atomic.Uint64
 	tunnel   atomic.Pointer[tunnelled]
+	streams  atomic.Pointer[http2.Server] // nil on HTTP/1.1 connections
+	drained  atomic.Bool
 }
 
 // NewSession returns the session of an accepted connection. source holds the
@@ -81,7 +87,12 @@ func (s *Server) NewSession(conn *wire.Conn, peer Peer, source *atomic.Pointer[p
 }
 
 // Busy reports whether an exchange is under way.
-func (s *Session) Busy() bool { return s.busy.Load() }
+func (s *Session) Busy() bool {
+	if h := s.streams.Load(); h != nil {
+		return h.Busy()
+	}
+	return s.busy.Load()
+}
 
 // Exchanges returns how many exchanges have begun.
 func (s *Session) Exchanges() uint64 { return s.exchange.Load() }
@@ -96,6 +107,10 @@ func (s *Session) Serve() {
 			if s.ended(err) {
 				break
 			}
+			return
+		}
+		if s.http2 {
+			s.ServeStreams()
 			return
 		}
 		if !s.end {
@@ -131,6 +146,15 @@ func (s *Session) onBytes() bool {
 		}
 		l := s.source.Load()
 		if s.x == nil {
+			if s.exchange.Load() == 0 && s.srv.HTTP2 != nil {
+				switch isPreface(b) {
+				case prefaceWhole:
+					s.http2 = true
+					return false
+				case prefacePart:
+					return true
+				}
+			}
 			s.x = newExchange(s, l)
 			s.busy.Store(true)
 		}
@@ -160,6 +184,28 @@ func (s *Session) onBytes() bool {
 			return false
 		}
 	}
+}
+
+// preface is how a client begins HTTP/2 by prior knowledge (RFC 9113 section
+// 3.4). What follows its first line tells it from a request.
+const preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+
+type prefaceMatch uint8
+
+const (
+	prefaceNot prefaceMatch = iota
+	prefacePart
+	prefaceWhole
+)
+
+func isPreface(b []byte) prefaceMatch {
+	switch n := min(len(b), len(preface)); {
+	case string(b[:n]) != preface[:n]:
+		return prefaceNot
+	case n < len(preface):
+		return prefacePart
+	}
+	return prefaceWhole
 }
 
 // straight serves the request whose head is in the buffer and whose rest has

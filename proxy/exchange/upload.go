@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/outrigger-mesh/outrigger/proxy/http1"
+	"github.com/outrigger-mesh/outrigger/proxy/http2"
 	"github.com/outrigger-mesh/outrigger/proxy/outcome"
 	"github.com/outrigger-mesh/outrigger/proxy/wire"
 )
@@ -52,7 +53,14 @@ func (x *exchange) startUpload() {
 	if x.uploader.done == nil {
 		x.uploader.done = make(chan struct{}, 1)
 	}
-	go x.uploadBody(x.up)
+	switch {
+	case x.ust != nil:
+		go x.uploadStream(x.bodyFrom(), streamOut{x.ust}, x.ust)
+	case x.st != nil:
+		go x.uploadStream(x.bodyFrom(), bodyOut{x.up, x.req.Framing == http1.FramingChunked}, x.up)
+	default:
+		go x.uploadBody(x.up)
+	}
 }
 
 // lastWrite is how long a response that is complete waits for the last bytes of
@@ -96,7 +104,11 @@ func (x *exchange) settleUpload() {
 	if x.upload == uploadRunning {
 		if !x.uploader.read.Load() {
 			x.close = true
-			x.s.conn.SetDeadline(x.now() + lingerTime)
+			if x.st != nil {
+				x.st.Reset(http2.NoError) // RFC 9113 section 8.1
+			} else {
+				x.s.conn.SetDeadline(x.now() + lingerTime)
+			}
 		}
 		x.waitUpload()
 		if !x.uploader.read.Load() {
@@ -158,7 +170,7 @@ func (x *exchange) uploadBody(up *wire.Conn) {
 
 // moveUpload moves the deadlines of both legs after a part of the body was
 // passed on; at its end the attempt's own time begins.
-func (x *exchange) moveUpload(up *wire.Conn, done bool) {
+func (x *exchange) moveUpload(up upstreamLeg, done bool) {
 	u := &x.uploader
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -167,20 +179,20 @@ func (x *exchange) moveUpload(up *wire.Conn, done bool) {
 	}
 	at := x.idleBy()
 	if !done {
-		x.s.conn.SetDeadline(at)
+		x.down.setDeadline(at)
 	}
 	at = sooner(at, x.deadline)
 	if done && !u.answered.Load() {
 		end := x.tryEnd(x.now())
 		u.end.Store(int64(end))
-		x.s.conn.SetDeadline(0)
+		x.down.setDeadline(0)
 		up.SetDeadline(sooner(at, end))
 		if !u.answered.Load() {
 			return
 		}
 		// The response has begun meanwhile and may have set its own deadlines
 		// before; if not yet, it does so after these.
-		x.s.conn.SetDeadline(x.idleBy())
+		x.down.setDeadline(x.idleBy())
 	}
 	up.SetDeadline(at)
 }
@@ -197,7 +209,7 @@ func (x *exchange) take(b, out []byte, left *int64) (used int, send []byte, done
 }
 
 // uploadBroke notes why the downstream leg failed and wakes the other.
-func (x *exchange) uploadBroke(up *wire.Conn, r outcome.Reason, err error) {
+func (x *exchange) uploadBroke(up upstreamLeg, r outcome.Reason, err error) {
 	u := &x.uploader
 	u.mu.Lock()
 	u.err = err
@@ -206,6 +218,65 @@ func (x *exchange) uploadBroke(up *wire.Conn, r outcome.Reason, err error) {
 		up.Expire()
 	}
 	u.mu.Unlock()
+}
+
+// upstreamLeg is what an upload needs of the leg beside a place to write to.
+type upstreamLeg interface {
+	Expire()
+	SetDeadline(at time.Duration) bool
+}
+
+// bodyFrom is the request's body, decoded.
+func (x *exchange) bodyFrom() source {
+	if x.st != nil {
+		return x.st
+	}
+	return newBodyIn(x.s.conn, x.req.Framing, x.req.Length, &x.in, &x.l.HTTP.Limits)
+}
+
+// guarded writes to upstream for as long as the exchange wants it.
+type guarded struct {
+	u  *uploader
+	to sink
+}
+
+func (g guarded) put(p []byte) error {
+	return g.do(func() error { return g.to.put(p) })
+}
+
+func (g guarded) end(trailers []byte) error {
+	g.u.read.Store(true)
+	return g.do(func() error { return g.to.end(trailers) })
+}
+
+func (g guarded) do(f func() error) error {
+	g.u.mu.Lock()
+	defer g.u.mu.Unlock()
+	if !g.u.blind && f() != nil {
+		// The response, or its absence, tells why.
+		g.u.blind = true
+	}
+	return nil
+}
+
+// uploadStream is uploadBody where either leg is HTTP/2. It runs in its own
+// goroutine.
+func (x *exchange) uploadStream(from source, to sink, up upstreamLeg) {
+	u := &x.uploader
+	defer func() { u.done <- struct{}{} }()
+	x.moveUpload(up, false)
+	if _, err := pump(from, guarded{u, to}, func(n int) {
+		u.bytes.Add(uint64(n))
+		x.moveUpload(up, false)
+	}); err != nil {
+		r := reasonOfRead(err)
+		if e, ok := errors.AsType[*http1.Error](err); ok {
+			r, err = outcome.BadRequest, e
+		}
+		x.uploadBroke(up, r, err)
+		return
+	}
+	x.moveUpload(up, true)
 }
 
 func reasonOfRead(err error) outcome.Reason {

@@ -56,6 +56,10 @@ func (c *conn) serve(m *telemetry.Listener) {
 	}
 	s := c.l.srv.NewSession(c.wire, c.peer, &c.l.current)
 	c.session.Store(s)
+	if t := c.wire.TLS(); t != nil && t.ConnectionState().NegotiatedProtocol == "h2" {
+		s.ServeStreams()
+		return
+	}
 	s.Serve()
 }
 

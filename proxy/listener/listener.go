@@ -208,11 +208,12 @@ func (l *Listener) Stop() {
 	}
 }
 
-// CloseIdle ends the connections that carry no exchange.
+// CloseIdle ends the connections that carry no exchange, and has HTTP/2 peers
+// open no more streams.
 func (l *Listener) CloseIdle() {
 	for _, c := range l.snapshot() {
-		if s := c.session.Load(); s != nil && !s.Busy() {
-			c.wire.Expire()
+		if s := c.session.Load(); s != nil {
+			s.Drain()
 		}
 	}
 }

@@ -116,6 +116,7 @@ func (c *Cluster) report(ev outlier.Event) {
 	switch ev.Kind {
 	case outlier.KindEjected:
 		e.pool.close(false, e.drop)
+		e.mux.drain(false)
 		e.metrics.Ejections.Inc()
 	case outlier.KindWouldEject:
 		c.metrics.WouldHave(telemetry.WouldEject)
@@ -192,6 +193,7 @@ func (c *Cluster) setEndpoints(list []EndpointSpec, now time.Duration) (added, r
 	}
 	for _, e := range old {
 		e.pool.close(true, e.drop)
+		e.mux.drain(true)
 		e.metrics.Release()
 		removed++
 	}
@@ -254,6 +256,7 @@ func (c *Cluster) apply(spec *Spec, now time.Duration) {
 		c.generation.Add(1)
 		for _, e := range c.endpoints {
 			e.pool.close(false, e.drop)
+			e.mux.drain(false)
 		}
 	}
 	if old != nil {

@@ -39,6 +39,7 @@ type Endpoint struct {
 	since   time.Duration
 	spec    atomic.Pointer[EndpointSpec]
 	pool    pool
+	mux     mux
 	conns   atomic.Int64
 	metrics *telemetry.Endpoint
 }

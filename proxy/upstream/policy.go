@@ -20,6 +20,10 @@ type Policy struct {
 	Keepalive      time.Duration // an idle HTTP connection; 0 keeps none
 	TCPIdle        time.Duration // a TCP connection without a byte; 0 none
 
+	// HTTP2 speaks HTTP/2 to the endpoints: by ALPN over TLS, by prior
+	// knowledge over plaintext.
+	HTTP2 bool
+
 	Retry   *retry.Config
 	Outlier *outlier.Config
 	Breaker *breaker.Config

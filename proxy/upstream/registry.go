@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/outrigger-mesh/outrigger/proxy/http2"
 	"github.com/outrigger-mesh/outrigger/proxy/wire"
 	"github.com/outrigger-mesh/outrigger/telemetry"
 )
@@ -29,6 +30,11 @@ type Registry struct {
 	metrics *telemetry.Metrics
 	log     *slog.Logger
 	dialer  net.Dialer
+	running sync.WaitGroup // HTTP/2 connections
+
+	// HTTP2 is how HTTP/2 connections to endpoints behave. Set it before the
+	// first cluster that needs them.
+	HTTP2 *http2.Config
 
 	// changing is held by whoever changes clusters or their endpoints, so that
 	// what comes last is what stays.
@@ -45,7 +51,7 @@ type Registry struct {
 // ctx bounds the life of everything dialled.
 func NewRegistry(ctx context.Context, sw *wire.Sweeper, m *telemetry.Metrics, log *slog.Logger) *Registry {
 	return &Registry{
-		ctx: ctx, sweeper: sw, metrics: m, log: log,
+		ctx: ctx, HTTP2: &http2.Config{}, sweeper: sw, metrics: m, log: log,
 		dialer:   net.Dialer{KeepAlive: time.Minute},
 		clusters: map[string]*Cluster{},
 		latest:   map[string][]EndpointSpec{},
@@ -142,6 +148,7 @@ func (r *Registry) Run(ctx context.Context) error {
 			for _, c := range r.all() {
 				c.closeIdle()
 			}
+			r.running.Wait()
 			return nil
 		case <-tick.C:
 			now := r.sweeper.Now()
@@ -183,5 +190,6 @@ func (c *Cluster) closeIdle() {
 	c.mu.Unlock()
 	for _, e := range endpoints {
 		e.pool.close(false, e.drop)
+		e.mux.end()
 	}
 }

@@ -1,0 +1,150 @@
+package exchange
+
+import (
+	"bytes"
+	"time"
+
+	"github.com/outrigger-mesh/outrigger/proxy/http1"
+	"github.com/outrigger-mesh/outrigger/proxy/outcome"
+	"github.com/outrigger-mesh/outrigger/telemetry"
+)
+
+var grpcType = []byte("application/grpc")
+
+// isGRPC reports whether the request is a gRPC call, by its content type.
+func (x *exchange) isGRPC() bool {
+	v, ok := x.req.Get(http1.ContentType)
+	if !ok {
+		return false
+	}
+	t := v.Of(x.raw)
+	return bytes.HasPrefix(t, grpcType) && (len(t) == len(grpcType) || t[len(grpcType)] == '+' || t[len(grpcType)] == ';')
+}
+
+// grpcTimeout is the caller's deadline as gRPC says it: at most eight digits
+// and a unit (gRPC over HTTP2, Requests).
+func (x *exchange) grpcTimeout() (time.Duration, bool) {
+	if !x.grpc {
+		return 0, false
+	}
+	v, ok := x.req.Get(http1.GRPCTimeout)
+	if !ok || v.Len() < 2 || v.Len() > 9 {
+		return 0, false
+	}
+	b := v.Of(x.raw)
+	n := time.Duration(0)
+	for _, c := range b[:len(b)-1] {
+		if c < '0' || c > '9' {
+			return 0, false
+		}
+		n = n*10 + time.Duration(c-'0')
+	}
+	unit, ok := grpcUnit(b[len(b)-1])
+	if !ok {
+		return 0, false
+	}
+	if n > farAway/unit {
+		return farAway, true
+	}
+	return n * unit, true
+}
+
+// farAway is as good as no deadline, and far from the end of the clock.
+const farAway = 100 * 365 * 24 * time.Hour
+
+func grpcUnit(c byte) (time.Duration, bool) {
+	switch c {
+	case 'n':
+		return time.Nanosecond, true
+	case 'u':
+		return time.Microsecond, true
+	case 'm':
+		return time.Millisecond, true
+	case 'S':
+		return time.Second, true
+	case 'M':
+		return time.Minute, true
+	case 'H':
+		return time.Hour, true
+	}
+	return 0, false
+}
+
+// appendGRPCTimeout appends what is left of the deadline.
+func appendGRPCTimeout(b []byte, left time.Duration) []byte {
+	b = append(b, "grpc-timeout: "...)
+	switch us := max(left, 0) / time.Microsecond; {
+	case us < 1e8:
+		b = append(http1.AppendInt(b, max(int64(us), 1)), 'u')
+	case us/1000 < 1e8:
+		b = append(http1.AppendInt(b, int64(us/1000)), 'm')
+	default:
+		b = append(http1.AppendInt(b, min(int64(us/1e6), 1e8-1)), 'S')
+	}
+	return append(b, "\r\n"...)
+}
+
+// blamesEndpoint reports whether a gRPC status counts against the endpoint
+// that answered it: UNKNOWN, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, INTERNAL,
+// UNAVAILABLE and DATA_LOSS. The others are about the request.
+func blamesEndpoint(status []byte) bool {
+	switch string(status) {
+	case "2", "4", "8", "13", "14", "15":
+		return true
+	}
+	return false
+}
+
+var grpcStatusField = []byte("grpc-status:")
+
+// grpcOutcome is what the trailers say of a call whose response was passed on.
+func (x *exchange) grpcOutcome(trailers []byte) outcome.Reason {
+	for line := range bytes.Lines(trailers) {
+		if len(line) > len(grpcStatusField) && bytes.EqualFold(line[:len(grpcStatusField)], grpcStatusField) {
+			if blamesEndpoint(bytes.TrimSpace(line[len(grpcStatusField):])) {
+				return outcome.UpstreamError
+			}
+			return outcome.OK
+		}
+	}
+	return outcome.OK
+}
+
+// replyGRPC answers a gRPC call in place of an endpoint, by headers alone
+// (gRPC over HTTP2, Trailers-Only).
+func (x *exchange) replyGRPC(row *outcome.Row) {
+	x.status = 200
+	b := append(x.out[:0], "HTTP/1.1 200 OK\r\ncontent-type: application/grpc\r\ncontent-length: 0\r\ngrpc-status: "...)
+	b = http1.AppendInt(b, int64(row.GRPC))
+	b = append(b, "\r\ngrpc-message: outrigger: "...)
+	b = append(b, row.Name...)
+	if x.l.Direction == telemetry.Outbound || row == outcome.Denied.Row() {
+		b = append(b, ": "...)
+		b = append(b, row.Detail...)
+	}
+	if row == outcome.Denied.Row() {
+		b = append(b, " Rule: "...)
+		b = appendPrintable(b, x.rule)
+	}
+	b = append(b, "\r\nx-outrigger-reason: "...)
+	b = append(b, row.Name...)
+	if len(x.id) > 0 {
+		b = append(b, "\r\nx-request-id: "...)
+		b = append(b, x.id...)
+	}
+	if x.close && x.st == nil {
+		b = append(b, "\r\nconnection: close"...)
+	}
+	x.out = append(b, "\r\n\r\n"...)
+	x.say(len(x.out))
+}
+
+// appendPrintable appends s less what a grpc-message must not hold unescaped.
+func appendPrintable(b []byte, s string) []byte {
+	for i := range len(s) {
+		if c := s[i]; c >= ' ' && c < 0x7f && c != '%' {
+			b = append(b, c)
+		}
+	}
+	return b
+}
