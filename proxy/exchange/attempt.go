@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/outrigger-mesh/outrigger/proxy/http1"
+	"github.com/outrigger-mesh/outrigger/proxy/http2"
 	"github.com/outrigger-mesh/outrigger/proxy/outcome"
 	"github.com/outrigger-mesh/outrigger/proxy/upstream"
 	"github.com/outrigger-mesh/outrigger/proxy/wire"
@@ -92,6 +93,13 @@ func (x *exchange) connect(ep *upstream.Endpoint, now time.Duration, fresh bool)
 		x.attemptEnd = x.tryEnd(now)
 	}
 	x.setUpstreamDeadline()
+	switch {
+	case x.st == nil:
+	case x.ust != nil:
+		x.caller.watch(x.ust)
+	default:
+		x.caller.watch(x.up)
+	}
 	return outcome.OK
 }
 
@@ -231,11 +239,15 @@ var errUnasked = errors.New("101 to a request that did not ask for an upgrade, o
 // leg and drops the connection.
 func (x *exchange) upstreamFailed(err error) outcome.Reason {
 	x.cause = err
-	stale := x.up.Reused && !x.heard
+	stale := x.up != nil && x.up.Reused && !x.heard
 	if end := x.uploader.end.Load(); end > 0 && !x.heard {
 		x.attemptEnd = time.Duration(end)
 	}
 	x.dropUpstream()
+	if x.caller.gone.Load() {
+		x.cause = x.st.Err()
+		return outcome.DownstreamGone
+	}
 	if r := x.uploader.failed(); r != outcome.OK {
 		x.cause = x.uploader.err
 		if r == outcome.BadRequest {
@@ -261,10 +273,21 @@ func (x *exchange) upstreamFailed(err error) outcome.Reason {
 	if stale && (errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)) {
 		return outcome.StaleConnection
 	}
+	if e, ok := errors.AsType[*http2.Error](err); ok && e.Remote && !e.Conn && e.Code == http2.Cancel && x.deadline > 0 && x.now() >= x.deadline-rounded {
+		// The endpoint was told the deadline and gave the call up first.
+		return outcome.RequestTimeout
+	}
 	return outcome.UpstreamReset
 }
 
+// rounded is how much earlier than here a deadline may pass at an endpoint: it
+// is told in whole units.
+const rounded = time.Millisecond
+
 func (x *exchange) dropUpstream() {
+	if x.st != nil {
+		x.caller.watch(nil)
+	}
 	if x.ust != nil {
 		if x.upload == uploadRunning {
 			x.ust.Expire()
@@ -302,6 +325,9 @@ func (x *exchange) keepUpstream(clean bool) {
 	if !clean || !x.res.KeepAlive || len(x.up.Buffered()) > 0 || x.upload == uploadRunning || x.upload == uploadFailed {
 		x.dropUpstream()
 		return
+	}
+	if x.st != nil {
+		x.caller.watch(nil)
 	}
 	x.up.Release()
 	x.inexact()

@@ -18,6 +18,7 @@ import (
 	"github.com/outrigger-mesh/outrigger/mtls"
 	"github.com/outrigger-mesh/outrigger/mtls/devca"
 	"github.com/outrigger-mesh/outrigger/proxy/exchange"
+	"github.com/outrigger-mesh/outrigger/proxy/http2"
 	"github.com/outrigger-mesh/outrigger/proxy/plan"
 	"github.com/outrigger-mesh/outrigger/proxy/upstream"
 	"github.com/outrigger-mesh/outrigger/proxy/wire"
@@ -52,6 +53,7 @@ type bed struct {
 	mode mode
 
 	sweeper  *wire.Sweeper
+	streams  *http2.Sweeper
 	registry *upstream.Registry
 	server   *exchange.Server
 	cluster  *upstream.Cluster
@@ -81,6 +83,7 @@ type setup struct {
 	dir    telemetry.Direction
 	tcp    bool
 	quiet  bool // no access log
+	http2  bool // served by prior knowledge
 }
 
 func defaults() setup {
@@ -140,7 +143,13 @@ func newBed(t testing.TB, m mode, change func(*setup)) *bed {
 		Sweeper: b.sweeper, AccessLog: access, Log: logger, LocalID: func() string { return proxyID },
 		Draining: &b.draining, AccessSample: 1,
 	}
-	for _, f := range []func(context.Context) error{b.sweeper.Run, b.registry.Run, access.Run} {
+	b.streams = http2.NewSweeper(b.sweeper.Now)
+	h2 := &http2.Config{Sweeper: b.streams}
+	b.registry.HTTP2 = h2
+	if s.http2 {
+		b.server.HTTP2 = h2
+	}
+	for _, f := range []func(context.Context) error{b.sweeper.Run, b.streams.Run, b.registry.Run, access.Run} {
 		b.running.Go(func() { _ = f(ctx) })
 	}
 	b.spec = upstream.Spec{Name: "api", Protocol: "http", Policy: s.policy, Transport: string(m)}

@@ -67,6 +67,7 @@ type exchange struct {
 	detail   string
 	upload   uploadState
 	uploader uploader
+	caller   caller
 
 	rec telemetry.Record
 }
@@ -110,7 +111,17 @@ func (x *exchange) free() {
 	x.rule, x.detail, x.upID = "", "", ""
 	x.upload = uploadNone
 	x.uploader.reset()
+	x.caller.gone.Store(false)
 	exchanges.Put(x)
+}
+
+// policy pins the policy that the exchange starts with: how a body is kept
+// depends on it.
+func (x *exchange) policy() *upstream.Policy {
+	if x.pol == nil {
+		x.pol = x.l.Route.Cluster.Policy()
+	}
+	return x.pol
 }
 
 func (x *exchange) now() time.Duration { return x.s.srv.Sweeper.Now() }
@@ -118,7 +129,10 @@ func (x *exchange) now() time.Duration { return x.s.srv.Sweeper.Now() }
 // run carries the exchange to its end: checks, attempts, response, record.
 func (x *exchange) run() {
 	x.cl = x.l.Route.Cluster
-	x.pol = x.cl.Policy()
+	x.policy()
+	if x.pol.HTTP2 {
+		x.req.Upgrade = false // no server has to take an offer (RFC 9110 section 7.8)
+	}
 	x.rec.Start = time.Now()
 	x.cl.Metrics().Begin(x.s.shard)
 	x.counted = true

@@ -45,6 +45,8 @@ type bodyIn struct {
 func newBodyIn(c *wire.Conn, framing http1.Framing, length int64, chunks *http1.ChunkReader, lim *http1.Limits) *bodyIn {
 	if framing == http1.FramingChunked {
 		chunks.Reset(lim)
+	} else {
+		chunks = nil // it may still have another message's trailers
 	}
 	return &bodyIn{c: c, framing: framing, left: length, chunks: chunks}
 }

@@ -24,7 +24,13 @@ func (x *exchange) refuse(err error) {
 		x.raw = x.s.conn.Buffered()
 	}
 	x.rec.Start = x.startedAt()
-	x.reply(r, err)
+	if x.st == nil && x.s.exchange.Load() == 1 && foreign(x.raw) {
+		// The connection begins with neither HTTP/1 nor the HTTP/2 preface: an
+		// answer in HTTP/1.1 would say nothing to its peer (RFC 9113 section 3.4).
+		x.status = 0
+	} else {
+		x.reply(r, err)
+	}
 	x.finish(r)
 }
 

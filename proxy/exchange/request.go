@@ -26,7 +26,7 @@ func (x *exchange) whole(b []byte, n int) (bool, int) {
 		x.body = b[n:end]
 		return true, end
 	case x.req.Framing == http1.FramingChunked:
-		if x.l.Route.Cluster.Policy().HTTP2 {
+		if x.policy().HTTP2 {
 			return false, 0 // passed on decoded
 		}
 		return x.wholeChunked(b, n)
@@ -63,7 +63,7 @@ func (x *exchange) collect(n int) (total int, ok bool) {
 		return 0, false
 	}
 	most := int64(keptBody)
-	pol := x.l.Route.Cluster.Policy()
+	pol := x.policy()
 	if pol.Retry != nil {
 		most = int64(pol.Retry.MaxBodyBytes)
 	}

@@ -21,7 +21,11 @@ func (x *exchange) forwardInterim(raw []byte) outcome.Reason {
 	b := wire.GetSmall()
 	defer wire.Put(b)
 	head := append(x.res.AppendHead(b[:0], raw), "\r\n"...)
-	return x.respond(head, len(head), false)
+	r := x.respond(head, len(head), false)
+	if x.st != nil {
+		x.down.setDeadline(0) // the endpoint is waited for again
+	}
+	return r
 }
 
 // send writes b downstream, by HTTP/1.1.

@@ -24,6 +24,10 @@ func (x *exchange) attempts() outcome.Reason {
 		if x.deadline > 0 && x.now() >= x.deadline {
 			return outcome.RequestTimeout
 		}
+		if x.caller.gone.Load() {
+			x.cause = x.st.Err()
+			return outcome.DownstreamGone
+		}
 		b := x.cl.Breaker()
 		var ticket breaker.Ticket
 		if b != nil {

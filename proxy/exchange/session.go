@@ -2,6 +2,7 @@
 package exchange
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"log/slog"
@@ -206,6 +207,17 @@ func isPreface(b []byte) prefaceMatch {
 		return prefacePart
 	}
 	return prefaceWhole
+}
+
+// foreign reports whether a line that should be a request line is whole and
+// names a protocol that is not HTTP.
+func foreign(b []byte) bool {
+	line, _, whole := bytes.Cut(b, []byte("\r\n"))
+	if !whole {
+		return false
+	}
+	f := bytes.Fields(line)
+	return len(f) == 3 && !bytes.HasPrefix(f[2], []byte("HTTP/"))
 }
 
 // straight serves the request whose head is in the buffer and whose rest has

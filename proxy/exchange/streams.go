@@ -3,10 +3,15 @@ package exchange
 import (
 	"errors"
 	"io"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/outrigger-mesh/outrigger/proxy/http1"
 	"github.com/outrigger-mesh/outrigger/proxy/http2"
 	"github.com/outrigger-mesh/outrigger/proxy/outcome"
+	"github.com/outrigger-mesh/outrigger/proxy/plan"
 	"github.com/outrigger-mesh/outrigger/proxy/wire"
 )
 
@@ -20,6 +25,9 @@ func (s *Session) ServeStreams() {
 	cfg.HeaderBytes, cfg.Fields = l.HTTP.Limits.HeadBytes, l.HTTP.Limits.Fields
 	h := http2.NewServer(s.conn, &cfg, s.onStream)
 	s.streams.Store(h)
+	if s.draining() {
+		s.Drain()
+	}
 	if err := h.Serve(); err != nil {
 		s.srv.Log.Debug("an HTTP/2 connection ended", "event", "http2_ended", "listener", l.Name, "peer", s.peer.Addr.String(), "error", err)
 	}
@@ -29,36 +37,118 @@ func (s *Session) ServeStreams() {
 func (s *Session) onStream(st *http2.Stream) {
 	l := s.source.Load()
 	x := newExchange(s, l)
-	defer x.free()
-	x.st, x.down = st, streamDown{st}
+	defer s.contain(l, st)
+	x.st, x.down, x.raw = st, streamDown{st}, st.Head
 	if _, err := x.req.Parse(st.Head, &l.HTTP.Limits); err != nil {
 		x.refuse(err)
+		x.free()
+		s.lingerStream(st)
 		return
 	}
-	x.raw = st.Head
 	x.req.Upgrade = false
-	if n, end := st.Readable(); !st.Ended && (!end || !x.keep(n)) {
+	if !st.Ended && !x.collectStream() {
+		if x.failed != outcome.OK {
+			x.finish(x.failed)
+			x.free()
+			return
+		}
 		x.stream = true
 	}
+	st.Notify(&x.caller)
 	x.run()
+	st.Notify(nil)
+	unread := x.stream && x.upload == uploadNone
+	x.free()
+	if unread {
+		s.lingerStream(st)
+	}
 }
 
-// keep takes over a body of n bytes that has come whole, if it is short enough
-// to be sent again.
-func (x *exchange) keep(n int) bool {
-	most := keptBody
-	if p := x.l.Route.Cluster.Policy().Retry; p != nil {
-		most = p.MaxBodyBytes
+// lingerStream throws away for a while what still comes of a request that was
+// answered unread, so that its sender gets to see the answer before the reset.
+func (s *Session) lingerStream(st *http2.Stream) {
+	st.SetDeadline(s.srv.Sweeper.Now() + lingerTime)
+	for {
+		p, err := st.Peek()
+		if err != nil {
+			return
+		}
+		st.Discard(len(p))
 	}
-	if n > min(most, wire.Large-http1.DefaultHeadBytes/4) || len(x.st.Trailers()) > 0 {
+}
+
+// contain keeps a defect met by one stream from ending the process. What the
+// exchange held is not given back; the log says where to look.
+func (s *Session) contain(l *plan.Listener, st *http2.Stream) {
+	if p := recover(); p != nil {
+		s.srv.Log.Error("defect: a stream was dropped", "event", "panic", "listener", l.Name, "peer", s.peer.Addr.String(), "panic", p, "stack", string(debug.Stack()))
+		st.Notify(nil)
+		st.Reset(http2.InternalError)
+	}
+}
+
+// caller ends the upstream leg when the stream that the request came on ends
+// before its time: nobody waits for the answer any more.
+type caller struct {
+	gone atomic.Bool
+	mu   sync.Mutex
+	leg  upstreamLeg // nil while there is none
+}
+
+// Canceled implements http2.Canceler.
+func (c *caller) Canceled() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.gone.Store(true)
+	if c.leg != nil {
+		c.leg.Expire()
+	}
+}
+
+// watch has leg ended with the caller; nil before it is given back. A leg that
+// comes when the caller has gone is ended at once.
+func (c *caller) watch(leg upstreamLeg) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.leg = leg
+	if leg != nil && c.gone.Load() {
+		leg.Expire()
+	}
+}
+
+// collectStream takes over a body that is short enough to be sent again: one
+// that has come whole, or whose length is known. It reports false when the body
+// must be passed on as it comes, or has failed.
+func (x *exchange) collectStream() bool {
+	most := keptBody
+	pol := x.policy()
+	if pol.Retry != nil {
+		most = pol.Retry.MaxBodyBytes
+	}
+	most = min(most, wire.Large-http1.DefaultHeadBytes/4)
+	if n, whole := x.st.Readable(); whole {
+		if n > most {
+			return false
+		}
+	} else if x.req.Framing != http1.FramingLength || x.req.ExpectContinue || x.req.Length > int64(most) {
 		return false
+	}
+	var end time.Duration // of the exchange: this is part of it
+	if pol.Timeout > 0 {
+		end = x.start + pol.Timeout
 	}
 	x.spool = wire.GetLarge()
 	for at := 0; ; {
+		x.st.SetDeadline(sooner(end, x.idleBy()))
 		p, err := x.st.Peek()
 		if err != nil {
+			x.st.SetDeadline(0)
+			if err != io.EOF {
+				x.cause, x.failed = err, reasonOfRead(err)
+				return false
+			}
 			x.body = x.spool[:at]
-			return err == io.EOF
+			return true
 		}
 		at += copy(x.spool[at:], p)
 		x.st.Discard(len(p))
@@ -93,7 +183,16 @@ func (x *exchange) roundTripStream(head int) outcome.Reason {
 	if !streaming {
 		f = http2.End
 	}
+	var trailers []byte // of a body that was kept
+	if !streaming && x.st != nil && !x.st.Ended {
+		if trailers = x.st.Trailers(); len(trailers) > 0 {
+			f = http2.More
+		}
+	}
 	err := x.ust.WriteRequest(x.out[:head], x.out[head:], f)
+	if err == nil && len(trailers) > 0 {
+		err = x.ust.WriteTrailers(trailers)
+	}
 	if err == nil && streaming {
 		x.startUpload()
 	}
@@ -166,15 +265,24 @@ func (x *exchange) forwardStream(r outcome.Reason) outcome.Reason {
 	}
 	out = append(out, "\r\n"...)
 	x.out = out
+	headLen := len(out)
 	var from source
 	if x.ust != nil {
 		from = x.ust
 	} else {
 		x.up.Consume(x.headLen)
-		from = newBodyIn(x.up, x.res.Framing, x.res.Length, &x.resp, &x.l.HTTP.Limits)
+		if n := x.res.Length; x.res.Framing == http1.FramingLength && int64(len(x.up.Buffered())) >= n && int64(len(out))+n <= int64(cap(out)) {
+			// Short and here already: one write.
+			x.out = append(out, x.up.Buffered()[:n]...)
+			x.up.Consume(int(n))
+			x.rec.BytesOut = uint64(n)
+			none = true
+		} else {
+			from = newBodyIn(x.up, x.res.Framing, x.res.Length, &x.resp, &x.l.HTTP.Limits)
+		}
 	}
 	x.began = true
-	got := x.respond(out, len(out), none)
+	got := x.respond(x.out, headLen, none)
 	if got == outcome.OK && !none {
 		got = x.passBody(from)
 	}
@@ -184,12 +292,37 @@ func (x *exchange) forwardStream(r outcome.Reason) outcome.Reason {
 	x.keepUpstream(got == outcome.OK)
 	if got != outcome.OK {
 		if x.st != nil {
-			x.st.Reset(http2.InternalError)
+			x.cutStream(got)
 		}
-		x.s.abort = x.s.abort || x.st == nil && !x.chunked && x.res.Framing != http1.FramingLength
+		if x.st == nil && !x.chunked && x.res.Framing != http1.FramingLength {
+			x.s.abort = true
+		}
 		return got
 	}
 	return r
+}
+
+// cutStream ends a response that has begun and cannot be completed. A gRPC
+// caller gets the status as trailers, unless it was the endpoint that reset the
+// stream: then the code is passed on, from which the caller tells what it would
+// have without this proxy.
+func (x *exchange) cutStream(r outcome.Reason) {
+	code := http2.InternalError
+	e, ok := errors.AsType[*http2.Error](x.cause)
+	switch row := r.Row(); {
+	case ok && e.Remote && !e.Conn && r == outcome.UpstreamReset && e.Code != http2.NoError && e.Code != http2.RefusedStream:
+		code = e.Code
+	case x.grpc && r != outcome.DownstreamGone:
+		b := append(x.out[:0], "grpc-status: "...)
+		b = http1.AppendInt(b, int64(row.GRPC))
+		b = append(b, "\r\ngrpc-message: outrigger: "...)
+		b = append(b, row.Name...)
+		x.out = append(b, "\r\n"...)
+		if x.st.WriteTrailers(x.out) == nil {
+			return
+		}
+	}
+	x.st.Reset(code)
 }
 
 // passBody passes the response's body on.

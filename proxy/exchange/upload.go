@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/outrigger-mesh/outrigger/proxy/http1"
-	"github.com/outrigger-mesh/outrigger/proxy/http2"
 	"github.com/outrigger-mesh/outrigger/proxy/outcome"
 	"github.com/outrigger-mesh/outrigger/proxy/wire"
 )
@@ -103,12 +102,10 @@ func (x *exchange) uploaded() {
 func (x *exchange) settleUpload() {
 	if x.upload == uploadRunning {
 		if !x.uploader.read.Load() {
+			// A stream is reset then, without an error (RFC 9113 section 8.1). Many
+			// clients lose a response that such a reset follows at once.
 			x.close = true
-			if x.st != nil {
-				x.st.Reset(http2.NoError) // RFC 9113 section 8.1
-			} else {
-				x.s.conn.SetDeadline(x.now() + lingerTime)
-			}
+			x.down.setDeadline(x.now() + lingerTime)
 		}
 		x.waitUpload()
 		if !x.uploader.read.Load() {
@@ -178,7 +175,9 @@ func (x *exchange) moveUpload(up upstreamLeg, done bool) {
 		return
 	}
 	at := x.idleBy()
-	if !done {
+	if !done && x.st == nil {
+		// A stream that has expired can say nothing any more: one that stalls is
+		// found by the upstream leg's deadline.
 		x.down.setDeadline(at)
 	}
 	at = sooner(at, x.deadline)

@@ -85,7 +85,7 @@ func (c *conn) onSection(id uint32, block []byte) error {
 	}
 	c.in.end(end)
 	if s != nil {
-		return c.onMoreHeaders(s, end)
+		return c.onMoreHeaders(id, s, end)
 	}
 	if c.client {
 		return c.strayHeaders(id)
@@ -188,14 +188,14 @@ func (c *conn) refuseLargeLocked(id uint32, end bool) error {
 }
 
 // onMoreHeaders takes a response's head, or trailers of either kind.
-func (c *conn) onMoreHeaders(s *Stream, end bool) error {
+func (c *conn) onMoreHeaders(id uint32, s *Stream, end bool) error {
 	in := &c.in
 	if c.client {
 		c.earned()
 	}
 	c.mu.Lock()
 	switch {
-	case c.streams[s.id] != s: // it ended meanwhile
+	case c.streams[id] != s: // it ended meanwhile, and may carry another exchange by now
 		c.mu.Unlock()
 		return nil
 	case s.inEnd:

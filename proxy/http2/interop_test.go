@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"fmt"
 	"io"
-
 	"net/http"
 	"net/http/httptest"
 	"net/http/httptrace"

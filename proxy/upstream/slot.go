@@ -46,6 +46,7 @@ func (c *Cluster) slot(e *Endpoint, p *Policy, w Want, until time.Time) (*wire.C
 		if c.evictIdle() {
 			continue
 		}
+		c.evictMux()
 		select {
 		case <-c.free:
 		case <-timer.C:
@@ -69,6 +70,16 @@ func (c *Cluster) evictIdle() bool {
 		}
 	}
 	return false
+}
+
+// evictMux ends one HTTP/2 connection without streams of any endpoint. Its slot
+// is free once the peer has had time to read the last frame.
+func (c *Cluster) evictMux() {
+	for _, e := range c.set.Load().endpoints {
+		if e.mux.evict() {
+			return
+		}
+	}
 }
 
 // freed tells a waiter that a connection was put back or, with gone, closed.
