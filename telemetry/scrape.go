@@ -216,7 +216,7 @@ func (p producer) Produce(context.Context) ([]metricdata.ScopeMetrics, error) {
 		}
 	}
 	out := make([]metricdata.Metrics, 0, metricCount)
-	for id := range metricID(metricCount) {
+	for id := range metricCount {
 		if data := s.data(id); data != nil {
 			out = append(out, metricdata.Metrics{Name: table[id].name, Description: table[id].help, Unit: table[id].unit, Data: data})
 		}
