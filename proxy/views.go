@@ -23,7 +23,7 @@ func (p *Proxy) adminServer() *admin.Server {
 		Pprof: cfg.Pprof, AllowRemote: cfg.AllowRemote, Logger: p.log,
 		Views: admin.Views{
 			Ready: p.Ready, Config: p.viewConfig, Endpoints: p.viewEndpoints, Clusters: p.viewClusters,
-			Connections: p.viewConnections, Identity: p.viewIdentity, Discovery: p.viewDiscovery,
+			Connections: p.viewConnections, Plaintext: p.viewPlaintext, Identity: p.viewIdentity, Discovery: p.viewDiscovery,
 			Reload: p.viewReload, Process: p.viewProcess,
 		},
 	})
@@ -230,6 +230,23 @@ func (p *Proxy) viewConnections() []admin.ConnectionView {
 				v.TLS = tls.VersionName(s.Peer.TLS)
 			}
 			views = append(views, v)
+		}
+	}
+	return views
+}
+
+// viewPlaintext is the inventory of all listeners, those that still drain
+// included; a last row for each counts the callers it had no room for.
+func (p *Proxy) viewPlaintext() []admin.PlaintextView {
+	var views []admin.PlaintextView
+	for _, l := range p.all() {
+		name := l.Plan().Name
+		peers, lost := l.PlaintextPeers()
+		for _, e := range peers {
+			views = append(views, admin.PlaintextView{Listener: name, Address: e.Addr.Unmap().String(), Connections: e.Connections, Last: e.Last})
+		}
+		if lost > 0 {
+			views = append(views, admin.PlaintextView{Listener: name, Address: admin.OtherCallers, Connections: lost})
 		}
 	}
 	return views

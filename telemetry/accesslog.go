@@ -50,6 +50,7 @@ type AccessLog struct {
 	fileMu sync.Mutex
 	file   *os.File // nil unless Path is a file
 	sink   io.Writer
+	ended  bool // Run has closed the file
 }
 
 // NewAccessLog opens the sink. The caller must call Run, which closes it.
@@ -75,7 +76,7 @@ func NewAccessLog(cfg AccessLogConfig) (*AccessLog, error) {
 
 // Reopen opens the file anew, after it was moved away by log rotation. It does
 // nothing for other sinks. When the file cannot be opened, the old one stays
-// in use.
+// in use. After Run has ended it fails with os.ErrClosed.
 func (l *AccessLog) Reopen() error {
 	if l == nil || l.cfg.Sink != nil || l.cfg.Path == "stdout" || l.cfg.Path == "stderr" {
 		return nil
@@ -85,6 +86,10 @@ func (l *AccessLog) Reopen() error {
 		return fmt.Errorf("access log: cannot open the file: %w", err)
 	}
 	l.fileMu.Lock()
+	if l.ended {
+		l.fileMu.Unlock()
+		return fmt.Errorf("access log: cannot open the file: %w", errors.Join(os.ErrClosed, f.Close()))
+	}
 	old := l.file
 	l.file, l.sink = f, f
 	l.fileMu.Unlock()
@@ -158,6 +163,7 @@ func (l *AccessLog) Run(ctx context.Context) error {
 			err := l.flush()
 			l.fileMu.Lock()
 			defer l.fileMu.Unlock()
+			l.ended = true
 			if l.file != nil {
 				err = errors.Join(err, l.file.Close())
 				l.file, l.sink = nil, io.Discard

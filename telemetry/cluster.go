@@ -131,6 +131,7 @@ type ClusterGauges struct {
 // Cluster returns the handle of a cluster; Release it when the cluster is
 // retired.
 func (m *Metrics) Cluster(name string, direction Direction) *Cluster {
+	name = label(name)
 	labels := []attribute.KeyValue{attribute.String("cluster", name), attribute.String("direction", direction.String())}
 	return acquire(m, handleKey{kindCluster, direction, name, ""}, labels, func(h handle) *Cluster {
 		n := 1

@@ -47,6 +47,7 @@ type EndpointGauges struct {
 // Endpoint returns the handle of an endpoint; Release it when the endpoint is
 // gone.
 func (m *Metrics) Endpoint(cluster, endpoint string) *Endpoint {
+	cluster, endpoint = label(cluster), label(endpoint)
 	labels := []attribute.KeyValue{attribute.String("cluster", cluster), attribute.String("endpoint", endpoint)}
 	return acquire(m, handleKey{kindEndpoint, 0, cluster, endpoint}, labels, func(h handle) *Endpoint { return &Endpoint{handle: h} })
 }

@@ -2,6 +2,7 @@ package telemetry
 
 import (
 	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -88,6 +89,16 @@ func (h *handle) Release() {
 	h.m.retire(b)
 	delete(h.m.handles, h.key)
 	h.m.order = slices.DeleteFunc(h.m.order, func(o bound) bool { return o == b })
+}
+
+// label makes a name fit to be a label's value: Prometheus refuses a whole
+// scrape for one that is not UTF-8, and the overflow series' own is taken.
+// Handles are found by it too, so that no two have the same labels.
+func label(name string) string {
+	if name == overflowValue {
+		return "_" + name
+	}
+	return strings.ToValidUTF8(name, "\ufffd")
 }
 
 // acquire returns the handle of key, made by create if there is none.

@@ -62,6 +62,7 @@ type Listener struct {
 // Listener returns the handle of a listener; Release it when the listener is
 // gone.
 func (m *Metrics) Listener(direction Direction, name string) *Listener {
+	name = label(name)
 	labels := []attribute.KeyValue{attribute.String("direction", direction.String()), attribute.String("listener", name)}
 	return acquire(m, handleKey{kindListener, direction, name, ""}, labels, func(h handle) *Listener { return &Listener{handle: h} })
 }

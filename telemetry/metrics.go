@@ -47,18 +47,18 @@ type Resource struct {
 	Attributes map[string]string // further resource attributes
 }
 
-func (r Resource) version() string { return orElse(r.Version, "unknown") }
+func (r Resource) version() string { return orElse(clean(r.Version), "unknown") }
 
 func (r Resource) otel() *resource.Resource {
 	kvs := []attribute.KeyValue{
-		attribute.String("service.name", orElse(r.Service, "outrigger")),
+		attribute.String("service.name", orElse(clean(r.Service), "outrigger")),
 		attribute.String("service.version", r.version()),
 	}
 	if r.Instance != "" {
-		kvs = append(kvs, attribute.String("service.instance.id", r.Instance))
+		kvs = append(kvs, attribute.String("service.instance.id", clean(r.Instance)))
 	}
 	for k, v := range r.Attributes {
-		kvs = append(kvs, attribute.String(k, v))
+		kvs = append(kvs, attribute.String(clean(k), clean(v)))
 	}
 	return resource.NewSchemaless(kvs...)
 }
@@ -129,7 +129,7 @@ func New(o Options) (*Metrics, error) {
 		return nil, fmt.Errorf("metrics: cannot make the Prometheus exporter: %w", err)
 	}
 	m.provider = sdkmetric.NewMeterProvider(sdkmetric.WithReader(exporter), sdkmetric.WithResource(o.Resource.otel()))
-	m.handler = promhttp.HandlerFor(registry, promhttp.HandlerOpts{MaxRequestsInFlight: 4})
+	m.handler = promhttp.HandlerFor(registry, promhttp.HandlerOpts{MaxRequestsInFlight: 4, EnableOpenMetrics: true})
 	m.process = newProcess(m, o.Resource)
 	return m, nil
 }

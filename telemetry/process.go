@@ -34,7 +34,7 @@ type ProcessGauges struct {
 
 func newProcess(m *Metrics, r Resource) *Process {
 	return acquire(m, handleKey{kind: kindProcess}, nil, func(h handle) *Process {
-		return &Process{handle: h, version: r.version(), commit: orElse(r.Commit, "unknown")}
+		return &Process{handle: h, version: r.version(), commit: orElse(clean(r.Commit), "unknown")}
 	})
 }
 
@@ -92,6 +92,7 @@ type DiscoveryGauges struct {
 // Discovery returns the handle of a service; Release it when the service is
 // no longer looked up.
 func (m *Metrics) Discovery(service string) *Discovery {
+	service = label(service)
 	labels := []attribute.KeyValue{attribute.String("service", service)}
 	return acquire(m, handleKey{kindDiscovery, 0, service, ""}, labels, func(h handle) *Discovery { return &Discovery{handle: h} })
 }

@@ -84,10 +84,10 @@ func (s *scrape) addSum(id metricID, e *series, n uint64) {
 	f, p := &s.m.families[id], &s.points[id]
 	switch {
 	case e == nil:
-	case s.retiring && e.overflowed:
-		f.base += n
 	case s.retiring:
-		f.live--
+		if e.overflowed {
+			f.base += n
+		}
 	case e.overflowed:
 		p.over += n
 	default:
@@ -96,15 +96,11 @@ func (s *scrape) addSum(id metricID, e *series, n uint64) {
 }
 
 func (s *scrape) addGauge(id metricID, e *series, v float64) {
-	switch {
-	case e == nil:
-	case s.retiring && !e.overflowed:
-		s.m.families[id].live--
-	case s.retiring || e.overflowed:
-	default:
-		p := &s.points[id]
-		p.gauges = append(p.gauges, metricdata.DataPoint[float64]{Attributes: e.set, Time: s.now, Value: v})
+	if e == nil || s.retiring || e.overflowed {
+		return
 	}
+	p := &s.points[id]
+	p.gauges = append(p.gauges, metricdata.DataPoint[float64]{Attributes: e.set, Time: s.now, Value: v})
 }
 
 // counter takes a counter that has only the handle's labels.
@@ -138,12 +134,8 @@ func (s *scrape) labelled(id metricID, v float64, values ...string) {
 
 // read takes a gauge from a callback, if there is one.
 func (s *scrape) read(id metricID, f func() float64) {
-	switch {
-	case f == nil:
-	case s.retiring:
-		// What it would read may be gone already.
-		s.gauge(id, 0)
-	default:
+	// When retiring, what it would read may be gone already.
+	if f != nil && !s.retiring {
 		s.gauge(id, f())
 	}
 }
@@ -160,10 +152,10 @@ func (s *scrape) histogram(id metricID, d *Distribution) {
 	f, p := &s.m.families[id], &s.points[id]
 	switch {
 	case e == nil:
-	case s.retiring && e.overflowed:
-		f.baseHist.add(d)
 	case s.retiring:
-		f.live--
+		if e.overflowed {
+			f.baseHist.add(d)
+		}
 	case e.overflowed:
 		p.overH.add(d)
 	default:
@@ -190,10 +182,17 @@ func (d *Distribution) point(set attribute.Set, start, now time.Time) metricdata
 	}
 }
 
-// retire takes the series of b out of the budgets. m.mu is held.
+// retire takes the series of b out of the budgets, those of gauges that are
+// no longer bound included, and keeps what overflowed. m.mu is held.
 func (m *Metrics) retire(b bound) {
-	s := &scrape{m: m, h: b.core(), retiring: true}
-	b.collect(s)
+	h := b.core()
+	b.collect(&scrape{m: m, h: h, retiring: true})
+	for key, e := range h.series {
+		if !e.overflowed {
+			m.families[key.metric].live--
+		}
+	}
+	clear(h.series)
 }
 
 // producer gives the handles' state to the OpenTelemetry SDK.
@@ -216,7 +215,7 @@ func (p producer) Produce(context.Context) ([]metricdata.ScopeMetrics, error) {
 		}
 	}
 	out := make([]metricdata.Metrics, 0, metricCount)
-	for id := range metricID(metricCount) {
+	for id := range metricCount {
 		if data := s.data(id); data != nil {
 			out = append(out, metricdata.Metrics{Name: table[id].name, Description: table[id].help, Unit: table[id].unit, Data: data})
 		}

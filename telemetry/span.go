@@ -2,7 +2,9 @@ package telemetry
 
 import (
 	"context"
+	"net"
 	"net/netip"
+	"strconv"
 	"strings"
 	"time"
 
@@ -13,7 +15,7 @@ import (
 	"github.com/outrigger-mesh/outrigger/proxy/outcome"
 )
 
-// spanText bounds the attributes that a peer writes.
+// spanText bounds each attribute, in bytes before what is not UTF-8 is replaced.
 const spanText = 1024
 
 // Export makes the spans of a sampled exchange: one of kind server for the
@@ -114,7 +116,7 @@ func methodAttributes(kvs []attribute.KeyValue, method string, known bool) []att
 func serverAttributes(r *Record, method string, known bool) []attribute.KeyValue {
 	kvs := methodAttributes(make([]attribute.KeyValue, 0, 24), method, known)
 	kvs = appendAttr(kvs, "url.path", string(pathOf(r.Path, false)))
-	kvs = appendAttr(kvs, "server.address", string(r.Authority))
+	kvs = appendAuthority(kvs, string(r.Authority))
 	kvs = appendAttr(kvs, "http.route", r.Route)
 	kvs = appendPeer(kvs, "client", r.DownstreamAddr)
 	kvs = appendAttr(kvs, "outrigger.direction", r.Direction.String())
@@ -161,6 +163,17 @@ func appendAttr(kvs []attribute.KeyValue, key, value string) []attribute.KeyValu
 	return append(kvs, attribute.String(key, clean(value)))
 }
 
+// appendAuthority takes the host and the port, if there is one, of what the
+// caller asked for.
+func appendAuthority(kvs []attribute.KeyValue, authority string) []attribute.KeyValue {
+	if host, port, err := net.SplitHostPort(authority); err == nil {
+		if n, err := strconv.ParseUint(port, 10, 16); err == nil {
+			return append(appendAttr(kvs, "server.address", host), attribute.Int("server.port", int(n)))
+		}
+	}
+	return appendAttr(kvs, "server.address", authority)
+}
+
 func appendPeer(kvs []attribute.KeyValue, side string, a netip.AddrPort) []attribute.KeyValue {
 	if !a.IsValid() {
 		return kvs
@@ -169,7 +182,7 @@ func appendPeer(kvs []attribute.KeyValue, side string, a netip.AddrPort) []attri
 }
 
 // clean bounds s and makes it valid UTF-8: protobuf refuses a whole batch of
-// spans for one string that is not.
+// spans, and Prometheus a whole scrape, for one string that is not.
 func clean(s string) string {
 	if len(s) > spanText {
 		s = s[:spanText]

@@ -2,6 +2,7 @@ package exchange_test
 
 import (
 	"io"
+	"math"
 	"net"
 	"runtime"
 	"runtime/debug"
@@ -72,13 +73,17 @@ func mallocs(t *testing.T, m mode, i int) float64 {
 	}
 	const n = 2000
 	defer debug.SetGCPercent(debug.SetGCPercent(-1)) // the collector empties pools
-	var before, after runtime.MemStats
-	runtime.ReadMemStats(&before)
-	if err := exchanges(c.Conn, request, buf, n); err != nil {
-		t.Fatal(err)
+	least := uint64(math.MaxUint64)
+	for range 3 { // tickers of the process allocate now and then
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		if err := exchanges(c.Conn, request, buf, n); err != nil {
+			t.Fatal(err)
+		}
+		runtime.ReadMemStats(&after)
+		least = min(least, after.Mallocs-before.Mallocs)
 	}
-	runtime.ReadMemStats(&after)
-	return float64(after.Mallocs-before.Mallocs) / n
+	return float64(least) / n
 }
 
 // TestNoAllocation: a steady exchange allocates nothing on plaintext legs, with

@@ -84,6 +84,36 @@ func callOne[T any](f func() T) T {
 	return f()
 }
 
+// The lists inside of views become empty instead of null, too.
+
+func (s *Server) endpointViews() []EndpointView {
+	v := call(s.opts.Views.Endpoints)
+	for i := range v {
+		if v[i].Evidence == nil {
+			v[i].Evidence = []OutcomeView{}
+		}
+	}
+	return v
+}
+
+func (s *Server) clusterViews() []ClusterView {
+	v := call(s.opts.Views.Clusters)
+	for i := range v {
+		if v[i].Identities == nil {
+			v[i].Identities = []string{}
+		}
+	}
+	return v
+}
+
+func (s *Server) identityView() IdentityView {
+	v := callOne(s.opts.Views.Identity)
+	if v.Bundles == nil {
+		v.Bundles = []BundleView{}
+	}
+	return v
+}
+
 // readiness is what /ready says.
 type readiness struct {
 	Ready  bool    `json:"ready"`
@@ -131,17 +161,12 @@ func (s *Server) config(w http.ResponseWriter, _ *http.Request) {
 }
 
 func (s *Server) endpoints(w http.ResponseWriter, r *http.Request) {
-	v := call(s.opts.Views.Endpoints)
-	for i := range v {
-		if v[i].Evidence == nil {
-			v[i].Evidence = []OutcomeView{}
-		}
-	}
+	v := s.endpointViews()
 	s.page(w, r, http.StatusOK, v, func(w io.Writer) { endpointsText(w, v, s.opts.Now()) })
 }
 
 func (s *Server) clusters(w http.ResponseWriter, r *http.Request) {
-	v := call(s.opts.Views.Clusters)
+	v := s.clusterViews()
 	s.page(w, r, http.StatusOK, v, func(w io.Writer) { clustersText(w, v, s.opts.Now()) })
 }
 
@@ -150,8 +175,13 @@ func (s *Server) connections(w http.ResponseWriter, r *http.Request) {
 	s.page(w, r, http.StatusOK, v, func(w io.Writer) { connectionsText(w, v, s.opts.Now()) })
 }
 
+func (s *Server) plaintext(w http.ResponseWriter, r *http.Request) {
+	v := call(s.opts.Views.Plaintext)
+	s.page(w, r, http.StatusOK, v, func(w io.Writer) { plaintextText(w, v, s.opts.Now()) })
+}
+
 func (s *Server) identity(w http.ResponseWriter, r *http.Request) {
-	v := callOne(s.opts.Views.Identity)
+	v := s.identityView()
 	s.page(w, r, http.StatusOK, v, func(w io.Writer) { identityText(w, v, s.opts.Now()) })
 }
 
@@ -186,10 +216,10 @@ func (s *Server) overview(w http.ResponseWriter, r *http.Request) {
 		Ready:     ready.Ready,
 		Checks:    ready.Checks,
 		Reload:    callOne(s.opts.Views.Reload),
-		Identity:  callOne(s.opts.Views.Identity),
+		Identity:  s.identityView(),
 		Discovery: call(s.opts.Views.Discovery),
-		Clusters:  call(s.opts.Views.Clusters),
-		Endpoints: call(s.opts.Views.Endpoints),
+		Clusters:  s.clusterViews(),
+		Endpoints: s.endpointViews(),
 	}
 	s.page(w, r, http.StatusOK, v, func(w io.Writer) { overviewText(w, v) })
 }

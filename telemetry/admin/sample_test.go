@@ -102,5 +102,12 @@ func sampleViews(now time.Time) Views {
 				{ID: 42, Direction: "outbound", Listener: "api", Protocol: "HTTP/1.1", Remote: "127.0.0.1:40112", Local: "127.0.0.1:9001", State: "idle", Since: now.Add(-5 * time.Second)},
 			}
 		},
+		Plaintext: func() []PlaintextView {
+			return []PlaintextView{
+				{Listener: "inbound", Address: "10.1.2.30", Connections: 1204, Last: now.Add(-4 * time.Second)},
+				{Listener: "inbound", Address: "2001:db8::17", Connections: 1, Last: now.Add(-2 * time.Hour)},
+				{Listener: "inbound", Address: OtherCallers, Connections: 88},
+			}
+		},
 	}
 }

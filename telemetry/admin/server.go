@@ -73,6 +73,7 @@ func New(o Options) *Server {
 	mux.HandleFunc("GET /endpoints", s.endpoints)
 	mux.HandleFunc("GET /clusters", s.clusters)
 	mux.HandleFunc("GET /connections", s.connections)
+	mux.HandleFunc("GET /plaintext", s.plaintext)
 	mux.HandleFunc("GET /identity", s.identity)
 	mux.HandleFunc("GET /discovery", s.discovery)
 	mux.HandleFunc("GET /dashboard.css", asset("dashboard.css", "text/css; charset=utf-8"))

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
+	"unicode"
 )
 
 // table writes rows in aligned columns. Errors are the client's going away.
@@ -30,7 +31,7 @@ func plain(s string) string {
 		return "-"
 	}
 	return strings.Map(func(r rune) rune {
-		if r < 0x20 || r == 0x7f {
+		if unicode.IsControl(r) {
 			return ' '
 		}
 		return r
@@ -151,6 +152,20 @@ func connectionsText(w io.Writer, v []ConnectionView, now time.Time) {
 				opened = short(now.Sub(c.Since))
 			}
 			row(c.ID, c.Direction, c.Listener, c.Protocol, c.Remote, c.Local, c.TLS, c.Peer, c.State, opened, c.Exchanges, c.BytesIn, c.BytesOut)
+		}
+	})
+}
+
+func plaintextText(w io.Writer, v []PlaintextView, now time.Time) {
+	if len(v) == 0 {
+		_, _ = fmt.Fprintln(w, "no plaintext caller seen since the start")
+		return
+	}
+	_, _ = fmt.Fprintln(w, "These callers must move to mTLS before inbound.mtls: strict, which refuses them.")
+	_, _ = fmt.Fprintln(w)
+	table(w, "LISTENER ADDRESS CONNECTIONS LAST", func(row func(...any)) {
+		for _, p := range v {
+			row(p.Listener, p.Address, p.Connections, age(p.Last, now))
 		}
 	})
 }

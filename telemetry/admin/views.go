@@ -11,6 +11,7 @@ type Views struct {
 	Endpoints   func() []EndpointView
 	Clusters    func() []ClusterView
 	Connections func() []ConnectionView
+	Plaintext   func() []PlaintextView // who came without mTLS to a permissive listener
 	Identity    func() IdentityView
 	Discovery   func() []WatchView
 	Reload      func() ReloadView
@@ -115,6 +116,18 @@ type ConnectionView struct {
 	BytesIn   uint64    `json:"bytes_in"`
 	BytesOut  uint64    `json:"bytes_out"`
 }
+
+// PlaintextView is one caller that came without mTLS to a permissive listener.
+type PlaintextView struct {
+	Listener    string    `json:"listener"`
+	Address     string    `json:"address"`       // of the caller, without a port; OtherCallers for those that had no row of their own
+	Connections uint64    `json:"connections"`   // since the listener was opened
+	Last        time.Time `json:"last,omitzero"` // when the last one came; zero for OtherCallers
+}
+
+// OtherCallers is the address of the row that counts the connections of
+// callers for whom a listener's inventory had no room.
+const OtherCallers = "others"
 
 // IdentityView is the proxy's own identity and what it trusts.
 type IdentityView struct {
