@@ -21,7 +21,7 @@ func TestHandlesAreShared(t *testing.T) {
 	if m.Endpoint("api", "x") == m.Endpoint("db", "x") || m.Listener(Inbound, "x") == m.Listener(Outbound, "x") {
 		t.Error("one handle of two")
 	}
-	if m.Discovery("x") != m.Discovery("x") {
+	if first, second := m.Discovery("x"), m.Discovery("x"); first != second {
 		t.Error("two handles of one service")
 	}
 }

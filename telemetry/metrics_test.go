@@ -185,7 +185,7 @@ func TestMetricsAreValidText(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for id := range metricID(metricCount) {
+	for id := range metricCount {
 		row := &table[id]
 		f := families[row.name]
 		delete(families, row.name)

@@ -191,7 +191,7 @@ func goAway(last uint32, code Code) []byte {
 func TestGoAwayToTheClient(t *testing.T) {
 	var ended atomic.Int32
 	k, p, errs := asServer(t, &Config{OnEnd: func(error) { ended.Add(1) }})
-	one, two, reserved := start(t, k), start(t, k), (*Stream)(nil)
+	one, two := start(t, k), start(t, k)
 	reserved, err := k.Open()
 	if err != nil {
 		t.Fatal(err)
