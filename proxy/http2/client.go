@@ -68,6 +68,10 @@ func (c *Client) Limit() int {
 	return int(min(c.c.peerLimit, 1<<30))
 }
 
+// Greeted reports whether the peer's SETTINGS have come, so that Limit is what it
+// allows.
+func (c *Client) Greeted() bool { return c.c.heardSettings.Load() }
+
 // Saturated reports whether streams have data that they may send while the writer
 // is at work on others', so that a further connection may help. Any long body
 // makes it so for moments: what counts is how often.

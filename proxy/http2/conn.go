@@ -16,20 +16,21 @@ type conn struct {
 	handle func(*Stream) // servers
 
 	// The goroutine that reads owns these.
-	dec     decoder
-	in      section
-	emit    func(name, value []byte) // in.field, bound once
-	block   []byte                   // of HEADERS and the CONTINUATION frames behind it
-	pieces  int                      // frames in block
-	blockID uint32                   // 0: no section is incomplete
-	blockFl uint8
-	greeted bool // the preface has come, or none is expected
-	settled bool // the first SETTINGS have come
-	fresh   []*Stream
-	wakes   []chan struct{}
-	credit  [Floods]int
-	ticked  [Floods]uint64 // of watch.ticks, what has been earned
-	frames  atomic.Uint64  // received; the sweeper looks whether it moves
+	dec           decoder
+	in            section
+	emit          func(name, value []byte) // in.field, bound once
+	block         []byte                   // of HEADERS and the CONTINUATION frames behind it
+	pieces        int                      // frames in block
+	blockID       uint32                   // 0: no section is incomplete
+	blockFl       uint8
+	greeted       bool        // the preface has come, or none is expected
+	settled       bool        // the first SETTINGS have come
+	heardSettings atomic.Bool // the peer's first SETTINGS are in force
+	fresh         []*Stream
+	wakes         []chan struct{}
+	credit        [Floods]int
+	ticked        [Floods]uint64 // of watch.ticks, what has been earned
+	frames        atomic.Uint64  // received; the sweeper looks whether it moves
 
 	// mu guards all below and the streams' state.
 	mu      sync.Mutex

@@ -122,7 +122,9 @@ func (c *conn) onFrame(f *frame) error {
 	case frameReset:
 		return c.onReset(f)
 	case frameSettings:
-		return c.onSettings(f)
+		err := c.onSettings(f)
+		c.heardSettings.Store(err == nil)
+		return err
 	case framePushPromise:
 		return c.connError(ProtocolError, "PUSH_PROMISE, which was not allowed")
 	case framePing:

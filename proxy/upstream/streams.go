@@ -39,16 +39,14 @@ type muxConn struct {
 // SETTINGS say more or the time in which they should have come is over: what is
 // sent beyond the limit is refused.
 const (
-	greeting     = 50 * time.Millisecond
+	greeting     = time.Second
 	greetingPoll = time.Millisecond
-	unsaidLimit  = 100 // what http2 assumes until then
 )
 
 // room reports whether c may take a further stream; later that it may soon.
 func (m *mux) room(c *muxConn) (now, later bool) {
-	limit := c.client.Limit()
-	if limit != unsaidLimit || time.Since(c.began) >= greeting {
-		m.limit = limit
+	if c.client.Greeted() || time.Since(c.began) >= greeting {
+		m.limit = c.client.Limit()
 		return true, false
 	}
 	if m.limit == 0 {
