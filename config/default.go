@@ -59,6 +59,7 @@ func DefaultPolicy() Policy {
 		StreamIdleTimeout: 5 * time.Minute,
 		KeepaliveTimeout:  3 * time.Second,
 		Transport:         TransportMTLS,
+		Multiplex:         true,
 		Retry:             &r,
 		Outlier:           &o,
 		Limits:            limit.Default(),

@@ -119,6 +119,8 @@ func fieldDoc(id string) string {
 		return "How long an unused HTTP connection is kept for the next request. Short, so that the proxy closes before the endpoint does. 0: none is kept."
 	case "github.com/outrigger-mesh/outrigger/config.Policy.Limits":
 		return "Limits on connections and requests."
+	case "github.com/outrigger-mesh/outrigger/config.Policy.Multiplex":
+		return "Whether everything that goes to an endpoint with a sidecar of this kind shares one mTLS connection. What it carries arrives as it was sent: HTTP/1.1, HTTP/2 or TCP. Other endpoints are not asked more than this by it."
 	case "github.com/outrigger-mesh/outrigger/config.Policy.Outlier":
 		return "Ejection of endpoints that fail. off: none is ejected."
 	case "github.com/outrigger-mesh/outrigger/config.Policy.Retry":

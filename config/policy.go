@@ -38,6 +38,9 @@ type Policy struct {
 	TCPIdleTimeout time.Duration `yaml:"tcp_idle_timeout"`
 	// How endpoints are reached: mtls with verified identities, or plaintext for those outside the mesh.
 	Transport Transport `yaml:"transport" enum:"mtls,plaintext"`
+	// Whether everything that goes to an endpoint with a sidecar of this kind shares one mTLS connection. What it
+	// carries arrives as it was sent: HTTP/1.1, HTTP/2 or TCP. Other endpoints are not asked more than this by it.
+	Multiplex bool `yaml:"multiplex"`
 	// The SPIFFE IDs of which an endpoint must have one. Empty: those that discovery gives, else identity.service_id.
 	Identities []string `yaml:"identities"`
 	// Another attempt after a failed one. off: exactly one attempt.

@@ -13,6 +13,7 @@ import (
 	"github.com/outrigger-mesh/outrigger/mtls"
 	"github.com/outrigger-mesh/outrigger/mtls/authz"
 	"github.com/outrigger-mesh/outrigger/proxy/http1"
+	"github.com/outrigger-mesh/outrigger/proxy/http2"
 	"github.com/outrigger-mesh/outrigger/proxy/plan"
 	"github.com/outrigger-mesh/outrigger/proxy/upstream"
 	"github.com/outrigger-mesh/outrigger/resilience/retry"
@@ -118,7 +119,7 @@ func (c *compiler) inbound() {
 		}
 		o := mtls.ServerOptions{MinVersion: c.minTLS()}
 		if l.Protocol == plan.HTTP {
-			o.NextProtos = []string{alpnHTTP2, alpnHTTP1}
+			o.NextProtos = []string{http2.MeshHTTP, alpnHTTP2, alpnHTTP1}
 		}
 		l.TLS = mtls.ServerConfig(c.in.Source, o)
 	}
@@ -200,6 +201,9 @@ func (c *compiler) secure(path string, s *upstream.Spec, p *config.Policy, proto
 		o.NextProtos = []string{alpnHTTP2}
 	case proto == plan.HTTP:
 		o.NextProtos = []string{alpnHTTP1}
+	}
+	if s.Policy.Mesh = p.Multiplex && proto == plan.HTTP; s.Policy.Mesh {
+		o.NextProtos = append([]string{http2.MeshHTTP}, o.NextProtos...)
 	}
 	for _, text := range s.Identities {
 		id, err := mtls.ParseID(text)

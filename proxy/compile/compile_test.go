@@ -85,10 +85,10 @@ func TestPlan(t *testing.T) {
 		transport     string
 	}{
 		{"inbound", "127.0.0.1:15006", plan.HTTP, plan.Permissive, "plaintext"},
-		{"outbound:api", "127.0.0.1:9001", plan.HTTP, plan.Plaintext, "mtls http/1.1 1.3 spiffe://mesh.test/from/discovery"},
+		{"outbound:api", "127.0.0.1:9001", plan.HTTP, plan.Plaintext, "mtls outrigger/1 http/1.1 1.3 spiffe://mesh.test/from/discovery"},
 		{"outbound:db", "127.0.0.1:9002", plan.TCP, plan.Plaintext, "mtls 1.3 spiffe://mesh.test/db"},
 		{"outbound:old", "127.0.0.1:9004", plan.HTTP, plan.Plaintext, "plaintext"},
-		{"outbound:zoo", "127.0.0.1:9003", plan.HTTP, plan.Plaintext, "mtls http/1.1 1.3 spiffe://other.test/zoo"},
+		{"outbound:zoo", "127.0.0.1:9003", plan.HTTP, plan.Plaintext, "mtls outrigger/1 http/1.1 1.3 spiffe://other.test/zoo"},
 	}
 	if len(p.Listeners) != len(want) {
 		t.Fatalf("%d listeners", len(p.Listeners))

@@ -69,14 +69,7 @@ func (x *exchange) connect(ep *upstream.Endpoint, now time.Duration, fresh bool)
 		Now: now, Deadline: x.deadline, Fresh: fresh,
 		Careful: x.stream || !x.req.Method.Idempotent(),
 	}
-	var c *wire.Conn
-	var oe *outcome.Error
-	var reused bool
-	if x.pol.HTTP2 {
-		x.ust, x.upID, reused, oe = ep.Stream(w)
-	} else if c, oe = ep.Get(w); oe == nil {
-		x.up, x.upID, reused = c, c.PeerID, c.Reused
-	}
+	leg, oe := ep.Get(w)
 	x.rec.ConnectTime = 0
 	if oe != nil {
 		x.cause = oe
@@ -85,7 +78,8 @@ func (x *exchange) connect(ep *upstream.Endpoint, now time.Duration, fresh bool)
 		}
 		return oe.Reason
 	}
-	if !reused {
+	x.up, x.ust, x.upID = leg.Conn, leg.Stream, leg.PeerID
+	if !leg.Reused {
 		x.rec.ConnectTime = x.now() - now
 	}
 	x.attemptEnd = 0

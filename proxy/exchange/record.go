@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/outrigger-mesh/outrigger/proxy/http1"
+	"github.com/outrigger-mesh/outrigger/proxy/http2"
 	"github.com/outrigger-mesh/outrigger/proxy/outcome"
 )
 
@@ -45,7 +46,7 @@ func (x *exchange) finish(r outcome.Reason) {
 	rec.Path = x.req.Target.Of(x.raw)
 	rec.Protocol = "HTTP/1.1"
 	switch {
-	case x.st != nil:
+	case x.st != nil && x.st.Origin != http2.FromHTTP1:
 		rec.Protocol = "HTTP/2"
 	case x.req.Minor == 0:
 		rec.Protocol = "HTTP/1.0"

@@ -26,7 +26,7 @@ func (x *exchange) whole(b []byte, n int) (bool, int) {
 		x.body = b[n:end]
 		return true, end
 	case x.req.Framing == http1.FramingChunked:
-		if x.policy().HTTP2 {
+		if p := x.policy(); p.HTTP2 || p.Mesh {
 			return false, 0 // passed on decoded
 		}
 		return x.wholeChunked(b, n)

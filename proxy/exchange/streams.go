@@ -23,6 +23,9 @@ func (s *Session) ServeStreams() {
 	l := s.source.Load()
 	cfg.IdleTimeout = l.HTTP.IdleTimeout
 	cfg.HeaderBytes, cfg.Fields = l.HTTP.Limits.HeadBytes, l.HTTP.Limits.Fields
+	if t := s.conn.TLS(); t != nil && t.ConnectionState().NegotiatedProtocol == http2.MeshHTTP {
+		cfg.Raw, cfg.Streams = true, meshStreams
+	}
 	h := http2.NewServer(s.conn, &cfg, s.onStream)
 	s.streams.Store(h)
 	if s.draining() {
@@ -33,13 +36,17 @@ func (s *Session) ServeStreams() {
 	}
 }
 
+// meshStreams is how many exchanges another sidecar may have under way on one
+// connection: it stands for all callers of an application.
+const meshStreams = 1000
+
 // onStream carries one exchange.
 func (s *Session) onStream(st *http2.Stream) {
 	l := s.source.Load()
 	x := newExchange(s, l)
 	defer s.contain(l, st)
 	x.st, x.down, x.raw = st, streamDown{st}, st.Head
-	if _, err := x.req.Parse(st.Head, &l.HTTP.Limits); err != nil {
+	if err := x.parseStream(); err != nil {
 		x.refuse(err)
 		x.free()
 		s.lingerStream(st)
@@ -62,6 +69,22 @@ func (s *Session) onStream(st *http2.Stream) {
 	if unread {
 		s.lingerStream(st)
 	}
+}
+
+// parseStream parses the head of a stream. One that another sidecar sends as it
+// is must be exactly one head, and its body what the head says.
+func (x *exchange) parseStream() error {
+	n, err := x.req.Parse(x.st.Head, &x.l.HTTP.Limits)
+	if err != nil || !x.st.Raw() {
+		return err
+	}
+	switch {
+	case n != len(x.st.Head), x.req.Framing == http1.FramingNone && !x.st.Ended && !x.req.Upgrade:
+		return http1.ErrStream
+	case x.req.Framing == http1.FramingLength:
+		return x.st.Expect(x.req.Length)
+	}
+	return nil
 }
 
 // lingerStream throws away for a while what still comes of a request that was
@@ -189,6 +212,13 @@ func (x *exchange) roundTripStream(head int) outcome.Reason {
 			f = http2.More
 		}
 	}
+	x.ust.Origin = http2.FromHTTP1
+	if x.st != nil {
+		x.ust.Origin = http2.FromHTTP2
+		if x.st.Raw() {
+			x.ust.Origin = x.st.Origin
+		}
+	}
 	err := x.ust.WriteRequest(x.out[:head], x.out[head:], f)
 	if err == nil && len(trailers) > 0 {
 		err = x.ust.WriteTrailers(trailers)
@@ -218,9 +248,25 @@ func (x *exchange) roundTripStream(head int) outcome.Reason {
 				return r
 			}
 		default:
+			if err := x.expectBody(); err != nil {
+				return x.streamFailed(err)
+			}
 			return x.answered(k, x.ust.Head)
 		}
 	}
+}
+
+// expectBody has the stream hold what a response's head says, where the transport
+// has not looked.
+func (x *exchange) expectBody() error {
+	switch {
+	case !x.ust.Raw(), x.req.Method == http1.MethodHead, x.res.Status == 101:
+	case x.res.Framing == http1.FramingLength:
+		return x.ust.Expect(x.res.Length)
+	case x.res.Framing == http1.FramingNone && !x.ust.Ended:
+		return x.ust.Expect(0)
+	}
+	return nil
 }
 
 // streamFailed is upstreamFailed for an HTTP/2 stream.

@@ -131,7 +131,7 @@ func (t *tcpExchange) try(now time.Duration) (*wire.Conn, outcome.Reason) {
 		return nil, outcome.NoEndpoints
 	}
 	t.cl.Begin(t.ep, now)
-	up, oe := t.ep.Get(upstream.Want{Now: now, Fresh: true})
+	leg, oe := t.ep.Get(upstream.Want{Now: now, Fresh: true})
 	r := outcome.OK
 	if oe != nil {
 		r, t.cause = oe.Reason, oe
@@ -140,7 +140,7 @@ func (t *tcpExchange) try(now time.Duration) (*wire.Conn, outcome.Reason) {
 	t.cl.Finish(t.ep, now+took, took, r, 0)
 	t.rec.ConnectTime = took
 	t.rec.AddAttempt(telemetry.Attempt{Endpoint: t.ep.Address(), Reason: r, Offset: now - t.start, Duration: took})
-	return up, r
+	return leg.Conn, r
 }
 
 func (t *tcpExchange) again(n int, r outcome.Reason, budget *retry.Budget) bool {

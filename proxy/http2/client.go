@@ -86,7 +86,7 @@ func (c *Client) Saturated() bool {
 func (c *Client) ExtendedConnect() bool {
 	c.c.mu.Lock()
 	defer c.c.mu.Unlock()
-	return c.c.peerSpeaks
+	return c.c.peerSpeaks || c.c.cfg.Raw
 }
 
 // Err returns why no stream may be opened anymore: ErrGoingAway, ErrClosed or nil.

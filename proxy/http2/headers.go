@@ -63,6 +63,9 @@ func (c *conn) onContinuation(f *frame) error {
 // onSection takes a whole field section. It is decoded in any case, for the
 // dynamic table must not miss anything.
 func (c *conn) onSection(id uint32, block []byte) error {
+	if c.cfg.Raw {
+		return c.onRaw(id, block)
+	}
 	end := c.blockFl&flagEndStream != 0
 	c.mu.Lock()
 	s := c.streams[id]
@@ -84,6 +87,11 @@ func (c *conn) onSection(id uint32, block []byte) error {
 		return c.flood(FloodHeaders)
 	}
 	c.in.end(end)
+	return c.placeSection(id, s, end)
+}
+
+// placeSection gives the section in c.in to the stream it is for.
+func (c *conn) placeSection(id uint32, s *Stream, end bool) error {
 	if s != nil {
 		return c.onMoreHeaders(id, s, end)
 	}
@@ -137,6 +145,8 @@ func (c *conn) onRequest(id uint32, end bool) error {
 		code = ProtocolError
 	case c.open >= c.cfg.Streams || c.running >= 2*c.cfg.Streams:
 		code = RefusedStream
+	case in.tooLarge && c.cfg.Raw:
+		code = EnhanceYourCalm // the other sidecar has the same limits unless told otherwise
 	case in.tooLarge:
 		return c.refuseLargeLocked(id, end)
 	default:
@@ -145,6 +155,7 @@ func (c *conn) onRequest(id uint32, end bool) error {
 		s.sendLeft = c.peerWindow
 		s.final = true
 		s.connect = in.connect
+		s.Origin = in.origin
 		s.heads = append(s.heads[:0], in.out...)
 		s.headEnds = append(s.headEnds[:0], len(s.heads))
 		s.headAt = 1

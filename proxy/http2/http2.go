@@ -67,6 +67,8 @@ type Config struct {
 
 	// ExtendedConnect lets peers of a server open WebSockets (RFC 8441).
 	ExtendedConnect bool
+	// Raw is the transport between two sidecars; see MeshHTTP.
+	Raw bool
 	// Scheme is what a client sends as :scheme; default https over TLS, else http.
 	Scheme string
 	// FloodFrames is how many frames of a kind that asks for work and brings

@@ -7,6 +7,7 @@ import (
 // line is a field line of a head to be sent. Offsets are into the head, or into
 // conn.lower for a name that had capital letters.
 type line struct {
+	at              int // where the line begins
 	name, nameEnd   int
 	value, valueEnd int
 	known           uint8 // staticName, or one of those below
@@ -75,7 +76,7 @@ func (c *conn) parseLines(head []byte, pos int) (f fieldLines, ok bool) {
 		if k < 1 {
 			return f, false
 		}
-		l := line{name: pos, nameEnd: pos + k, value: pos + k + 1, valueEnd: end}
+		l := line{at: pos, name: pos, nameEnd: pos + k, value: pos + k + 1, valueEnd: end}
 		for l.value < l.valueEnd && (head[l.value] == ' ' || head[l.value] == '\t') {
 			l.value++
 		}
@@ -182,6 +183,13 @@ func (c *conn) dropNamed(head []byte) {
 			}
 		}
 	}
+}
+
+// mayTrail reports whether a line may stand among trailers (RFC 9110 section
+// 6.5.1).
+func (c *conn) mayTrail(lines []byte, l *line) bool {
+	return !l.drop && l.known != staticContentLength && l.known != staticAuthorization && l.known != staticSetCookie &&
+		string(c.nameOfLine(lines, l)) != "te"
 }
 
 func (c *conn) nameOfLine(head []byte, l *line) []byte {

@@ -24,6 +24,8 @@ type section struct {
 	self bool // the stream is said to depend on itself
 
 	out     []byte // the head, or field lines of trailers
+	lines   []byte // memory for trailers that were not compressed
+	origin  Origin // of a request that was not compressed
 	pseudo  []byte // values of pseudo-header fields
 	cookies []byte
 	key     []byte // made for an extended CONNECT, or of the request it answers

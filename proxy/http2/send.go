@@ -9,7 +9,9 @@ func (c *conn) beginHead() int {
 	c.buffer()
 	at := len(c.pend)
 	c.pend = appendFrameHead(c.pend, 0, frameHeaders, 0, 0)
-	c.pend = c.enc.begin(c.pend)
+	if !c.cfg.Raw {
+		c.pend = c.enc.begin(c.pend)
+	}
 	return at
 }
 
@@ -88,6 +90,8 @@ func (s *Stream) startRequest(head []byte, end bool) error {
 	case c.lastID.Load() >= maxStreamID-1:
 		c.err = ErrGoingAway
 		return ErrGoingAway
+	case c.cfg.Raw:
+		return s.startRaw(head, end)
 	}
 	i := bytes.IndexByte(head, ' ')
 	j := bytes.IndexByte(head, '\n')
@@ -133,7 +137,7 @@ func (s *Stream) startRequest(head []byte, end bool) error {
 		s.key = append(s.key[:0], fl.key...)
 		method, end = []byte("CONNECT"), false
 	}
-	sentAt := c.handed + uint64(len(c.pend))
+	s.begin()
 	at := c.beginHead()
 	b := c.pend
 	switch string(method) {
@@ -165,20 +169,25 @@ func (s *Stream) startRequest(head []byte, end bool) error {
 		c.dropWebSocket("sec-websocket-key", head)
 	}
 	c.pend = c.appendLines(b, head)
+	c.endHead(at, s.id, end)
+	if end {
+		s.endLocked(false, true)
+	}
+	return nil
+}
+
+// begin gives a stream its number, once nothing can fail any more.
+func (s *Stream) begin() {
+	c := s.c
 	id := c.lastID.Load() + 2
 	if c.opened == 0 {
 		id = 1
 	}
 	c.lastID.Store(id)
 	c.opened++
-	s.id, s.sentAt = id, sentAt
+	s.id, s.sentAt = id, c.handed+uint64(len(c.pend))
 	s.sendLeft = c.peerWindow
 	c.streams[id] = s
-	c.endHead(at, id, end)
-	if end {
-		s.endLocked(false, true)
-	}
-	return nil
 }
 
 // splitAbsolute splits a target in absolute form. One without a path stands for
@@ -229,6 +238,9 @@ func (s *Stream) WriteResponse(head, body []byte, f Flags) error {
 
 func (s *Stream) startResponse(head []byte, body, end bool) error {
 	c := s.c
+	if c.cfg.Raw {
+		return s.answerRaw(head, body, end)
+	}
 	j := bytes.IndexByte(head, '\n')
 	if c.client || s.answered || j < 13 || string(head[:9]) != "HTTP/1.1 " || head[9]-'1' > 8 || head[10]-'0' > 9 || head[11]-'0' > 9 {
 		return ErrBadHead
@@ -306,9 +318,7 @@ func (s *Stream) WriteTrailers(lines []byte) error {
 	left := 0
 	for i := range c.lines {
 		l := &c.lines[i]
-		l.drop = l.drop || l.known == staticContentLength || l.known == staticAuthorization || l.known == staticSetCookie ||
-			string(c.nameOfLine(lines, l)) == "te"
-		if !l.drop {
+		if l.drop = !c.mayTrail(lines, l); !l.drop {
 			left++
 		}
 	}
@@ -316,7 +326,11 @@ func (s *Stream) WriteTrailers(lines []byte) error {
 		return s.send(nil, End)
 	}
 	at := c.beginHead()
-	c.pend = c.appendLines(c.pend, lines)
+	if c.cfg.Raw {
+		c.pend, _ = c.rawTrailers(c.pend, lines)
+	} else {
+		c.pend = c.appendLines(c.pend, lines)
+	}
 	c.endHead(at, s.id, true)
 	s.endLocked(false, true)
 	c.flush(0)

@@ -30,6 +30,9 @@ type Stream struct {
 	Ended bool
 	// Protocol is the :protocol of an extended CONNECT, else empty.
 	Protocol []byte
+	// Origin is how the request came into the mesh, where the peer is another
+	// sidecar (Config.Raw): a client sets it before WriteRequest.
+	Origin Origin
 
 	c  *conn
 	id uint32
@@ -101,7 +104,7 @@ func (c *conn) newStream() *Stream {
 
 // recycle forgets everything but memory.
 func (s *Stream) recycle() {
-	s.Head, s.Ended, s.Protocol, s.c, s.id = nil, false, s.Protocol[:0], nil, 0
+	s.Head, s.Ended, s.Protocol, s.Origin, s.c, s.id = nil, false, s.Protocol[:0], 0, nil, 0
 	s.held, s.inEnd, s.whole, s.outEnd, s.wasReset = false, false, false, false, false
 	s.final, s.answered, s.isHead, s.connect = false, false, false, false
 	s.err = nil

@@ -18,6 +18,7 @@ import (
 
 	"github.com/outrigger-mesh/outrigger/mtls"
 	"github.com/outrigger-mesh/outrigger/proxy/exchange"
+	"github.com/outrigger-mesh/outrigger/proxy/http2"
 	"github.com/outrigger-mesh/outrigger/proxy/plan"
 	"github.com/outrigger-mesh/outrigger/proxy/wire"
 	"github.com/outrigger-mesh/outrigger/telemetry"
@@ -56,9 +57,12 @@ func (c *conn) serve(m *telemetry.Listener) {
 	}
 	s := c.l.srv.NewSession(c.wire, c.peer, &c.l.current)
 	c.session.Store(s)
-	if t := c.wire.TLS(); t != nil && t.ConnectionState().NegotiatedProtocol == "h2" {
-		s.ServeStreams()
-		return
+	if t := c.wire.TLS(); t != nil {
+		switch t.ConnectionState().NegotiatedProtocol {
+		case "h2", http2.MeshHTTP:
+			s.ServeStreams()
+			return
+		}
 	}
 	s.Serve()
 }

@@ -103,11 +103,11 @@ func numbered(n int) (list []EndpointSpec) {
 func (b *bed) get(e *Endpoint, w Want) *wire.Conn {
 	b.t.Helper()
 	w.Now = b.sw.Now()
-	c, oe := e.Get(w)
+	leg, oe := e.Get(w)
 	if oe != nil {
 		b.t.Fatal(oe)
 	}
-	return c
+	return leg.Conn
 }
 
 func (b *bed) wantConnections(c *Cluster, open, idle int64) {

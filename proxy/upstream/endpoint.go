@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/outrigger-mesh/outrigger/mtls"
+	"github.com/outrigger-mesh/outrigger/proxy/http2"
 	"github.com/outrigger-mesh/outrigger/proxy/outcome"
 	"github.com/outrigger-mesh/outrigger/proxy/wire"
 	"github.com/outrigger-mesh/outrigger/resilience/balance"
@@ -40,6 +41,8 @@ type Endpoint struct {
 	spec    atomic.Pointer[EndpointSpec]
 	pool    pool
 	mux     mux
+	alone   atomic.Bool // the handshake said last that it does not take the mesh transport
+	noALPN  atomic.Bool // it ended a handshake for the names that were offered
 	conns   atomic.Int64
 	metrics *telemetry.Endpoint
 }
@@ -79,18 +82,34 @@ type Want struct {
 	Careful  bool          // check a kept one before giving it
 }
 
-// Get returns a connection to e: a kept one or a new one. It blocks while one
-// is made, and while the cluster's connection limit is reached.
-func (e *Endpoint) Get(w Want) (*wire.Conn, *outcome.Error) {
+// Leg is what an attempt is carried on: a connection of its own, to be given
+// back with Put or Drop, or a stream of a shared one, to be closed.
+type Leg struct {
+	Conn   *wire.Conn
+	Stream *http2.Stream
+	PeerID string // the endpoint's SPIFFE ID, empty without mTLS
+	Reused bool   // the connection was there already
+}
+
+// Get returns a way to e: a stream where the cluster speaks HTTP/2 or the
+// endpoint has taken the mesh transport, else a connection, kept or new. It
+// blocks while a connection is made, and while the cluster's connection limit is
+// reached.
+func (e *Endpoint) Get(w Want) (Leg, *outcome.Error) {
 	cl := e.cluster
 	p := cl.policy.Load()
+	if p.HTTP2 || p.Mesh && !e.alone.Load() {
+		return e.stream(p, w)
+	}
 	if !w.Fresh {
 		if c := e.kept(w.Now, p, w.Careful); c != nil {
-			return c, nil
+			return alone(c), nil
 		}
 	}
 	return e.dial(p, w)
 }
+
+func alone(c *wire.Conn) Leg { return Leg{Conn: c, PeerID: c.PeerID, Reused: c.Reused} }
 
 // kept returns a kept connection that may be used, or nil. The transport may
 // have changed while one was being put back.
@@ -104,26 +123,47 @@ func (e *Endpoint) kept(now time.Duration, p *Policy, careful bool) *wire.Conn {
 	}
 }
 
-func (e *Endpoint) dial(p *Policy, w Want) (*wire.Conn, *outcome.Error) {
-	cl := e.cluster
-	timeout := p.ConnectTimeout
-	if w.Deadline > 0 {
-		timeout = min(timeout, w.Deadline-w.Now)
-	}
+// dial makes a connection, or takes one that becomes free while it waits.
+func (e *Endpoint) dial(p *Policy, w Want) (Leg, *outcome.Error) {
+	timeout, _ := p.connectTime(w)
 	if timeout <= 0 {
-		return nil, &outcome.Error{Reason: outcome.RequestTimeout, Op: "connect " + e.address}
+		return Leg{}, &outcome.Error{Reason: outcome.RequestTimeout, Op: "connect " + e.address}
 	}
 	until := time.Now().Add(timeout)
-	if c, oe := cl.slot(e, p, w, until); c != nil || oe != nil {
-		return c, oe
+	c, oe := e.cluster.slot(e, p, w, until)
+	switch {
+	case oe != nil:
+		return Leg{}, oe
+	case c != nil:
+		return alone(c), nil
 	}
+	return e.join(p, until)
+}
+
+// join makes a connection, for which there is a slot, and returns the first
+// stream on it where streams share it.
+func (e *Endpoint) join(p *Policy, until time.Time) (Leg, *outcome.Error) {
 	c, oe := e.connect(until)
 	if oe != nil {
-		cl.freed(true)
-		return nil, oe
+		e.cluster.freed(true)
+		return Leg{}, oe
+	}
+	proto := ""
+	if t := c.TLS(); t != nil {
+		proto = t.ConnectionState().NegotiatedProtocol
+	}
+	mesh := proto == http2.MeshHTTP || proto == http2.MeshTCP
+	e.alone.Store(!mesh)
+	if !mesh && p.HTTP2 && c.TLS() != nil && proto != "h2" {
+		_ = c.Close()
+		e.cluster.freed(true)
+		return Leg{}, &outcome.Error{Reason: outcome.HandshakeFailed, Op: "connect " + e.address, Err: errNoHTTP2}
 	}
 	e.conns.Add(1)
-	return c, nil
+	if mesh || p.HTTP2 {
+		return e.share(p, c, mesh)
+	}
+	return alone(c), nil
 }
 
 // connect makes a new connection with its TLS handshake.
@@ -157,8 +197,16 @@ func (e *Endpoint) connect(until time.Time) (*wire.Conn, *outcome.Error) {
 	if spec.TLS == nil {
 		return c, nil
 	}
-	if err := c.Client(spec.TLS, until); err != nil {
+	config := spec.TLS
+	if e.noALPN.Load() {
+		config = config.Clone()
+		config.NextProtos = nil
+	}
+	if err := c.Client(config, until); err != nil {
 		_ = c.Close()
+		if spec.Protocol == "tcp" && refusesALPN(err) && !e.noALPN.Swap(true) {
+			return e.connect(until)
+		}
 		var ve *mtls.VerifyError
 		switch {
 		case errors.As(err, &ve):
@@ -175,6 +223,14 @@ func (e *Endpoint) connect(until time.Time) (*wire.Conn, *outcome.Error) {
 		c.PeerID = id.String()
 	}
 	return c, nil
+}
+
+// refusesALPN reports whether a peer ended the handshake because it knows none of
+// the protocols that were offered (RFC 7301 section 3.2), for which crypto/tls has
+// no type. Servers that know of no protocol mostly go on without.
+func refusesALPN(err error) bool {
+	op, ok := errors.AsType[*net.OpError](err)
+	return ok && op.Op == "remote error" && op.Err.Error() == "tls: no application protocol"
 }
 
 // ownWant reports whether no connection could be made for a reason that lies in

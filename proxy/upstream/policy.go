@@ -23,6 +23,9 @@ type Policy struct {
 	// HTTP2 speaks HTTP/2 to the endpoints: by ALPN over TLS, by prior
 	// knowledge over plaintext.
 	HTTP2 bool
+	// Mesh offers the transport between sidecars over TLS (http2.MeshHTTP): an
+	// endpoint that takes it carries everything on shared connections.
+	Mesh bool
 
 	Retry   *retry.Config
 	Outlier *outlier.Config

@@ -160,11 +160,11 @@ func TestConnectionLimitEvicts(t *testing.T) {
 	// One who waits gets the connection that is put back.
 	got := make(chan bool)
 	go func() {
-		c, oe := two.Get(Want{Now: b.sw.Now()})
+		leg, oe := two.Get(Want{Now: b.sw.Now()})
 		if oe == nil {
-			two.Drop(c)
+			two.Drop(leg.Conn)
 		}
-		got <- c == w
+		got <- leg.Conn == w
 	}()
 	for c.Limits.Pending.Value() == 0 {
 		time.Sleep(time.Millisecond)
@@ -185,7 +185,7 @@ func TestFailedConnectGivesBack(t *testing.T) {
 	e := c.endpoints[0]
 	for range 3 {
 		if w, oe := e.Get(Want{Now: b.sw.Now()}); oe == nil {
-			e.Drop(w)
+			e.Drop(w.Conn)
 			t.Skip("something listens on 127.0.0.0:80")
 		} else if r := oe.Reason.String(); r != "connect_failed" && r != "connect_timeout" {
 			t.Errorf("reason %s", r)

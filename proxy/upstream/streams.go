@@ -11,8 +11,8 @@ import (
 	"github.com/outrigger-mesh/outrigger/proxy/wire"
 )
 
-// mux holds an endpoint's HTTP/2 connections, which any number of exchanges
-// share.
+// mux holds an endpoint's connections that any number of exchanges share: of
+// HTTP/2, or of the transport between sidecars.
 type mux struct {
 	mu     sync.Mutex
 	conns  []*muxConn
@@ -33,6 +33,28 @@ type muxConn struct {
 	wire       *wire.Conn
 	generation uint64
 	began      time.Time
+	fullSince  time.Time // its writer has been behind at every look since; under mux.mu
+}
+
+// A further connection is made where streams would have room, only when the
+// writer of every one has been behind for so long: more of them split the
+// batches that make one cheap.
+const (
+	behindFor = 100 * time.Millisecond
+	mostMux   = 4
+)
+
+// behind reports whether the connection's writer does not keep up.
+func (c *muxConn) behind() bool {
+	if !c.client.Saturated() {
+		c.fullSince = time.Time{}
+		return false
+	}
+	now := time.Now()
+	if c.fullSince.IsZero() {
+		c.fullSince = now
+	}
+	return now.Sub(c.fullSince) >= behindFor
 }
 
 // An endpoint whose limit of streams is not known yet gets one stream, until its
@@ -56,31 +78,34 @@ func (m *mux) room(c *muxConn) (now, later bool) {
 	return c.client.Active() < m.limit, false
 }
 
-// Stream returns a stream to e on a connection that has room for one, or on a
-// new connection. Exchanges that come while one is made wait for it, and fail
-// with it, but none longer than its own deadline and the connect timeout.
-func (e *Endpoint) Stream(w Want) (st *http2.Stream, peerID string, reused bool, oe *outcome.Error) {
+// stream returns a stream to e on a connection that has room for one, or what a
+// new connection gives: an endpoint that turns out not to share connections has
+// one for each exchange. Exchanges that come while one is made wait for it, and
+// fail with it, but none longer than its own deadline and the connect timeout.
+func (e *Endpoint) stream(p *Policy, w Want) (Leg, *outcome.Error) {
 	r := e.cluster.registry
-	p := e.cluster.policy.Load()
 	timeout, own := p.connectTime(w)
 	if timeout <= 0 {
-		return nil, "", false, &outcome.Error{Reason: outcome.RequestTimeout, Op: "connect " + e.address}
+		return Leg{}, &outcome.Error{Reason: outcome.RequestTimeout, Op: "connect " + e.address}
 	}
 	until := time.Now().Add(timeout)
 	var timer *time.Timer
 	for {
-		st, id, turn, mine := e.mux.open(e.cluster.generation.Load())
+		leg, turn, mine := e.mux.open(e.cluster.generation.Load())
 		switch {
-		case st != nil:
-			return st, id, true, nil
+		case leg.Stream != nil:
+			return leg, nil
 		case mine:
-			st, id, oe = e.addConn(p, w, until)
+			var oe *outcome.Error
+			if _, oe = e.cluster.slot(e, p, Want{Now: w.Now, Deadline: w.Deadline, Fresh: true}, until); oe == nil {
+				leg, oe = e.join(p, until)
+			}
 			e.mux.made(turn, oe, own)
-			return st, id, false, oe
+			return leg, oe
 		}
 		if turn == nil {
 			if !time.Now().Before(until) {
-				return nil, "", false, &outcome.Error{Reason: outcome.ConnectTimeout, Op: "connect " + e.address}
+				return Leg{}, &outcome.Error{Reason: outcome.ConnectTimeout, Op: "connect " + e.address}
 			}
 			time.Sleep(greetingPoll)
 			continue
@@ -92,12 +117,15 @@ func (e *Endpoint) Stream(w Want) (st *http2.Stream, peerID string, reused bool,
 		select {
 		case <-turn.done:
 			if turn.err != nil {
-				return nil, "", false, turn.err
+				return Leg{}, turn.err
+			}
+			if !p.HTTP2 && e.alone.Load() {
+				return e.dial(p, w)
 			}
 		case <-timer.C:
-			return nil, "", false, &outcome.Error{Reason: outcome.ConnectTimeout, Op: "connect " + e.address}
+			return Leg{}, &outcome.Error{Reason: outcome.ConnectTimeout, Op: "connect " + e.address}
 		case <-r.ctx.Done():
-			return nil, "", false, &outcome.Error{Reason: outcome.Draining}
+			return Leg{}, &outcome.Error{Reason: outcome.Draining}
 		}
 	}
 }
@@ -114,28 +142,38 @@ func (p *Policy) connectTime(w Want) (timeout time.Duration, shortened bool) {
 // open reserves a stream on any connection of the generation. Without one the
 // caller is to make a connection, or to wait for whoever makes one, or with
 // neither to ask again in a moment.
-func (m *mux) open(generation uint64) (st *http2.Stream, peerID string, turn *making, mine bool) {
+func (m *mux) open(generation uint64) (leg Leg, turn *making, mine bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	soon := false
+	var busy *muxConn // has room, but its writer is behind
+	soon, usable := false, 0
 	for _, c := range m.conns {
 		if c.generation != generation || c.client.Err() != nil {
 			continue
 		}
+		usable++
 		now, later := m.room(c)
 		soon = soon || later
-		if !now {
-			continue
+		switch {
+		case !now:
+		case c.behind():
+			busy = c
+		default:
+			if st, err := c.client.Open(); err == nil {
+				return Leg{Stream: st, PeerID: c.wire.PeerID, Reused: true}, nil, false
+			}
 		}
-		if st, err := c.client.Open(); err == nil {
-			return st, c.wire.PeerID, nil, false
+	}
+	if busy != nil && (m.making != nil || usable >= mostMux) {
+		if st, err := busy.client.Open(); err == nil {
+			return Leg{Stream: st, PeerID: busy.wire.PeerID, Reused: true}, nil, false
 		}
 	}
 	if m.making != nil || soon {
-		return nil, "", m.making, false
+		return Leg{}, m.making, false
 	}
 	m.making = &making{done: make(chan struct{})}
-	return nil, "", m.making, true
+	return Leg{}, m.making, true
 }
 
 // made ends a turn. A failure is that of all who waited, unless it came from
@@ -150,26 +188,14 @@ func (m *mux) made(t *making, oe *outcome.Error, shortened bool) {
 	close(t.done)
 }
 
-// addConn makes one more connection, starts to serve it and returns its first
-// stream.
-func (e *Endpoint) addConn(p *Policy, w Want, until time.Time) (*http2.Stream, string, *outcome.Error) {
+// share starts to serve c and returns its first stream.
+func (e *Endpoint) share(p *Policy, c *wire.Conn, mesh bool) (Leg, *outcome.Error) {
 	cl := e.cluster
-	if _, oe := cl.slot(e, p, Want{Now: w.Now, Deadline: w.Deadline, Fresh: true}, until); oe != nil {
-		return nil, "", oe
-	}
-	c, oe := e.connect(until)
-	if oe != nil {
-		cl.freed(true)
-		return nil, "", oe
-	}
-	if t := c.TLS(); t != nil && t.ConnectionState().NegotiatedProtocol != "h2" {
-		_ = c.Close()
-		cl.freed(true)
-		return nil, "", &outcome.Error{Reason: outcome.HandshakeFailed, Op: "connect " + e.address, Err: errNoHTTP2}
-	}
-	e.conns.Add(1)
 	cfg := *cl.registry.HTTP2
 	cfg.IdleTimeout = max(p.Keepalive, minMuxIdle)
+	if cfg.Raw = mesh; mesh {
+		cfg.PingIdle = true // all that goes to the endpoint depends on it
+	}
 	m := &muxConn{wire: c, generation: c.Generation, began: time.Now()}
 	cfg.OnEnd = func(error) { e.mux.remove(m) }
 	m.client = http2.NewClient(c, &cfg)
@@ -180,7 +206,7 @@ func (e *Endpoint) addConn(p *Policy, w Want, until time.Time) (*http2.Stream, s
 			st.Close()
 		}
 		e.drop(c)
-		return nil, "", &outcome.Error{Reason: outcome.Draining, Op: "connect " + e.address}
+		return Leg{}, &outcome.Error{Reason: outcome.Draining, Op: "connect " + e.address}
 	}
 	go func() {
 		defer cl.registry.running.Done()
@@ -188,10 +214,10 @@ func (e *Endpoint) addConn(p *Policy, w Want, until time.Time) (*http2.Stream, s
 		e.mux.remove(m)
 		e.drop(c)
 	}()
-	return st, id, nil
+	return Leg{Stream: st, PeerID: id}, nil
 }
 
-// minMuxIdle is the shortest time for which an HTTP/2 connection without
+// minMuxIdle is the shortest time for which a shared connection without
 // streams is kept: one serves many exchanges and costs a handshake.
 const minMuxIdle = 30 * time.Second
 
