@@ -42,18 +42,22 @@ func (x *exchange) attempt(n int, began time.Duration) (r outcome.Reason, again 
 			}
 		}
 	}
-	rtt := x.now() - x.sent
+	if x.status == 0 {
+		x.now() // else it was read when the answer came
+	}
+	rtt := x.at - x.sent
 	if x.sent == 0 {
-		rtt = x.now() - began
+		rtt = x.at - began
 	}
 	a.Status, a.Reason = uint16(x.status), r
 	if r == outcome.OK {
 		r = x.forward(r)
 		a.Reason = r
+		x.now()
 	}
-	a.Duration = x.now() - began
+	a.Duration = x.at - began
 	x.rec.AddAttempt(a)
-	x.cl.Finish(ep, x.now(), rtt, r, x.status)
+	x.cl.Finish(ep, x.at, rtt, r, x.status)
 	return r, true
 }
 
@@ -110,18 +114,14 @@ func (x *exchange) tryEnd(from time.Duration) time.Duration {
 // exchange's and the attempt's deadline and the stream's idle time. For the
 // last of them, which moves all the time, the sweeper is precise enough.
 func (x *exchange) setUpstreamDeadline() {
-	now := x.now()
 	end := sooner(x.deadline, x.attemptEnd)
-	at := end
-	if x.pol.StreamIdle > 0 {
-		at = sooner(end, now+x.pol.StreamIdle)
-	}
+	at := sooner(end, x.idleBy())
 	if x.ust != nil {
 		x.ust.SetDeadline(at)
 		return
 	}
 	x.up.SetDeadline(at)
-	if end == 0 || end-now >= wire.Exact {
+	if end > 0 && end-x.s.srv.Sweeper.Soon() >= wire.Exact {
 		end = 0
 	}
 	switch {
@@ -129,7 +129,7 @@ func (x *exchange) setUpstreamDeadline() {
 	case end == 0:
 		x.up.SetExact(time.Time{})
 	default:
-		x.up.SetExact(time.Now().Add(end - now))
+		x.up.SetExact(time.Now().Add(end - x.now()))
 	}
 	x.exactAt = end
 }
@@ -154,7 +154,7 @@ func (x *exchange) inexact() {
 func (x *exchange) roundTrip(span telemetry.SpanID, n int) outcome.Reason {
 	head := x.buildRequest(span)
 	x.res.Reset()
-	x.sent = x.now()
+	x.sent = x.at
 	if x.ust != nil {
 		return x.roundTripStream(head)
 	}

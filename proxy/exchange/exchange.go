@@ -41,6 +41,7 @@ type exchange struct {
 	trace  telemetry.TraceContext
 
 	start        time.Duration
+	at           time.Duration // when the clock was last read
 	headDeadline time.Duration
 	sent         time.Duration // the present attempt's request
 	deadline     time.Duration // of the whole exchange; 0 none
@@ -84,7 +85,7 @@ const (
 func newExchange(s *Session, l *plan.Listener) *exchange {
 	x := exchanges.Get().(*exchange)
 	x.s, x.down, x.l = s, s, l
-	x.start = s.srv.Sweeper.Now()
+	x.start = x.now()
 	s.exchange.Add(1)
 	return x
 }
@@ -105,7 +106,7 @@ func (x *exchange) free() {
 	x.stream, x.heard, x.close, x.began, x.chunked, x.counted = false, false, false, false, false, false
 	x.exactAt = 0
 	x.parent, x.trace = telemetry.TraceContext{}, telemetry.TraceContext{}
-	x.start, x.headDeadline, x.deadline, x.attemptEnd = 0, 0, 0, 0
+	x.start, x.at, x.headDeadline, x.deadline, x.attemptEnd = 0, 0, 0, 0, 0
 	x.tried.Reset()
 	x.status, x.headLen, x.failed, x.cause = 0, 0, outcome.OK, nil
 	x.rule, x.detail, x.upID = "", "", ""
@@ -124,7 +125,12 @@ func (x *exchange) policy() *upstream.Policy {
 	return x.pol
 }
 
-func (x *exchange) now() time.Duration { return x.s.srv.Sweeper.Now() }
+// now reads the clock, which costs as much as a good part of what is done
+// between two readings; at is what it said last.
+func (x *exchange) now() time.Duration {
+	x.at = x.s.srv.Sweeper.Now()
+	return x.at
+}
 
 // run carries the exchange to its end: checks, attempts, response, record.
 func (x *exchange) run() {
@@ -133,7 +139,6 @@ func (x *exchange) run() {
 	if x.pol.HTTP2 {
 		x.req.Upgrade = false // no server has to take an offer (RFC 9110 section 7.8)
 	}
-	x.rec.Start = time.Now()
 	x.cl.Metrics().Begin(x.s.shard)
 	x.counted = true
 	if !x.req.KeepAlive {
@@ -172,7 +177,7 @@ func (x *exchange) idleBy() time.Duration {
 	if x.pol.StreamIdle <= 0 {
 		return 0
 	}
-	return x.now() + x.pol.StreamIdle
+	return x.s.srv.Sweeper.Soon() + x.pol.StreamIdle
 }
 
 // admit checks what must hold before any attempt.

@@ -2,26 +2,20 @@ package exchange
 
 import (
 	"math/rand/v2"
-	"time"
 
 	"github.com/outrigger-mesh/outrigger/proxy/http1"
 	"github.com/outrigger-mesh/outrigger/proxy/http2"
 	"github.com/outrigger-mesh/outrigger/proxy/outcome"
 )
 
-// startedAt is the wall time at which the exchange began.
-func (x *exchange) startedAt() time.Time {
-	if !x.rec.Start.IsZero() {
-		return x.rec.Start
-	}
-	return time.Now().Add(x.start - x.now())
-}
-
 // finish records the exchange. It is called once for each.
 func (x *exchange) finish(r outcome.Reason) {
 	rec := &x.rec
-	rec.Start = x.startedAt()
-	rec.Duration = x.now() - x.start
+	rec.Start = x.s.srv.Sweeper.Wall(x.start)
+	if r != outcome.OK {
+		x.now()
+	}
+	rec.Duration = x.at - x.start
 	rec.Reason = r
 	rec.Status = uint16(x.status)
 	if x.counted {

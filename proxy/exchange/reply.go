@@ -23,7 +23,6 @@ func (x *exchange) refuse(err error) {
 	if x.st == nil {
 		x.raw = x.s.conn.Buffered()
 	}
-	x.rec.Start = x.startedAt()
 	if x.st == nil && x.s.exchange.Load() == 1 && foreign(x.raw) {
 		// The connection begins with neither HTTP/1 nor the HTTP/2 preface: an
 		// answer in HTTP/1.1 would say nothing to its peer (RFC 9113 section 3.4).

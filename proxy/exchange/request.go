@@ -76,11 +76,7 @@ func (x *exchange) collect(n int) (total int, ok bool) {
 		end = x.start + pol.Timeout
 	}
 	for len(c.Buffered()) < total {
-		at := end
-		if pol.StreamIdle > 0 {
-			at = sooner(end, x.now()+pol.StreamIdle)
-		}
-		c.SetDeadline(at)
+		c.SetDeadline(sooner(end, x.idleBy()))
 		if !c.Room(wire.Large) {
 			return 0, false
 		}
@@ -248,11 +244,11 @@ func (x *exchange) buildRequest(span telemetry.SpanID) int {
 		b = append(b, "\r\n"...)
 	}
 	if x.grpc && x.deadline > 0 {
-		b = appendGRPCTimeout(b, x.deadline-x.now())
+		b = appendGRPCTimeout(b, x.deadline-x.at)
 	}
 	if x.deadline > 0 {
 		b = append(b, "x-outrigger-deadline: "...)
-		b = http1.AppendInt(b, max(int64((x.deadline-x.now())/time.Millisecond), 1))
+		b = http1.AppendInt(b, max(int64((x.deadline-x.at)/time.Millisecond), 1))
 		b = append(b, "\r\n"...)
 	}
 	if r.Framing == http1.FramingChunked {

@@ -308,7 +308,7 @@ func (x *exchange) tunnel() outcome.Reason {
 	if x.refusedNow() {
 		x.s.conn.Expire() // the rules changed before the tunnel could be found
 	}
-	res := relay.Run(x.s.conn, x.up, relay.Options{Now: x.now, Idle: x.pol.StreamIdle})
+	res := relay.Run(x.s.conn, x.up, relay.Options{Now: x.s.srv.Sweeper.Now, Idle: x.pol.StreamIdle})
 	x.rec.BytesIn, x.rec.BytesOut = res.Sent, res.Received
 	x.ep.Drop(x.up)
 	x.up = nil

@@ -21,7 +21,8 @@ func (x *exchange) attempts() outcome.Reason {
 		budget.Deposit(x.start)
 	}
 	for n := 1; ; n++ {
-		if x.deadline > 0 && x.now() >= x.deadline {
+		began := x.now()
+		if x.deadline > 0 && began >= x.deadline {
 			return outcome.RequestTimeout
 		}
 		if x.caller.gone.Load() {
@@ -31,15 +32,14 @@ func (x *exchange) attempts() outcome.Reason {
 		b := x.cl.Breaker()
 		var ticket breaker.Ticket
 		if b != nil {
-			t, ok := b.Allow(x.now())
+			t, ok := b.Allow(began)
 			if !ok {
 				return outcome.BreakerOpen
 			}
 			ticket = t
 		}
-		began := x.now()
 		r, again := x.attempt(n, began)
-		ended := x.now()
+		ended := x.at
 		if b != nil {
 			b.Done(ticket, ended, breakerResult(r))
 		}

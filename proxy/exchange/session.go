@@ -131,7 +131,7 @@ func (s *Session) draining() bool {
 func (s *Session) idle() {
 	l := s.source.Load()
 	if t := l.HTTP.IdleTimeout; t > 0 {
-		s.conn.SetDeadline(s.srv.Sweeper.Now() + t)
+		s.conn.SetDeadline(s.srv.Sweeper.Soon() + t)
 	} else {
 		s.conn.SetDeadline(0)
 	}

@@ -313,8 +313,13 @@ func (x *exchange) forwardStream(r outcome.Reason) outcome.Reason {
 	x.out = out
 	headLen := len(out)
 	var from source
+	var trailers []byte
+	whole := false
 	if x.ust != nil {
 		from = x.ust
+		if !none {
+			trailers, whole = x.takeWhole()
+		}
 	} else {
 		x.up.Consume(x.headLen)
 		if n := x.res.Length; x.res.Framing == http1.FramingLength && int64(len(x.up.Buffered())) >= n && int64(len(out))+n <= int64(cap(out)) {
@@ -328,9 +333,15 @@ func (x *exchange) forwardStream(r outcome.Reason) outcome.Reason {
 		}
 	}
 	x.began = true
-	got := x.respond(x.out, headLen, none)
-	if got == outcome.OK && !none {
+	got := x.respond(x.out, headLen, none || whole && (len(trailers) == 0 || x.st == nil))
+	switch {
+	case got != outcome.OK || none:
+	case !whole:
 		got = x.passBody(from)
+	case len(trailers) > 0 && x.st != nil:
+		if err := x.st.WriteTrailers(trailers); err != nil {
+			x.cause, got = err, outcome.DownstreamGone
+		}
 	}
 	if got == outcome.OK && x.grpc && r == outcome.OK && !none {
 		r = x.grpcOutcome(from.Trailers())
@@ -346,6 +357,43 @@ func (x *exchange) forwardStream(r outcome.Reason) outcome.Reason {
 		return got
 	}
 	return r
+}
+
+// oneWrite is the longest body that is copied behind its head, to be sent with it
+// in one write.
+const oneWrite = 16 << 10
+
+// takeWhole puts the response's body, where it has come whole and is short, behind
+// the head in x.out, coded for the downstream.
+func (x *exchange) takeWhole() (trailers []byte, whole bool) {
+	n, whole := x.ust.Readable()
+	if !whole || n > oneWrite {
+		return nil, false
+	}
+	if len(x.out)+n+http1.DefaultTrailerBytes+3*chunkOverhead > cap(x.out) {
+		head := x.out
+		x.out = append(wire.GetLarge()[:0], head...)
+		wire.Put(head)
+	}
+	trailers = x.ust.Trailers()
+	for left := n; left > 0; {
+		p, err := x.ust.Peek()
+		if err != nil { // the stream is reset
+			return nil, false
+		}
+		if x.chunked {
+			x.out = http1.AppendChunk(x.out, p)
+		} else {
+			x.out = append(x.out, p...)
+		}
+		left -= len(p)
+		x.ust.Discard(len(p))
+	}
+	if x.chunked {
+		x.out = http1.AppendLastChunk(x.out, trailers)
+	}
+	x.rec.BytesOut = uint64(n)
+	return trailers, true
 }
 
 // cutStream ends a response that has begun and cannot be completed. A gRPC

@@ -108,6 +108,7 @@ func (x *exchange) settleUpload() {
 			x.down.setDeadline(x.now() + lingerTime)
 		}
 		x.waitUpload()
+		x.now()
 		if !x.uploader.read.Load() {
 			x.close = true
 		}
@@ -182,7 +183,7 @@ func (x *exchange) moveUpload(up upstreamLeg, done bool) {
 	}
 	at = sooner(at, x.deadline)
 	if done && !u.answered.Load() {
-		end := x.tryEnd(x.now())
+		end := x.tryEnd(x.s.srv.Sweeper.Now()) // x.now is for the exchange's own goroutine
 		u.end.Store(int64(end))
 		x.down.setDeadline(0)
 		up.SetDeadline(sooner(at, end))

@@ -3,6 +3,7 @@ package wire
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -18,7 +19,9 @@ const Exact = time.Second
 // atomic store here costs nothing on the request path, where a timer per read
 // costs several microseconds.
 type Sweeper struct {
-	base time.Time
+	base   time.Time
+	coarse atomic.Int64 // Now at the last sweep
+	wall   atomic.Int64 // base on the wall clock, in ns since 1970, as of the last sweep
 
 	mu     sync.Mutex
 	conns  []*Conn
@@ -36,10 +39,27 @@ const (
 )
 
 // NewSweeper returns a sweeper whose clock starts at base.
-func NewSweeper(base time.Time) *Sweeper { return &Sweeper{base: base, second: secondLook} }
+func NewSweeper(base time.Time) *Sweeper {
+	s := &Sweeper{base: base, second: secondLook}
+	s.lookAtClocks(s.Now())
+	return s
+}
 
 // Now returns the time on the sweeper's clock.
 func (s *Sweeper) Now() time.Duration { return time.Since(s.base) }
+
+// Soon returns a time on the sweeper's clock that is now or at most two sweeps
+// ahead. It reads no clock: for deadlines that move with every byte.
+func (s *Sweeper) Soon() time.Duration { return time.Duration(s.coarse.Load()) + SweepInterval }
+
+// Wall returns what the wall clock says at a time on the sweeper's clock that is
+// not long ago. It reads no clock.
+func (s *Sweeper) Wall(at time.Duration) time.Time { return time.Unix(0, s.wall.Load()+int64(at)) }
+
+func (s *Sweeper) lookAtClocks(now time.Duration) {
+	s.coarse.Store(int64(now))
+	s.wall.Store(time.Now().UnixNano() - int64(now))
+}
 
 // Run sweeps until ctx ends.
 func (s *Sweeper) Run(ctx context.Context) error {
@@ -58,6 +78,7 @@ func (s *Sweeper) Run(ctx context.Context) error {
 // Sweep ends every connection whose deadline is before now, and finds those
 // whose peer has ended unnoticed.
 func (s *Sweeper) Sweep(now time.Duration) {
+	s.lookAtClocks(now)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, c := range s.conns {
