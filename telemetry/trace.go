@@ -124,23 +124,18 @@ func appendHex(dst, src []byte) []byte {
 
 // fromHex fills dst from twice as many lower-case hexadecimal digits.
 func fromHex(dst, src []byte) bool {
+	bad := false
 	for i := range dst {
-		hi, ok1 := unhex(src[2*i])
-		lo, ok2 := unhex(src[2*i+1])
-		if !ok1 || !ok2 {
-			return false
-		}
-		dst[i] = hi<<4 | lo
+		// By table, for digits are random and branches would be guessed wrong.
+		hi, lo := digitOf[src[2*i]], digitOf[src[2*i+1]]
+		bad = bad || hi == 0 || lo == 0
+		dst[i] = (hi-1)<<4 | (lo - 1)
 	}
-	return true
+	return !bad
 }
 
-func unhex(c byte) (byte, bool) {
-	switch {
-	case '0' <= c && c <= '9':
-		return c - '0', true
-	case 'a' <= c && c <= 'f':
-		return c - 'a' + 10, true
-	}
-	return 0, false
+// digitOf holds each digit's value and 1; 0 is none. It is read only.
+var digitOf = [256]byte{
+	'0': 1, '1': 2, '2': 3, '3': 4, '4': 5, '5': 6, '6': 7, '7': 8, '8': 9, '9': 10,
+	'a': 11, 'b': 12, 'c': 13, 'd': 14, 'e': 15, 'f': 16,
 }

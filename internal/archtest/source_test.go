@@ -319,7 +319,7 @@ var goroutines = map[string]string{
 	"proxy/http2.run":            "run waits, and with it Serve and Run",
 	"proxy/http2.dispatch":       "run waits for its workers",
 	"proxy/relay.Run":            "Run waits",
-	"proxy/upstream.addConn":     "Registry.Run, through its WaitGroup",
+	"proxy/upstream.share":     "Registry.Run, through its WaitGroup",
 	"telemetry/admin.Run":        "Run waits",
 }
 
