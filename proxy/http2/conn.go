@@ -41,26 +41,28 @@ type conn struct {
 	lastID  atomic.Uint32 // the highest stream that the peer opened, or that was opened to it
 	closed  [closedKept]closedStream
 
-	err        error // why no stream may be opened anymore
-	dead       *Error
-	drain      drainState
-	ending     bool   // Serve returns when it is woken
-	lastSaid   uint32 // the last stream that a GOAWAY of ours allows
-	lastHeard  uint32 // the last stream that the peer's GOAWAY allows
-	handled    sync.WaitGroup
-	idle       []*worker
-	enc        encoder
-	lines      []line
-	lower      []byte
-	pend       []byte // frames to be written
-	spare      []byte
-	handed     uint64 // bytes given to the socket, or being given
-	ready      queue  // streams with data that may be sent
-	kicked     bool   // the writer has been told
-	flushing   bool   // it is at work
-	quit       bool   // the writer ends when nothing is pending
-	kick       chan struct{}
-	writerDone chan struct{}
+	err         error // why no stream may be opened anymore
+	dead        *Error
+	drain       drainState
+	ending      bool   // Serve returns when it is woken
+	lastSaid    uint32 // the last stream that a GOAWAY of ours allows
+	lastHeard   uint32 // the last stream that the peer's GOAWAY allows
+	handled     sync.WaitGroup
+	idle        []*worker
+	enc         encoder
+	lines       []line
+	lower       []byte
+	pend        []byte // frames to be written
+	spare       []byte
+	handed      uint64 // bytes given to the socket, or being given
+	ready       queue  // streams with data that may be sent
+	writer      writerState
+	writerRests bool // it ends when nothing is pending, and comes back when needed
+	kicked      bool // the writer has been told
+	flushing    bool // it is at work
+	quit        bool // the writer ends when nothing is pending
+	kick        chan struct{}
+	writerDone  chan struct{}
 
 	sendLeft   int64 // the peer's window for the connection
 	recvLeft   int64 // ours for the peer
@@ -145,9 +147,9 @@ func (c *conn) hello() []byte {
 func (c *conn) run() error {
 	c.cfg.Sweeper.add(c)
 	c.mu.Lock()
+	c.writer = writerNone
 	c.kickLocked()
 	c.mu.Unlock()
-	go c.writeLoop()
 	err := c.readLoop()
 	err = c.finish(err)
 	c.cfg.Sweeper.remove(c)
