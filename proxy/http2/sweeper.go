@@ -176,6 +176,7 @@ func (c *conn) sweepConn(now time.Duration) {
 	if now-k.used >= restTime {
 		c.dismissLocked()
 		c.restWriterLocked()
+		c.askRestLocked()
 	}
 	if c.cfg.IdleTimeout > 0 && now-k.used >= c.cfg.IdleTimeout {
 		c.buffer()
