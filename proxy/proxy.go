@@ -47,6 +47,7 @@ type Proxy struct {
 	initial  *config.Loaded
 	sweeper  *wire.Sweeper
 	streams  *http2.Sweeper
+	resting  *wire.Resting
 	metrics  *telemetry.Metrics
 	access   *telemetry.AccessLog
 	tracer   *telemetry.Tracer
@@ -110,6 +111,10 @@ func New(o Options) (*Proxy, error) {
 	p.life, p.endLife = context.WithCancel(context.Background())
 	p.sweeper = wire.NewSweeper(time.Now())
 	p.streams = http2.NewSweeper(p.sweeper.Now)
+	if p.resting, err = wire.NewResting(); err != nil {
+		p.endLife()
+		return nil, err
+	}
 	h2 := http2.Config{
 		Sweeper: p.streams, PingAfter: pingAfter,
 		OnFlood: func(f http2.Flood) {
@@ -120,7 +125,7 @@ func New(o Options) (*Proxy, error) {
 	p.registry.HTTP2 = &h2
 	p.server = &exchange.Server{
 		Sweeper: p.sweeper, Tracer: p.tracer, AccessLog: p.access, Log: p.log,
-		HTTP2: &h2, LocalID: p.ownID, Draining: &p.closing, AccessSample: cfg.Telemetry.AccessLog.SamplePercent / 100,
+		HTTP2: &h2, Resting: p.resting, LocalID: p.ownID, Draining: &p.closing, AccessSample: cfg.Telemetry.AccessLog.SamplePercent / 100,
 	}
 	p.identity = newIdentity(&cfg.Identity, p.log)
 	if err := p.newDiscovery(cfg); err != nil {
@@ -234,6 +239,7 @@ func (p *Proxy) optional(name string, run func(context.Context) error) func(cont
 func (p *Proxy) serve(ctx context.Context, core *lifecycle.Group) error {
 	core.Go("sweeper", p.sweeper.Run)
 	core.Go("stream sweeper", p.streams.Run)
+	core.Go("resting connections", p.resting.Run)
 	core.Go("upstreams", p.registry.Run)
 	starting, cancel := context.WithCancel(ctx)
 	defer cancel()

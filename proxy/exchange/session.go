@@ -34,6 +34,8 @@ type Server struct {
 	// AccessSample is the share of successful exchanges that the access log
 	// records; others are recorded always.
 	AccessSample float64
+	// Resting takes connections between exchanges; nil: each keeps its goroutine.
+	Resting *wire.Resting
 	// HTTP2 is how HTTP/2 connections behave; nil serves none.
 	HTTP2 *http2.Config
 
@@ -98,27 +100,50 @@ func (s *Session) Busy() bool {
 // Exchanges returns how many exchanges have begun.
 func (s *Session) Exchanges() uint64 { return s.exchange.Load() }
 
-// Serve carries exchanges until the connection ends. It does not close it.
-func (s *Session) Serve() {
-	defer s.drop()
+// Serve carries exchanges until the connection ends, which it does not close, or
+// rests: then Resume goes on once something has come.
+func (s *Session) Serve() (resting bool) {
+	s.conn.MayRest = s.srv.Resting != nil
 	s.idle()
+	return s.carry()
+}
+
+// Resume is Serve after a rest.
+func (s *Session) Resume() (resting bool) {
+	if h := s.streams.Load(); h != nil {
+		return s.carryStreams(h)
+	}
+	return s.carry()
+}
+
+func (s *Session) carry() (resting bool) {
 	f := s.onBytes
 	for !s.end {
-		if err := s.conn.Await(f); err != nil {
-			if s.ended(err) {
-				break
-			}
-			return
+		err := s.conn.Await(f)
+		switch {
+		case err == nil:
+		case err == wire.ErrResting && s.x != nil:
+			continue // a part of a request is there
+		case err == wire.ErrResting:
+			return true
+		case s.ended(err):
+			s.linger()
+			s.drop()
+			return false
+		default:
+			s.drop()
+			return false
 		}
 		if s.http2 {
-			s.ServeStreams()
-			return
+			return s.ServeStreams()
 		}
 		if !s.end {
 			s.straight()
 		}
 	}
 	s.linger()
+	s.drop()
+	return false
 }
 
 // draining reports whether the connection must end soon. Egress stays open

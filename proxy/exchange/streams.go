@@ -16,8 +16,9 @@ import (
 )
 
 // ServeStreams carries the exchanges of an HTTP/2 connection, each in a
-// goroutine of its own, until the connection ends. It does not close it.
-func (s *Session) ServeStreams() {
+// goroutine of its own, until the connection ends, which it does not close, or
+// rests.
+func (s *Session) ServeStreams() (resting bool) {
 	s.conn.SetDeadline(0) // the http2 server has its own
 	cfg := *s.srv.HTTP2
 	l := s.source.Load()
@@ -26,14 +27,24 @@ func (s *Session) ServeStreams() {
 	if t := s.conn.TLS(); t != nil && t.ConnectionState().NegotiatedProtocol == http2.MeshHTTP {
 		cfg.Raw, cfg.Streams = true, meshStreams
 	}
+	cfg.Rests = s.srv.Resting != nil
 	h := http2.NewServer(s.conn, &cfg, s.onStream)
 	s.streams.Store(h)
 	if s.draining() {
 		s.Drain()
 	}
-	if err := h.Serve(); err != nil {
-		s.srv.Log.Debug("an HTTP/2 connection ended", "event", "http2_ended", "listener", l.Name, "peer", s.peer.Addr.String(), "error", err)
+	return s.carryStreams(h)
+}
+
+func (s *Session) carryStreams(h *http2.Server) (resting bool) {
+	switch err := h.Serve(); err {
+	case nil:
+	case wire.ErrResting:
+		return true
+	default:
+		s.srv.Log.Debug("an HTTP/2 connection ended", "event", "http2_ended", "listener", s.source.Load().Name, "peer", s.peer.Addr.String(), "error", err)
 	}
+	return false
 }
 
 // meshStreams is how many exchanges another sidecar may have under way on one

@@ -41,26 +41,30 @@ type conn struct {
 	lastID  atomic.Uint32 // the highest stream that the peer opened, or that was opened to it
 	closed  [closedKept]closedStream
 
-	err        error // why no stream may be opened anymore
-	dead       *Error
-	drain      drainState
-	ending     bool   // Serve returns when it is woken
-	lastSaid   uint32 // the last stream that a GOAWAY of ours allows
-	lastHeard  uint32 // the last stream that the peer's GOAWAY allows
-	handled    sync.WaitGroup
-	idle       []*worker
-	enc        encoder
-	lines      []line
-	lower      []byte
-	pend       []byte // frames to be written
-	spare      []byte
-	handed     uint64 // bytes given to the socket, or being given
-	ready      queue  // streams with data that may be sent
-	kicked     bool   // the writer has been told
-	flushing   bool   // it is at work
-	quit       bool   // the writer ends when nothing is pending
-	kick       chan struct{}
-	writerDone chan struct{}
+	err         error // why no stream may be opened anymore
+	dead        *Error
+	drain       drainState
+	ending      bool   // Serve returns when it is woken
+	lastSaid    uint32 // the last stream that a GOAWAY of ours allows
+	lastHeard   uint32 // the last stream that the peer's GOAWAY allows
+	handled     sync.WaitGroup
+	idle        []*worker
+	enc         encoder
+	lines       []line
+	lower       []byte
+	pend        []byte // frames to be written
+	spare       []byte
+	handed      uint64 // bytes given to the socket, or being given
+	ready       queue  // streams with data that may be sent
+	writer      writerState
+	writerRests bool // it ends when nothing is pending, and comes back when needed
+	kicked      bool // the writer has been told
+	flushing    bool // it is at work
+	quit        bool // the writer ends when nothing is pending
+	// The reader is asked to leave the connection, and has left it.
+	restAsked, rests bool
+	kick             chan struct{}
+	writerDone       chan struct{}
 
 	sendLeft   int64 // the peer's window for the connection
 	recvLeft   int64 // ours for the peer
@@ -83,11 +87,9 @@ type canceled struct {
 }
 
 // closedStream remembers how a stream ended, so that what still arrives for it
-// can be told from an error.
-type closedStream struct {
-	id    uint32
-	reset bool // by us: frames that crossed it are no fault of the peer's
-}
+// can be told from an error: its number, which is odd, plus one, and in the
+// lowest bit whether we reset it. Frames that crossed a reset are no fault.
+type closedStream uint32
 
 const closedKept = 128 // a power of two
 
@@ -143,12 +145,23 @@ func (c *conn) hello() []byte {
 
 // run reads until the connection ends, and then waits for all that it started.
 func (c *conn) run() error {
-	c.cfg.Sweeper.add(c)
 	c.mu.Lock()
-	c.kickLocked()
+	begins := c.writer == writerUnborn
+	if begins {
+		c.writer = writerNone
+		c.kickLocked()
+	}
+	if c.streams == nil {
+		c.streams = make(map[uint32]*Stream) // after a rest
+	}
 	c.mu.Unlock()
-	go c.writeLoop()
+	if begins {
+		c.cfg.Sweeper.add(c)
+	}
 	err := c.readLoop()
+	if err == wire.ErrResting {
+		return err
+	}
 	err = c.finish(err)
 	c.cfg.Sweeper.remove(c)
 	return err
@@ -156,14 +169,18 @@ func (c *conn) run() error {
 
 // remember notes how the stream ended that has just been taken out of streams.
 func (c *conn) remember(id uint32, reset bool) {
-	c.closed[id>>1%closedKept] = closedStream{id, reset}
+	k := closedStream(id + 1)
+	if reset {
+		k |= 1
+	}
+	c.closed[id>>1%closedKept] = k
 }
 
 // fate says whether a stream that is not open is known to have been, and whether
 // we reset it.
 func (c *conn) fate(id uint32) (known, reset bool) {
 	k := c.closed[id>>1%closedKept]
-	return k.id == id, k.reset
+	return uint32(k&^1) == id+1, k&1 != 0
 }
 
 // wakeLater notes a goroutine to be woken when all that has been read is

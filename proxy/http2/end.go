@@ -140,7 +140,10 @@ func (c *conn) endLocked() {
 }
 
 // wakeReader ends the wait of the goroutine that reads and leaves writing alone.
-func (c *conn) wakeReader() { _ = c.w.Socket().SetReadDeadline(time.Unix(1, 0)) }
+func (c *conn) wakeReader() {
+	_ = c.w.Socket().SetReadDeadline(time.Unix(1, 0))
+	c.w.Rouse()
+}
 
 // closeNow ends the connection with all streams.
 func (c *conn) closeNow() {

@@ -10,13 +10,19 @@ import "encoding/binary"
 // whose name alone comes again is entered once for the sake of its name.
 type encoder struct {
 	table
-	whole [hashed]uint32 // by hash of name and value: number of the newest entry
-	named [hashed]uint32 // by hash of the name
-	met   [hashed]uint32 // hashes met once
+	seen *seen // nil until a field comes
 	// resize is set when the peer's limit has changed: the next section tells
 	// the smallest and the present limit (RFC 7541 section 4.2).
 	resize   bool
 	smallest int
+}
+
+// seen is what an encoder remembers of the fields before. Without it, it codes
+// less well.
+type seen struct {
+	whole [hashed]uint32 // by hash of name and value: number of the newest entry
+	named [hashed]uint32 // by hash of the name
+	met   [hashed]uint32 // hashes met once
 }
 
 // hashed is how many hashes each of the encoder's tables holds.
@@ -62,9 +68,13 @@ func (e *encoder) field(b []byte, known uint8, name, value []byte) []byte {
 		b = appendInteger(b, 0, 4, uint64(known))
 		return appendText(b, value)
 	}
+	if e.seen == nil {
+		e.seen = new(seen)
+	}
+	k := e.seen
 	nam := hash(0x9e3779b9, name)
 	h := hash(nam, value)
-	if n := e.whole[h%hashed]; n != 0 && e.live(n) {
+	if n := k.whole[h%hashed]; n != 0 && e.live(n) {
 		if x := e.at(n); x.hash == h && x.name == len(name) && len(x.text) == len(name)+len(value) &&
 			string(x.text[:x.name]) == string(name) && string(x.text[x.name:]) == string(value) {
 			return appendInteger(b, 0x80, 7, uint64(e.last-n)+staticEntries+1)
@@ -72,17 +82,17 @@ func (e *encoder) field(b []byte, known uint8, name, value []byte) []byte {
 	}
 	index := uint64(known)
 	if index == 0 {
-		if n := e.named[nam%hashed]; n != 0 && e.live(n) {
+		if n := k.named[nam%hashed]; n != 0 && e.live(n) {
 			if x := e.at(n); x.nam == nam && string(x.text[:x.name]) == string(name) {
 				index = uint64(e.last-n) + staticEntries + 1
 			}
 		}
 	}
-	again := e.met[h%hashed] == h
-	e.met[h%hashed] = h
+	again := k.met[h%hashed] == h
+	k.met[h%hashed] = h
 	if !again && index == 0 {
-		again = e.met[nam%hashed] == nam
-		e.met[nam%hashed] = nam
+		again = k.met[nam%hashed] == nam
+		k.met[nam%hashed] = nam
 	}
 	if again && len(name)+len(value)+entryOverhead <= e.limit/4 {
 		b = appendInteger(b, 0x40, 6, index)
@@ -92,7 +102,7 @@ func (e *encoder) field(b []byte, known uint8, name, value []byte) []byte {
 		b = appendText(b, value)
 		if x := e.add(name, value); x != nil {
 			x.hash, x.nam = h, nam
-			e.whole[h%hashed], e.named[nam%hashed] = e.last, e.last
+			k.whole[h%hashed], k.named[nam%hashed] = e.last, e.last
 		}
 		return b
 	}

@@ -65,6 +65,10 @@ type Config struct {
 	// something is to be written, or leaves SETTINGS unacknowledged; default 30 s.
 	WriteTimeout time.Duration
 
+	// Rests has Serve return wire.ErrResting when a server's connection had no
+	// stream for a while. It must be called again once something comes.
+	Rests bool
+
 	// ExtendedConnect lets peers of a server open WebSockets (RFC 8441).
 	ExtendedConnect bool
 	// Raw is the transport between two sidecars; see MeshHTTP.

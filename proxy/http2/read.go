@@ -23,6 +23,7 @@ func (c *conn) readLoop() error {
 		}
 		c.mu.Lock()
 		dead, ending := c.dead, c.ending
+		c.stayLocked()
 		c.mu.Unlock()
 		if dead != nil {
 			return dead
@@ -36,6 +37,12 @@ func (c *conn) readLoop() error {
 			return c.connError(FrameSizeError, "frame is larger than the buffer")
 		}
 		if err := c.w.Fill(); err != nil {
+			switch c.leave() {
+			case stays:
+				continue
+			case leaves:
+				return wire.ErrResting
+			}
 			if errors.Is(err, syscall.ECONNRESET) || err == io.EOF && len(c.w.Buffered()) == 0 {
 				err = io.EOF
 			} else if err == io.EOF {

@@ -175,6 +175,8 @@ func (c *conn) sweepConn(now time.Duration) {
 	}
 	if now-k.used >= restTime {
 		c.dismissLocked()
+		c.restWriterLocked()
+		c.askRestLocked()
 	}
 	if c.cfg.IdleTimeout > 0 && now-k.used >= c.cfg.IdleTimeout {
 		c.buffer()
@@ -183,7 +185,8 @@ func (c *conn) sweepConn(now time.Duration) {
 	}
 }
 
-// restTime is how long a connection's workers wait for streams.
+// restTime is how long a connection's workers wait for streams, and its writer
+// for something to write.
 const restTime = time.Second
 
 // expireConn ends a connection whose peer is taken to be dead.

@@ -195,11 +195,38 @@ func (c *conn) flush(f Flags) {
 	c.mu.Unlock()
 }
 
-// kickLocked tells the writer that something is pending, unless it is at work.
+// kickLocked tells the writer that something is pending, unless it is at work,
+// and starts it where there is none.
 func (c *conn) kickLocked() {
-	if !c.kicked && (!c.flushing || c.quit) {
+	if c.kicked || c.flushing && !c.quit {
+		return
+	}
+	switch c.writer {
+	case writerWaits:
 		c.kicked = true
 		c.kick <- struct{}{}
+	case writerNone:
+		c.kicked, c.writer = true, writerWaits
+		go c.writeLoop()
+	}
+}
+
+// writerState says whether a connection has a goroutine that writes.
+type writerState uint8
+
+const (
+	writerUnborn writerState = iota // nothing is written before Serve or Run
+	writerNone                      // it is started for what comes next
+	writerWaits                     // it is there, at work or waiting to be kicked
+	writerEnded                     // it has said the last word
+)
+
+// restWriterLocked has a writer without work end, until it is needed again: an
+// idle connection holds no stack for it.
+func (c *conn) restWriterLocked() {
+	if c.writer == writerWaits && !c.kicked && !c.flushing {
+		c.writerRests = true
+		c.kickLocked()
 	}
 }
 
@@ -240,12 +267,10 @@ func (c *conn) giveBack() {
 }
 
 // writeLoop writes what is pending each time it is told to, until the connection
-// has ended. It lets the others run before each write, for they have mostly
-// something to add to it.
+// has ended or rests. It lets the others run before each write, for they have
+// mostly something to add to it.
 func (c *conn) writeLoop() {
-	defer close(c.writerDone)
 	for {
-		<-c.kick
 		c.mu.Lock()
 		c.kicked, c.flushing = false, true
 		for {
@@ -262,10 +287,18 @@ func (c *conn) writeLoop() {
 		}
 		c.flushing = false
 		c.giveBack()
-		quit := c.quit
-		c.mu.Unlock()
-		if quit {
+		switch {
+		case c.quit:
+			c.writer = writerEnded
+			close(c.writerDone)
+			c.mu.Unlock()
+			return
+		case c.writerRests:
+			c.writer, c.writerRests = writerNone, false
+			c.mu.Unlock()
 			return
 		}
+		c.mu.Unlock()
+		<-c.kick
 	}
 }

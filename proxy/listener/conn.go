@@ -37,42 +37,63 @@ type conn struct {
 	settled atomic.Bool
 }
 
-func (c *conn) serve(m *telemetry.Listener) {
-	defer c.l.wg.Done()
-	defer m.Active.Dec()
-	defer c.l.forget(c)
-	defer c.wire.Close()
-	defer c.contain()
+func (c *conn) serve(m *telemetry.Listener) { c.carry(m, c.begin) }
+
+// carry runs f, after which the connection has ended or rests.
+func (c *conn) carry(m *telemetry.Listener, f func(*telemetry.Listener) (resting bool)) {
+	resting := false
+	defer func() {
+		if p := recover(); p != nil {
+			c.defect(p)
+		}
+		if resting {
+			return // it has another goroutine by now, or none
+		}
+		_ = c.wire.Close()
+		c.l.forget(c)
+		m.Active.Dec()
+		c.l.wg.Done()
+	}()
+	for f(m) {
+		resting = true // before another goroutine may have it
+		if c.l.srv.Resting.Add(c.wire, func() { c.carry(m, c.resume) }) {
+			return
+		}
+		resting, f = false, c.resume
+	}
+}
+
+func (c *conn) resume(*telemetry.Listener) (resting bool) { return c.session.Load().Resume() }
+
+// begin serves an accepted connection.
+func (c *conn) begin(m *telemetry.Listener) (resting bool) {
 	p := c.l.Plan()
 	if p.Security != plan.Plaintext && !c.secure(p, m) {
-		return
+		return false
 	}
 	c.settled.Store(true)
 	if c.insecure(c.l.Plan()) {
-		return // the plan has changed since p
+		return false // the plan has changed since p
 	}
 	if p.Protocol == plan.TCP {
 		c.l.srv.ServeTCP(c.wire, c.peer, &c.l.current)
-		return
+		return false
 	}
 	s := c.l.srv.NewSession(c.wire, c.peer, &c.l.current)
 	c.session.Store(s)
 	if t := c.wire.TLS(); t != nil {
 		switch t.ConnectionState().NegotiatedProtocol {
 		case "h2", http2.MeshHTTP:
-			s.ServeStreams()
-			return
+			return s.ServeStreams()
 		}
 	}
-	s.Serve()
+	return s.Serve()
 }
 
-// contain keeps a defect met by one connection from ending those of others.
+// defect keeps one that was met by one connection from ending those of others.
 // What the exchange held is not given back; the log says where to look.
-func (c *conn) contain() {
-	if p := recover(); p != nil {
-		c.l.log.Error("defect: a connection was dropped", "event", "panic", "listener", c.l.Plan().Name, "peer", c.peer.Addr.String(), "panic", p, "stack", string(debug.Stack()))
-	}
+func (c *conn) defect(p any) {
+	c.l.log.Error("defect: a connection was dropped", "event", "panic", "listener", c.l.Plan().Name, "peer", c.peer.Addr.String(), "panic", p, "stack", string(debug.Stack()))
 }
 
 // tlsHandshake is the first byte of a TLS connection (RFC 8446 section 5.1).

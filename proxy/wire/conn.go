@@ -63,6 +63,14 @@ type Conn struct {
 	swept    int // position in the sweeper's list, under its lock
 	sweeper  *Sweeper
 
+	// MayRest has Await return ErrResting when nothing has come for a while.
+	MayRest bool
+	asleep  atomic.Bool // in rest, at slot
+	roused  atomic.Bool // not to rest, or not for long
+	slot    int32
+	rest    *Resting
+	wakeUp  func()
+
 	// LastUse is when the connection was last put into a pool, on the
 	// caller's clock. Reused says that it has carried an exchange before.
 	LastUse time.Duration

@@ -16,7 +16,7 @@ import (
 // f must not call Read, Fill, Await or WriteRead of the same connection;
 // returning false ends the wait so that the caller can. Buffered bytes at the
 // start are given to f first. Await returns nil when f returned false, io.EOF
-// at the peer's end, else the error.
+// at the peer's end, ErrResting where MayRest allows, else the error.
 func (c *Conn) Await(f func() bool) error {
 	if c.r < c.w && !f() {
 		return nil
@@ -29,8 +29,11 @@ func (c *Conn) Await(f func() bool) error {
 	}
 	err := c.raw.Read(c.onRead)
 	c.onBytes = nil
-	c.parked.Store(awake)
+	asked := c.unpark()
 	if err != nil {
+		if asked && !c.Expired() {
+			return ErrResting
+		}
 		return c.failure(err)
 	}
 	return c.err
@@ -140,9 +143,7 @@ func (c *Conn) ready(fd uintptr) bool {
 		// Another goroutine may be writing: leave c.fd alone.
 		return c.readInto(fd)
 	}
-	if c.parked.Load() != awake {
-		c.parked.Store(awake)
-	}
+	c.unpark()
 	c.fd = fd
 	done := c.step()
 	c.fd = noFD
@@ -186,6 +187,9 @@ func (c *Conn) step() bool {
 	for {
 		drained, ok := c.readMore()
 		if !ok {
+			if c.err == nil && c.MayRest {
+				c.parked.Store(parkedSure)
+			}
 			return c.err != nil
 		}
 		if !c.onBytes() {

@@ -36,7 +36,12 @@ const (
 	awake        uint32 = iota // or waiting after a read that found nothing
 	parkedUnsure               // waiting after a short read
 	parkedOnce                 // and still at the first sweep after it
+	parkedSure                 // waiting, and the peer is there; more: for so many sweeps more
+	restAsked    uint32 = parkedSure + restSweeps
 )
+
+// restSweeps is for how many sweeps a reader waits before it is asked to rest.
+const restSweeps = 4
 
 // NewSweeper returns a sweeper whose clock starts at base.
 func NewSweeper(base time.Time) *Sweeper {
@@ -85,13 +90,22 @@ func (s *Sweeper) Sweep(now time.Duration) {
 		if d := c.deadline.Load(); d > 0 && d < int64(now) && c.deadline.CompareAndSwap(d, expired) {
 			c.expire()
 		}
-		switch c.parked.Load() {
+		switch state := c.parked.Load(); state {
+		case awake, restAsked:
 		case parkedUnsure:
 			c.parked.CompareAndSwap(parkedUnsure, parkedOnce)
 		case parkedOnce:
-			if c.parked.CompareAndSwap(parkedOnce, awake) {
+			next := awake
+			if c.MayRest {
+				next = parkedSure
+			}
+			if c.parked.CompareAndSwap(parkedOnce, next) {
 				_ = c.raw.Control(s.second)
 			}
+		case restAsked - 1:
+			c.askRest(state)
+		default:
+			c.parked.CompareAndSwap(state, state+1)
 		}
 	}
 }
@@ -176,6 +190,7 @@ func (c *Conn) Expire() {
 // expire is called by whoever made the connection expired.
 func (c *Conn) expire() {
 	c.wake()
+	c.Rouse()
 	if other := c.tied.Load(); other != nil {
 		other.Expire()
 	}
