@@ -57,13 +57,17 @@ func TestProtocols(t *testing.T) {
 	sum := sha256.Sum256(body)
 	want := hex.EncodeToString(sum[:])
 	for _, app := range []string{"http", "http2"} {
-		for _, between := range []string{"http", "http2"} {
+		for _, between := range []string{"http", "http2", "mesh"} {
 			m := &mesh{t: t, dir: t.TempDir(), ca: m.ca}
 			start := serve
 			if app == "http2" {
 				start = serveHTTP2
 			}
-			p := m.pairAs(between, app, start(t, trailing("api")), nil, nil)
+			protocol, web := between, sections{"policies": "{api: {multiplex: false}}"}
+			if between == "mesh" {
+				protocol, web = "http", nil
+			}
+			p := m.pairAs(protocol, app, start(t, trailing("api")), web, nil)
 			for _, http2 := range []bool{false, true} {
 				client := clientOf(t, http2)
 				version := map[bool]string{false: "HTTP/1.1", true: "HTTP/2"}[http2]
@@ -100,7 +104,7 @@ func TestProtocols(t *testing.T) {
 					if r := p.web.recorded("the request", func(r *record) bool { return r.RequestID == id }); r.Protocol != version || r.UpstreamID != spiffe("api") {
 						t.Errorf("web's record: %+v", r)
 					}
-					inner := map[string]string{"http": "HTTP/1.1", "http2": "HTTP/2"}[between]
+					inner := map[string]string{"http": "HTTP/1.1", "http2": "HTTP/2", "mesh": version}[between]
 					if r := p.api.recorded("the request", func(r *record) bool { return r.RequestID == id }); r.Protocol != inner || r.DownstreamID != spiffe("web") {
 						t.Errorf("api's record: %+v; want %s", r, inner)
 					}

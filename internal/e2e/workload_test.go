@@ -129,7 +129,7 @@ func TestRotationUnderLoad(t *testing.T) {
 	ca := startDevCA(t, 4*time.Second)
 	m := newMesh(t)
 	// No connection is kept towards api: every request has a handshake.
-	p := ca.pair(t, m, serve(t, named("api", echo("api"))), "{api: {keepalive_timeout: 0s, retry: off, outlier: off}}")
+	p := ca.pair(t, m, serve(t, named("api", echo("api"))), "{api: {multiplex: false, keepalive_timeout: 0s, retry: off, outlier: off}}")
 	var before, after identityView
 	p.api.view("/identity", &before)
 	first := serial(t, p.inbound)
