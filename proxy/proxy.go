@@ -116,7 +116,7 @@ func New(o Options) (*Proxy, error) {
 		return nil, err
 	}
 	h2 := http2.Config{
-		Sweeper: p.streams, PingAfter: pingAfter,
+		Sweeper: p.streams, PingAfter: pingAfter, ExtendedConnect: true,
 		OnFlood: func(f http2.Flood) {
 			p.log.Warn("an HTTP/2 peer was stopped", "event", "http2_flood", "kind", f.String())
 		},

@@ -42,7 +42,7 @@ const floors = `
 	config, proxy/outcome < config/internal/docgen;
 
 	# Floor 3: the data plane. None of it may import config or discovery.
-	proxy/wire < proxy/relay, proxy/http2;
+	proxy/wire < proxy/http2 < proxy/relay;
 	mtls, telemetry, proxy/outcome, proxy/wire, proxy/http2,
 	resilience/balance, resilience/breaker, resilience/limit, resilience/outlier, resilience/retry
 	< proxy/upstream;

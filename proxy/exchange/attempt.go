@@ -152,6 +152,11 @@ func (x *exchange) inexact() {
 
 // roundTrip sends the request and reads up to the final response head.
 func (x *exchange) roundTrip(span telemetry.SpanID, n int) outcome.Reason {
+	if x.ust != nil && x.req.Upgrade {
+		if r := x.mayTunnel(); r != outcome.OK {
+			return r
+		}
+	}
 	head := x.buildRequest(span)
 	x.res.Reset()
 	x.sent = x.at
@@ -199,7 +204,7 @@ func (x *exchange) roundTrip(span telemetry.SpanID, n int) outcome.Reason {
 				x.up.Room(wire.Large)
 				err = x.up.Fill()
 			}
-		case x.res.Status == 101 && (x.st != nil || !x.res.Upgrade || !x.req.Upgrade || !offered(x.req.UpgradeProto.Of(x.raw), x.res.UpgradeProto.Of(b))):
+		case x.res.Status == 101 && !x.switched(b):
 			x.cause = errUnasked
 			x.dropUpstream()
 			return outcome.UpstreamProtocol
@@ -216,6 +221,9 @@ func (x *exchange) answered(k int, b []byte) outcome.Reason {
 	x.headLen = k
 	x.attemptEnd = 0
 	x.uploader.answered.Store(true)
+	if x.extended() && x.status/100 == 2 {
+		return x.notSwitched()
+	}
 	if x.status >= 500 && x.status != 501 && x.status != 505 {
 		return outcome.UpstreamError
 	}

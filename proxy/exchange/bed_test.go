@@ -144,7 +144,7 @@ func newBed(t testing.TB, m mode, change func(*setup)) *bed {
 		Draining: &b.draining, AccessSample: 1,
 	}
 	b.streams = http2.NewSweeper(b.sweeper.Now)
-	h2 := &http2.Config{Sweeper: b.streams}
+	h2 := &http2.Config{Sweeper: b.streams, ExtendedConnect: true}
 	b.registry.HTTP2 = h2
 	if s.http2 {
 		b.server.HTTP2 = h2

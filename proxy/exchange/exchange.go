@@ -136,9 +136,6 @@ func (x *exchange) now() time.Duration {
 func (x *exchange) run() {
 	x.cl = x.l.Route.Cluster
 	x.policy()
-	if x.pol.HTTP2 {
-		x.req.Upgrade = false // no server has to take an offer (RFC 9110 section 7.8)
-	}
 	x.cl.Metrics().Begin(x.s.shard)
 	x.counted = true
 	if !x.req.KeepAlive {
@@ -182,9 +179,8 @@ func (x *exchange) idleBy() time.Duration {
 
 // admit checks what must hold before any attempt.
 func (x *exchange) admit() outcome.Reason {
-	if x.req.Method == http1.MethodConnect {
-		x.close = true // what follows may be meant for the tunnel
-		return outcome.Unsupported
+	if r := x.tunnelRefused(); r != outcome.OK {
+		return r
 	}
 	if x.s.draining() {
 		x.close = true

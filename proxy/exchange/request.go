@@ -1,7 +1,6 @@
 package exchange
 
 import (
-	"bytes"
 	"math/rand/v2"
 	"time"
 
@@ -110,43 +109,11 @@ func (x *exchange) detach(n int) {
 	x.stream = true
 }
 
-// tunnelable reports whether an upgrade to proto may be passed on. The protocols
-// that carry further requests, or hide them, may not: they would go past what
-// is decided for each request. Such an upgrade is not made, as any server is
-// free to do (RFC 9110 section 7.8).
-func tunnelable(proto []byte) bool {
-	for len(proto) > 0 {
-		var name []byte
-		name, proto, _ = bytes.Cut(proto, comma)
-		name, _, _ = bytes.Cut(bytes.TrimSpace(name), slash)
-		for _, no := range [...][]byte{[]byte("h2c"), []byte("h2"), []byte("h3"), []byte("http"), []byte("tls")} {
-			if bytes.EqualFold(name, no) {
-				return false
-			}
-		}
-	}
-	return true
-}
-
-// offered reports whether proto, to which an endpoint has switched, is one of
-// those that the request offered.
-func offered(offers, proto []byte) bool {
-	for len(offers) > 0 {
-		var one []byte
-		one, offers, _ = bytes.Cut(offers, comma)
-		if bytes.EqualFold(bytes.TrimSpace(one), proto) {
-			return true
-		}
-	}
-	return false
-}
-
-var comma, slash = []byte(","), []byte("/")
-
-// hasBody reports whether a body follows the head.
+// hasBody reports whether a body follows the head. Where a stream goes on
+// without one a tunnel is asked for.
 func (x *exchange) hasBody() bool {
 	if x.st != nil {
-		return !x.st.Ended
+		return !x.st.Ended && x.req.Framing != http1.FramingNone
 	}
 	return x.req.Framing == http1.FramingChunked || x.req.Framing == http1.FramingLength && x.req.Length > 0
 }

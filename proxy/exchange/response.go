@@ -1,14 +1,11 @@
 package exchange
 
 import (
-	"bytes"
 	"errors"
 	"io"
 
-	"github.com/outrigger-mesh/outrigger/mtls/authz"
 	"github.com/outrigger-mesh/outrigger/proxy/http1"
 	"github.com/outrigger-mesh/outrigger/proxy/outcome"
-	"github.com/outrigger-mesh/outrigger/proxy/relay"
 	"github.com/outrigger-mesh/outrigger/proxy/wire"
 )
 
@@ -72,11 +69,11 @@ func (x *exchange) discardResponse() {
 // forward passes the response on. r is what the attempt has come to so far and
 // is returned unless passing on fails.
 func (x *exchange) forward(r outcome.Reason) outcome.Reason {
-	if x.st != nil || x.ust != nil {
-		return x.forwardStream(r)
-	}
-	if x.res.Status == 101 {
+	switch {
+	case x.res.Status == 101:
 		return x.tunnel()
+	case x.st != nil || x.ust != nil:
+		return x.forwardStream(r)
 	}
 	up := x.up
 	b := up.Buffered()
@@ -272,77 +269,4 @@ func (x *exchange) recodeResponse(b []byte, chunked bool) (used int, done bool, 
 	x.out = res
 	x.rec.BytesOut += data
 	return used, done, outcome.OK
-}
-
-// tunnel answers 101 and relays both ways until both have ended.
-func (x *exchange) tunnel() outcome.Reason {
-	if x.upload == uploadRunning {
-		// The new protocol begins behind the request (RFC 9110 section 7.8).
-		x.waitUpload()
-		if x.upload == uploadFailed {
-			x.status, x.cause = 0, x.uploader.err
-			x.dropUpstream()
-			if r := x.uploader.failed(); r != outcome.OK {
-				return r
-			}
-			return outcome.UpstreamReset
-		}
-	}
-	b := x.up.Buffered()
-	x.grow(x.headLen + ownFields)
-	out := x.res.AppendHead(x.out[:0], b[:x.headLen])
-	out = append(out, "connection: upgrade\r\nupgrade: "...)
-	out = append(out, x.res.UpgradeProto.Of(b)...)
-	x.out = append(out, "\r\n\r\n"...)
-	x.began, x.close = true, true
-	if r := x.flush(x.headLen); r != outcome.OK {
-		x.dropUpstream()
-		return r
-	}
-	wire.Put(x.out)
-	x.out = nil
-	x.inexact()
-	x.up.SetDeadline(0)
-	x.s.conn.SetDeadline(0)
-	x.s.tunnel.Store(&tunnelled{method: bytes.Clone(x.req.MethodSpan.Of(x.raw)), target: bytes.Clone(x.target())})
-	if x.refusedNow() {
-		x.s.conn.Expire() // the rules changed before the tunnel could be found
-	}
-	res := relay.Run(x.s.conn, x.up, relay.Options{Now: x.s.srv.Sweeper.Now, Idle: x.pol.StreamIdle})
-	x.rec.BytesIn, x.rec.BytesOut = res.Sent, res.Received
-	x.ep.Drop(x.up)
-	x.up = nil
-	return x.relayed(res)
-}
-
-// refusedNow reports whether the rules now in force refuse the session's tunnel.
-func (x *exchange) refusedNow() bool {
-	p := x.s.source.Load().Route.Authz
-	return p != nil && x.s.TunnelRefused(p)
-}
-
-// tunnelled is the request that opened a tunnel.
-type tunnelled struct{ method, target []byte }
-
-// TunnelRefused reports whether the session is a tunnel that p would not allow
-// to be opened now.
-func (s *Session) TunnelRefused(p *authz.Policy) bool {
-	t := s.tunnel.Load()
-	return t != nil && p.Check(s.peer.ID, t.method, t.target).Refuse()
-}
-
-// relayed says what the end of a relay means.
-func (x *exchange) relayed(res relay.Result) outcome.Reason {
-	x.cause = res.Err
-	switch {
-	case res.Broke == relay.Nobody:
-		return outcome.OK
-	case errors.Is(res.Err, wire.ErrExpired) && x.refusedNow():
-		return outcome.Denied
-	case errors.Is(res.Err, wire.ErrExpired):
-		return x.expired(outcome.StreamIdle)
-	case res.Broke == relay.Downstream:
-		return outcome.DownstreamGone
-	}
-	return outcome.UpstreamReset
 }

@@ -72,7 +72,7 @@ type Session struct {
 	abort    bool  // by a reset, since an end would pass for that of the body
 	busy     atomic.Bool
 	exchange atomic.Uint64
-	tunnel   atomic.Pointer[tunnelled]
+	tunnels  tunnels
 	streams  atomic.Pointer[http2.Server] // nil on HTTP/1.1 connections
 	drained  atomic.Bool
 }
@@ -198,7 +198,7 @@ func (s *Session) onBytes() bool {
 		}
 		s.head = n
 		if r := &s.x.req; r.Upgrade && !tunnelable(r.UpgradeProto.Of(b)) {
-			r.Upgrade = false
+			r.Upgrade = false // as any server is free to do (RFC 9110 section 7.8)
 		}
 		whole, total := s.x.whole(b, n)
 		if !whole {

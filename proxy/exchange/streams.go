@@ -63,8 +63,10 @@ func (s *Session) onStream(st *http2.Stream) {
 		s.lingerStream(st)
 		return
 	}
-	x.req.Upgrade = false
-	if !st.Ended && !x.collectStream() {
+	if x.hasBody() {
+		x.req.Upgrade = false // a stream that carries a body ends with it
+	}
+	if x.hasBody() && !x.collectStream() {
 		if x.failed != outcome.OK {
 			x.finish(x.failed)
 			x.free()
@@ -214,7 +216,7 @@ func (x *exchange) answer() []byte {
 func (x *exchange) roundTripStream(head int) outcome.Reason {
 	streaming := x.stream && x.hasBody()
 	f := http2.Flags(0)
-	if !streaming {
+	if !streaming && !x.req.Upgrade {
 		f = http2.End
 	}
 	var trailers []byte // of a body that was kept
@@ -247,7 +249,7 @@ func (x *exchange) roundTripStream(head int) outcome.Reason {
 		x.heard = true
 		k, perr := x.res.Parse(x.ust.Head, &x.l.HTTP.Limits, x.req.Method)
 		switch {
-		case perr != nil || k == 0 || x.res.Status == 101:
+		case perr != nil || k == 0 || x.res.Status == 101 && !x.switched(x.ust.Head):
 			if x.cause = perr; x.res.Status == 101 {
 				x.cause = errUnasked
 			}

@@ -65,7 +65,7 @@ func (t *tcpExchange) run() outcome.Reason {
 		return r
 	}
 	t.rec.UpstreamID = up.PeerID
-	res := relay.Run(t.conn, up, relay.Options{Now: t.srv.Sweeper.Now, Idle: t.pol.TCPIdle})
+	res := relay.Run(relay.Conn(t.conn), relay.Conn(up), relay.Options{Now: t.srv.Sweeper.Now, Idle: t.pol.TCPIdle})
 	t.ep.Drop(up)
 	t.rec.BytesIn, t.rec.BytesOut = res.Sent, res.Received
 	t.cause = res.Err

@@ -113,13 +113,15 @@ func TestTunnelRefusedLater(t *testing.T) {
 	b.mu.Lock()
 	s := b.sessions[0]
 	b.mu.Unlock()
-	if s.TunnelRefused(allow) || !s.TunnelRefused(none) {
-		t.Error("the tunnel is judged wrongly")
+	if n := s.Recheck(allow); n != 0 {
+		t.Errorf("%d tunnels ended that are allowed", n)
 	}
 	next := *b.plan.Load()
 	next.Route.Authz = none
 	b.plan.Store(&next)
-	b.expireAll()
+	if n := s.Recheck(none); n != 1 {
+		t.Errorf("%d tunnels ended, want 1", n)
+	}
 	c.rest()
 	b.wantReasons("denied")
 }

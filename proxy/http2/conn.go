@@ -76,7 +76,8 @@ type conn struct {
 	peerSpeaks bool // extended CONNECT
 	ackedOwn   bool // our SETTINGS are acknowledged
 
-	canceled []canceled // owners to be told
+	canceled []canceled    // owners to be told
+	settling chan struct{} // closed when settled or dead; nil while nobody waits
 	watch    watch
 }
 

@@ -92,6 +92,7 @@ func (c *conn) failLocked(e *Error) {
 	if c.err == nil {
 		c.err = ErrClosed
 	}
+	c.settleLocked()
 	for _, s := range c.streams {
 		if !s.inEnd {
 			f := *e

@@ -131,6 +131,7 @@ func (c *conn) onFrame(f *frame) error {
 	case frameSettings:
 		err := c.onSettings(f)
 		c.heardSettings.Store(err == nil)
+		c.settle()
 		return err
 	case framePushPromise:
 		return c.connError(ProtocolError, "PUSH_PROMISE, which was not allowed")

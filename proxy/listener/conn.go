@@ -243,11 +243,7 @@ func (c *conn) refused(p *plan.Listener) bool {
 	if p.Route.Authz == nil {
 		return false
 	}
-	if p.Protocol == plan.TCP {
-		return p.Route.Authz.CheckConn(c.peer.ID).Refuse()
-	}
-	s := c.session.Load()
-	return s != nil && s.TunnelRefused(p.Route.Authz)
+	return p.Protocol == plan.TCP && p.Route.Authz.CheckConn(c.peer.ID).Refuse()
 }
 
 // insecure reports whether the connection is plaintext where p demands mTLS.

@@ -242,6 +242,8 @@ func (l *Listener) Recheck() (ended int) {
 		if c.refused(p) {
 			c.wire.Expire()
 			ended++
+		} else if s := c.session.Load(); s != nil {
+			ended += s.Recheck(p.Route.Authz)
 		}
 	}
 	return ended

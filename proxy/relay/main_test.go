@@ -130,7 +130,7 @@ func prepare(t testing.TB, l legs) *bench {
 
 func (b *bench) run(idle time.Duration) {
 	go func() {
-		r := Run(b.down, b.up, Options{Now: b.sw.Now, Idle: idle})
+		r := Run(Conn(b.down), Conn(b.up), Options{Now: b.sw.Now, Idle: idle})
 		_, _ = b.down.Close(), b.up.Close()
 		b.result <- r
 	}()

@@ -1,17 +1,19 @@
-// Package relay moves bytes both ways between two connections until both have ended: half-close, idle time, splice.
+// Package relay moves bytes both ways between two connections or HTTP/2 streams until both have ended: half-close, idle time, splice.
 package relay
 
 import (
 	"errors"
 	"io"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
 
+	"github.com/outrigger-mesh/outrigger/proxy/http2"
 	"github.com/outrigger-mesh/outrigger/proxy/wire"
 )
 
-// Side is one of the two connections.
+// Side is one of the two legs.
 type Side uint8
 
 // The sides.
@@ -25,48 +27,64 @@ const (
 type Result struct {
 	Sent     uint64 // bytes from downstream to upstream
 	Received uint64 // bytes from upstream to downstream
-	// Broke is the side whose connection failed first; Nobody when both ended
-	// in order.
+	// Broke is the side whose leg failed first; Nobody when both ended in
+	// order.
 	Broke Side
 	Err   error
 }
 
 // Options tunes a relay.
 type Options struct {
-	Now  func() time.Duration // the clock of the connections' deadlines
+	Now  func() time.Duration // the clock of the legs' deadlines
 	Idle time.Duration        // without a byte either way; 0 none
 }
 
-// Run relays until both directions have ended, or one connection fails, or
-// nothing moves for the idle time, or either connection is expired from
-// outside. The end of one direction is passed on as a half-close; the other
-// goes on. A side that takes nothing more because it has closed is still read
-// to its end. What either connection has buffered goes first. Neither is
-// closed, but neither may be used for anything but Close afterwards.
-func Run(down, up *wire.Conn, o Options) Result {
-	wire.Tie(down, up)
-	defer wire.Untie(down, up)
+// Run relays until both directions have ended, or one leg fails, or nothing
+// moves for the idle time, or either leg is expired from outside. The end of one
+// direction is passed on as a half-close; the other goes on. A side that takes
+// nothing more because it has closed is still read to its end. What either leg
+// has received already goes first. Where a leg fails, the other is cut, by a
+// reset unless it was time that ended them.
+//
+// Neither leg is closed, but neither may be used for anything but that
+// afterwards. Nobody else may have a Notify on them meanwhile.
+func Run(down, up Leg, o Options) Result {
 	r := &relay{down: down, up: up, o: o}
+	r.ways[0] = way{r: r, src: down, dst: up, from: Downstream}
+	r.ways[1] = way{r: r, src: up, dst: down, from: Upstream}
+	down.Notify(&r.ways[0])
+	up.Notify(&r.ways[1])
 	r.touch()
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		r.oneWay(up, down, Upstream, &r.received)
+		r.ways[1].run()
 	}()
-	r.oneWay(down, up, Downstream, &r.sent)
+	r.ways[0].run()
 	<-done
-	res := Result{Sent: r.sent.Load(), Received: r.received.Load()}
+	down.Notify(nil)
+	up.Notify(nil)
+	r.mu.Lock()
+	r.over = true
+	r.mu.Unlock()
+	res := Result{Sent: r.ways[0].count.Load(), Received: r.ways[1].count.Load()}
 	if b := r.broke.Load(); b != nil {
 		res.Broke, res.Err = b.side, b.err
+		timed := errors.Is(b.err, wire.ErrExpired)
+		down.Cut(!timed && b.side != Downstream)
+		up.Cut(!timed && b.side != Upstream)
 	}
 	return res
 }
 
 type relay struct {
-	down, up       *wire.Conn
-	o              Options
-	sent, received atomic.Uint64
-	broke          atomic.Pointer[breakage]
+	down, up Leg
+	o        Options
+	ways     [2]way
+	broke    atomic.Pointer[breakage]
+	stopped  atomic.Bool
+	mu       sync.Mutex // held while legs are expired from outside
+	over     bool       // the legs are their owner's again
 }
 
 type breakage struct {
@@ -74,7 +92,23 @@ type breakage struct {
 	err  error
 }
 
-// touch moves the deadline of both connections: a byte either way keeps both.
+// fail notes which leg failed first.
+func (r *relay) fail(side Side, err error) { r.broke.CompareAndSwap(nil, &breakage{side, err}) }
+
+// stop ends both directions.
+func (r *relay) stop() {
+	if r.stopped.Swap(true) {
+		return // expiring one leg tells of it, here again
+	}
+	r.mu.Lock()
+	if !r.over {
+		r.down.Expire()
+		r.up.Expire()
+	}
+	r.mu.Unlock()
+}
+
+// touch moves the deadline of both legs: a byte either way keeps both.
 func (r *relay) touch() {
 	if r.o.Idle > 0 {
 		at := r.o.Now() + r.o.Idle
@@ -83,29 +117,73 @@ func (r *relay) touch() {
 	}
 }
 
-// moved counts bytes that dst has taken.
-func (r *relay) moved(count *atomic.Uint64, n int) {
-	count.Add(uint64(n))
-	r.touch()
+// way is one direction.
+type way struct {
+	r        *relay
+	src, dst Leg
+	from     Side
+	count    atomic.Uint64
+	done     atomic.Bool // src has ended, and dst knows
 }
 
-// oneWay copies src to dst until src ends, then half-closes dst.
-func (r *relay) oneWay(src, dst *wire.Conn, from Side, count *atomic.Uint64) {
-	side, err := r.copy(src, dst, from, count)
-	if err == nil {
-		if err = dst.CloseWrite(); err == nil || errors.Is(err, syscall.ENOTCONN) {
-			return
-		}
-		side = other(from)
+// moved counts bytes that dst has taken.
+func (w *way) moved(n int) {
+	w.count.Add(uint64(n))
+	w.r.touch()
+}
+
+// Canceled implements http2.Canceler: src has ended before its time, which its
+// reader may not notice.
+func (w *way) Canceled() {
+	err, finished := w.src.Err()
+	if err == nil || finished && !w.done.Load() {
+		return // what it said goes on first
 	}
-	r.broke.CompareAndSwap(nil, &breakage{side, err})
-	if side != from && (errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET)) {
-		// dst has closed. What it said before is still to be had by the other
-		// direction, which comes to its end without waiting.
+	w.dead(err, finished)
+}
+
+// dead ends the relay since src takes nothing more. One that had said all
+// before has ended in order.
+func (w *way) dead(err error, finished bool) {
+	if w.r.stopped.Load() {
 		return
 	}
-	src.Expire()
-	dst.Expire()
+	if !finished {
+		w.r.fail(w.from, err)
+	}
+	w.r.stop()
+}
+
+// run copies src to dst until src ends, then half-closes dst.
+func (w *way) run() {
+	side, err := w.copy()
+	if err == nil {
+		if err = w.dst.End(); err == nil {
+			w.done.Store(true)
+			if err, finished := w.src.Err(); err != nil {
+				w.dead(err, finished)
+			}
+			return
+		}
+		side = other(w.from)
+	}
+	if w.r.stopped.Load() {
+		return // by the other direction, or in order
+	}
+	if side != w.from && gone(err) {
+		// dst has closed. What it said before is still to be had by the other
+		// direction, which comes to its end without waiting.
+		w.r.fail(side, err)
+		return
+	}
+	w.r.fail(side, err)
+	w.r.stop()
+}
+
+// gone reports whether a write failed because the peer has closed or reset.
+func gone(err error) bool {
+	e, ok := errors.AsType[*http2.Error](err)
+	return ok && e.Remote && !e.Conn || errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET)
 }
 
 func other(s Side) Side {
@@ -120,28 +198,40 @@ func other(s Side) Side {
 const piece = 16 << 10
 
 // copy returns nil at the end of src, else which side failed and how.
-func (r *relay) copy(src, dst *wire.Conn, from Side, count *atomic.Uint64) (Side, error) {
-	defer src.Release()
+func (w *way) copy() (Side, error) {
+	defer w.src.Release()
+	if from, to := plain(w.src), plain(w.dst); from != nil && to != nil {
+		return w.splice(from, to)
+	}
 	for {
-		if b := src.Buffered(); len(b) > 0 {
-			n, err := dst.Write(b[:min(len(b), piece)])
-			r.moved(count, n)
-			if err != nil {
-				return other(from), err
-			}
-			src.Consume(n)
-			continue
+		b, err := w.src.Peek()
+		if err == io.EOF {
+			return Nobody, nil
 		}
-		if src.TLS() == nil && dst.TLS() == nil {
-			src.Release()
-			return r.splice(src, dst, from, count)
+		if err != nil {
+			return w.from, err
 		}
-		src.Widen()
-		if err := src.Fill(); err != nil {
-			if errors.Is(err, io.EOF) {
-				return Nobody, nil
-			}
-			return from, err
+		if side, err := w.put(b); err != nil {
+			return side, err
 		}
 	}
+}
+
+// put passes on a part of what src has.
+func (w *way) put(b []byte) (Side, error) {
+	b = b[:min(len(b), piece)]
+	if err := w.dst.Put(b); err != nil {
+		return other(w.from), err
+	}
+	w.src.Discard(len(b))
+	w.moved(len(b))
+	return Nobody, nil
+}
+
+// plain is the connection of a leg without TLS, which can be spliced.
+func plain(l Leg) *wire.Conn {
+	if c, ok := l.(conn); ok && c.TLS() == nil {
+		return c.Conn
+	}
+	return nil
 }

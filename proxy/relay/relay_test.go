@@ -334,6 +334,7 @@ func TestExpiredBeforeTheStart(t *testing.T) {
 }
 
 func TestIdleRelayHoldsNoPipe(t *testing.T) {
+	spare.close()
 	b := start(t, legs{}, time.Hour)
 	buf := make([]byte, 100)
 	for range 10 {
@@ -344,6 +345,14 @@ func TestIdleRelayHoldsNoPipe(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	given := func() {
+		for stop := time.Now().Add(patience); len(spare.list()) == 0; time.Sleep(time.Millisecond) {
+			if time.Now().After(stop) {
+				t.Fatal("the pipe is not given back")
+			}
+		}
+	}
+	given()
 	spare.close()
 	before := descriptors(t)
 	if _, err := b.client.Write(buf); err != nil {
@@ -352,11 +361,7 @@ func TestIdleRelayHoldsNoPipe(t *testing.T) {
 	if _, err := io.ReadFull(b.server, buf); err != nil {
 		t.Fatal(err)
 	}
-	for stop := time.Now().Add(patience); len(spare.list()) == 0; time.Sleep(time.Millisecond) {
-		if time.Now().After(stop) {
-			t.Fatal("the pipe is not given back")
-		}
-	}
+	given()
 	if after := descriptors(t); after != before+2 {
 		t.Errorf("%d descriptors, want %d: one spare pipe more", after, before+2)
 	}

@@ -3,7 +3,6 @@ package relay
 import (
 	"io"
 	"sync"
-	"sync/atomic"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -60,8 +59,16 @@ func (p *pipes) put(x *pipe, empty bool) {
 	_ = unix.Close(x.w)
 }
 
-// splice moves src to dst inside the kernel until src ends.
-func (r *relay) splice(src, dst *wire.Conn, from Side, count *atomic.Uint64) (Side, error) {
+// splice moves src to dst inside the kernel until src ends, after what is
+// buffered.
+func (w *way) splice(src, dst *wire.Conn) (Side, error) {
+	from := w.from
+	for b := src.Buffered(); len(b) > 0; b = src.Buffered() {
+		if side, err := w.put(b); err != nil {
+			return side, err
+		}
+	}
+	src.Release()
 	reader, err := src.Socket().SyscallConn()
 	if err != nil {
 		return from, err
@@ -93,7 +100,7 @@ func (r *relay) splice(src, dst *wire.Conn, from Side, count *atomic.Uint64) (Si
 			if s.err != nil {
 				return other(from), s.err
 			}
-			r.moved(count, before-s.held)
+			w.moved(before - s.held)
 		}
 		s.release()
 	}

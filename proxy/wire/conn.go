@@ -59,9 +59,10 @@ type Conn struct {
 
 	deadline atomic.Int64  // nanoseconds on the Sweeper's clock; 0 none; expired
 	parked   atomic.Uint32 // see the sweeper's second look
-	tied     atomic.Pointer[Conn]
+	hook     atomic.Pointer[Canceler]
 	swept    int // position in the sweeper's list, under its lock
 	sweeper  *Sweeper
+	aborted  bool // closing resets
 
 	// MayRest has Await return ErrResting when nothing has come for a while.
 	MayRest bool
@@ -112,25 +113,6 @@ func (c *Conn) Socket() *net.TCPConn { return c.sock }
 
 // TLS returns the TLS connection, or nil for a plain one.
 func (c *Conn) TLS() *tls.Conn { return c.tls }
-
-// Tie makes the expiry of either connection that of the other too: the two
-// legs of a relay, of which one may have nothing left to read and so notices
-// nothing itself.
-func Tie(a, b *Conn) {
-	a.tied.Store(b)
-	b.tied.Store(a)
-	if a.Expired() || b.Expired() {
-		a.Expire()
-		b.Expire()
-	}
-}
-
-// Untie ends what Tie began. An expiry under way may still reach the other
-// connection, so neither may be used for anything else afterwards.
-func Untie(a, b *Conn) {
-	a.tied.Store(nil)
-	b.tied.Store(nil)
-}
 
 // RemoteAddr returns the peer's address, with IPv4-mapped addresses unmapped.
 func (c *Conn) RemoteAddr() netip.AddrPort { return addrPort(c.sock.RemoteAddr()) }
@@ -250,7 +232,7 @@ func (c *Conn) Close() error {
 	if c.sweeper != nil {
 		c.sweeper.remove(c)
 	}
-	if c.tls != nil {
+	if c.tls != nil && !c.aborted {
 		// The close_notify must not wait for a peer that does not read.
 		_ = c.sock.SetWriteDeadline(time.Now().Add(closeNotifyWait))
 		_ = c.tls.Close()

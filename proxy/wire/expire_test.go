@@ -210,11 +210,16 @@ func TestLastWordsOnAnExpiredConnection(t *testing.T) {
 	})
 }
 
-func TestTie(t *testing.T) {
+// other is a connection that ends with the one it is told of.
+type other struct{ *Conn }
+
+func (o other) Canceled() { o.Expire() }
+
+func TestNotify(t *testing.T) {
 	sw := NewSweeper(time.Now())
 	a, _ := connect(t, plain, sw)
 	b, _ := connect(t, plain, sw)
-	Tie(a, b)
+	a.Notify(other{b})
 	done := async(b.Fill)
 	a.SetDeadline(1)
 	sw.Sweep(2)
@@ -223,19 +228,33 @@ func TestTie(t *testing.T) {
 	c, _ := connect(t, plain, sw)
 	c.Expire()
 	d, _ := connect(t, plain, sw)
-	Tie(d, c)
+	c.Notify(other{d})
 	if !d.Expired() {
-		t.Error("tied to an expired connection, and not expired")
+		t.Error("nothing was told of a connection that had expired before")
 	}
 
 	e, _ := connect(t, plain, sw)
 	f, _ := connect(t, plain, sw)
-	Tie(e, f)
-	Untie(e, f)
+	e.Notify(other{f})
+	e.Notify(nil)
 	e.Expire()
 	if f.Expired() {
-		t.Error("expired although untied")
+		t.Error("told although that was taken back")
 	}
+}
+
+// TestAbort: the peer does not see an orderly end.
+func TestAbort(t *testing.T) {
+	run(t, func(t *testing.T, m mode) {
+		c, p := connect(t, m, nil)
+		c.Abort()
+		if err := c.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := p.Read(make([]byte, 1)); err == nil || err == io.EOF {
+			t.Errorf("the peer got %v", err)
+		}
+	})
 }
 
 func TestCloseDoesNotWaitForAPeerThatDoesNotRead(t *testing.T) {

@@ -191,8 +191,8 @@ func (c *Conn) Expire() {
 func (c *Conn) expire() {
 	c.wake()
 	c.Rouse()
-	if other := c.tied.Load(); other != nil {
-		other.Expire()
+	if h := c.hook.Load(); h != nil {
+		(*h).Canceled()
 	}
 }
 

@@ -1,0 +1,252 @@
+package exchange
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/outrigger-mesh/outrigger/mtls/authz"
+	"github.com/outrigger-mesh/outrigger/proxy/http1"
+	"github.com/outrigger-mesh/outrigger/proxy/http2"
+	"github.com/outrigger-mesh/outrigger/proxy/outcome"
+	"github.com/outrigger-mesh/outrigger/proxy/relay"
+	"github.com/outrigger-mesh/outrigger/proxy/wire"
+)
+
+// tunnelable reports whether an upgrade to proto may be passed on. The protocols
+// that carry further requests, or hide them, may not: they would go past what
+// is decided for each request. Such an upgrade is not made, as any server is
+// free to do (RFC 9110 section 7.8).
+func tunnelable(proto []byte) bool {
+	for len(proto) > 0 {
+		var name []byte
+		name, proto, _ = bytes.Cut(proto, comma)
+		name, _, _ = bytes.Cut(bytes.TrimSpace(name), slash)
+		for _, no := range [...][]byte{[]byte("h2c"), []byte("h2"), []byte("h3"), []byte("http"), []byte("tls")} {
+			if bytes.EqualFold(name, no) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// offered reports whether proto, to which an endpoint has switched, is one of
+// those that the request offered.
+func offered(offers, proto []byte) bool {
+	for len(offers) > 0 {
+		var one []byte
+		one, offers, _ = bytes.Cut(offers, comma)
+		if bytes.EqualFold(bytes.TrimSpace(one), proto) {
+			return true
+		}
+	}
+	return false
+}
+
+var comma, slash = []byte(","), []byte("/")
+
+var webSocket = []byte("websocket")
+
+// tunnelRefused refuses what asks for a tunnel that is not made. CONNECT is not:
+// whatever went through would go past what is decided for each request, and a
+// route leads to one cluster, which TCP reaches where that is wanted.
+func (x *exchange) tunnelRefused() outcome.Reason {
+	switch {
+	case x.req.Method == http1.MethodConnect:
+		x.close = true // what follows may be meant for the tunnel
+		x.detail = "CONNECT is not offered; a listener with protocol: tcp carries any protocol"
+	case x.st != nil && x.req.Upgrade && !tunnelable(x.req.UpgradeProto.Of(x.raw)):
+		x.detail = "no tunnel is made for a protocol that carries or hides further requests"
+	default:
+		return outcome.OK
+	}
+	return outcome.Unsupported
+}
+
+// extended reports whether the request is an extended CONNECT (RFC 8441).
+func (x *exchange) extended() bool { return x.st != nil && len(x.st.Protocol) > 0 }
+
+// mayTunnel decides about an upgrade towards a stream. An offer that cannot be
+// made there is left out, as any server is free to ignore it (RFC 9110 section
+// 7.8): extended CONNECT names one protocol, and no stream carries a body and
+// then a tunnel.
+func (x *exchange) mayTunnel() outcome.Reason {
+	proto := x.req.UpgradeProto.Of(x.raw)
+	if x.hasBody() || !x.ust.Raw() && (x.req.Method != http1.MethodGet || bytes.ContainsAny(proto, ", /")) {
+		x.req.Upgrade = false
+		return outcome.OK
+	}
+	most := x.pol.ConnectTimeout
+	if end := sooner(x.deadline, x.attemptEnd); end > 0 {
+		most = min(most, end-x.now())
+	}
+	err := x.ust.MayTunnel(most)
+	switch {
+	case err == nil:
+		return outcome.OK
+	case err != http2.ErrNoConnectProtocol && !errors.Is(err, wire.ErrExpired):
+		return x.streamFailed(err)
+	case err == http2.ErrNoConnectProtocol && !x.extended() && !bytes.EqualFold(proto, webSocket):
+		x.req.Upgrade = false // who offers another protocol can mostly do without
+		return outcome.OK
+	}
+	x.cause = err
+	x.dropUpstream()
+	switch {
+	case err == http2.ErrNoConnectProtocol:
+		x.detail = "the endpoint's HTTP/2 does not offer extended CONNECT (RFC 8441); write protocol: http for it"
+		return outcome.Unsupported
+	case x.deadline > 0 && x.now() >= x.deadline:
+		return outcome.RequestTimeout
+	}
+	return outcome.ConnectTimeout
+}
+
+// switched reports whether a 101, whose spans refer to b, answers what the
+// request offers.
+func (x *exchange) switched(b []byte) bool {
+	return x.req.Upgrade && x.res.Upgrade && offered(x.req.UpgradeProto.Of(x.raw), x.res.UpgradeProto.Of(b))
+}
+
+// notSwitched ends an extended CONNECT that an HTTP/1.1 endpoint has answered
+// with success but no 101: passed on it would say that there is a tunnel.
+func (x *exchange) notSwitched() outcome.Reason {
+	x.detail = fmt.Sprintf("the endpoint does not switch protocols; it answers %d", x.status)
+	x.dropUpstream()
+	x.status = 0
+	return outcome.Unsupported
+}
+
+// tunnel says that the protocol is switched and relays both ways until both
+// have ended.
+func (x *exchange) tunnel() outcome.Reason {
+	if x.upload == uploadRunning {
+		// The new protocol begins behind the request (RFC 9110 section 7.8).
+		x.waitUpload()
+		if x.upload == uploadFailed {
+			x.status, x.cause = 0, x.uploader.err
+			x.dropUpstream()
+			if r := x.uploader.failed(); r != outcome.OK {
+				return r
+			}
+			return outcome.UpstreamReset
+		}
+	}
+	b := x.answer()
+	x.grow(x.headLen + ownFields)
+	out := x.res.AppendHead(x.out[:0], b[:x.headLen])
+	out = append(out, "connection: upgrade\r\nupgrade: "...)
+	out = append(out, x.res.UpgradeProto.Of(b)...)
+	x.out = append(out, "\r\n\r\n"...)
+	x.close = true
+	if r := x.respond(x.out, len(x.out), false); r != outcome.OK {
+		x.dropUpstream()
+		if x.cause == http2.ErrBadAccept {
+			x.status = 0
+			return outcome.UpstreamProtocol
+		}
+		x.began = true
+		return r
+	}
+	x.began = true
+	wire.Put(x.out)
+	x.out = nil
+	down, up := relay.Conn(x.s.conn), relay.Leg(nil)
+	if x.st != nil {
+		x.caller.watch(nil)
+		if x.extended() {
+			x.status = 200
+		}
+		down = relay.Stream(x.st)
+	}
+	if x.ust != nil {
+		up = relay.Stream(x.ust)
+	} else {
+		x.up.Consume(x.headLen)
+		x.inexact()
+		up = relay.Conn(x.up)
+	}
+	up.SetDeadline(0)
+	down.SetDeadline(0)
+	t := &tunnelled{leg: down, method: bytes.Clone(x.req.MethodSpan.Of(x.raw)), target: bytes.Clone(x.target())}
+	x.s.tunnels.add(t)
+	if x.refusedNow(t) {
+		down.Expire() // the rules changed before the tunnel could be found
+	}
+	res := relay.Run(down, up, relay.Options{Now: x.s.srv.Sweeper.Now, Idle: x.pol.StreamIdle})
+	x.s.tunnels.remove(t)
+	x.rec.BytesIn, x.rec.BytesOut = res.Sent, res.Received
+	x.dropUpstream()
+	return x.relayed(t, res)
+}
+
+// relayed says what the end of a relay means.
+func (x *exchange) relayed(t *tunnelled, res relay.Result) outcome.Reason {
+	x.cause = res.Err
+	switch {
+	case res.Broke == relay.Nobody:
+		return outcome.OK
+	case errors.Is(res.Err, wire.ErrExpired) && x.refusedNow(t):
+		return outcome.Denied
+	case errors.Is(res.Err, wire.ErrExpired):
+		return x.expired(outcome.StreamIdle)
+	case res.Broke == relay.Downstream:
+		return outcome.DownstreamGone
+	}
+	return outcome.UpstreamReset
+}
+
+// tunnelled is a tunnel with the request that opened it.
+type tunnelled struct {
+	leg            relay.Leg // downstream
+	method, target []byte
+}
+
+// tunnels are those of a session: one on an HTTP/1.1 connection, any number on
+// one of HTTP/2.
+type tunnels struct {
+	mu   sync.Mutex
+	open map[*tunnelled]struct{}
+}
+
+func (t *tunnels) add(n *tunnelled) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.open == nil {
+		t.open = make(map[*tunnelled]struct{}, 1)
+	}
+	t.open[n] = struct{}{}
+}
+
+// remove is called before the legs are anybody else's.
+func (t *tunnels) remove(n *tunnelled) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.open, n)
+}
+
+// refused reports whether p would not allow t to be opened now.
+func (s *Session) refused(t *tunnelled, p *authz.Policy) bool {
+	return p != nil && p.Check(s.peer.ID, t.method, t.target).Refuse()
+}
+
+// refusedNow reports whether the rules now in force refuse t.
+func (x *exchange) refusedNow(t *tunnelled) bool {
+	return x.s.refused(t, x.s.source.Load().Route.Authz)
+}
+
+// Recheck ends the session's tunnels that p would not allow to be opened now.
+// Other exchanges on the same connection go on.
+func (s *Session) Recheck(p *authz.Policy) (ended int) {
+	s.tunnels.mu.Lock()
+	defer s.tunnels.mu.Unlock()
+	for t := range s.tunnels.open {
+		if s.refused(t, p) {
+			t.leg.Expire()
+			ended++
+		}
+	}
+	return ended
+}
