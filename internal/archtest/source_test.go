@@ -320,7 +320,7 @@ var goroutines = map[string]string{
 	"proxy/wire.Rouse":           "Listener.Run, through its WaitGroup: a connection at rest still counts",
 	"proxy/http2.dispatch":       "run waits for its workers",
 	"proxy/relay.Run":            "Run waits",
-	"proxy/upstream.share":     "Registry.Run, through its WaitGroup",
+	"proxy/upstream.share":       "Registry.Run, through its WaitGroup",
 	"telemetry/admin.Run":        "Run waits",
 }
 

@@ -120,6 +120,8 @@ func (c *compiler) inbound() {
 		o := mtls.ServerOptions{MinVersion: c.minTLS()}
 		if l.Protocol == plan.HTTP {
 			o.NextProtos = []string{http2.MeshHTTP, alpnHTTP2, alpnHTTP1}
+		} else {
+			o.NextProtos = []string{http2.MeshTCP}
 		}
 		l.TLS = mtls.ServerConfig(c.in.Source, o)
 	}
@@ -202,8 +204,12 @@ func (c *compiler) secure(path string, s *upstream.Spec, p *config.Policy, proto
 	case proto == plan.HTTP:
 		o.NextProtos = []string{alpnHTTP1}
 	}
-	if s.Policy.Mesh = p.Multiplex && proto == plan.HTTP; s.Policy.Mesh {
-		o.NextProtos = append([]string{http2.MeshHTTP}, o.NextProtos...)
+	if s.Policy.Mesh = p.Multiplex; s.Policy.Mesh {
+		name := http2.MeshHTTP
+		if proto == plan.TCP {
+			name = http2.MeshTCP
+		}
+		o.NextProtos = slices.Insert(o.NextProtos, 0, name)
 	}
 	for _, text := range s.Identities {
 		id, err := mtls.ParseID(text)

@@ -86,7 +86,7 @@ func TestPlan(t *testing.T) {
 	}{
 		{"inbound", "127.0.0.1:15006", plan.HTTP, plan.Permissive, "plaintext"},
 		{"outbound:api", "127.0.0.1:9001", plan.HTTP, plan.Plaintext, "mtls outrigger/1 http/1.1 1.3 spiffe://mesh.test/from/discovery"},
-		{"outbound:db", "127.0.0.1:9002", plan.TCP, plan.Plaintext, "mtls 1.3 spiffe://mesh.test/db"},
+		{"outbound:db", "127.0.0.1:9002", plan.TCP, plan.Plaintext, "mtls outrigger-tcp/1 1.3 spiffe://mesh.test/db"},
 		{"outbound:old", "127.0.0.1:9004", plan.HTTP, plan.Plaintext, "plaintext"},
 		{"outbound:zoo", "127.0.0.1:9003", plan.HTTP, plan.Plaintext, "mtls outrigger/1 http/1.1 1.3 spiffe://other.test/zoo"},
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/outrigger-mesh/outrigger/proxy/http2"
 	"github.com/outrigger-mesh/outrigger/proxy/outcome"
 	"github.com/outrigger-mesh/outrigger/proxy/plan"
+	"github.com/outrigger-mesh/outrigger/proxy/relay"
 	"github.com/outrigger-mesh/outrigger/proxy/wire"
 )
 
@@ -24,7 +25,7 @@ func (s *Session) ServeStreams() (resting bool) {
 	l := s.source.Load()
 	cfg.IdleTimeout = l.HTTP.IdleTimeout
 	cfg.HeaderBytes, cfg.Fields = l.HTTP.Limits.HeadBytes, l.HTTP.Limits.Fields
-	if t := s.conn.TLS(); t != nil && t.ConnectionState().NegotiatedProtocol == http2.MeshHTTP {
+	if t := s.conn.TLS(); t != nil && isMesh(t.ConnectionState().NegotiatedProtocol) {
 		cfg.Raw, cfg.Streams = true, meshStreams
 	}
 	cfg.Rests = s.srv.Resting != nil
@@ -51,9 +52,19 @@ func (s *Session) carryStreams(h *http2.Server) (resting bool) {
 // connection: it stands for all callers of an application.
 const meshStreams = 1000
 
+func isMesh(protocol string) bool { return protocol == http2.MeshHTTP || protocol == http2.MeshTCP }
+
 // onStream carries one exchange.
 func (s *Session) onStream(st *http2.Stream) {
 	l := s.source.Load()
+	if tcp := st.Origin == http2.FromTCP; tcp || l.Protocol == plan.TCP {
+		if tcp && l.Protocol == plan.TCP {
+			s.exchange.Add(1)
+			defer s.contain(l, st)
+			s.srv.serveTCP(relay.Stream(st), s.peer, s.source)
+		}
+		return // one that is not for this listener is reset
+	}
 	x := newExchange(s, l)
 	defer s.contain(l, st)
 	x.st, x.down, x.raw = st, streamDown{st}, st.Head

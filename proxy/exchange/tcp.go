@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/outrigger-mesh/outrigger/proxy/http2"
 	"github.com/outrigger-mesh/outrigger/proxy/outcome"
 	"github.com/outrigger-mesh/outrigger/proxy/plan"
 	"github.com/outrigger-mesh/outrigger/proxy/relay"
@@ -19,8 +20,12 @@ import (
 // ServeTCP carries one TCP connection to an endpoint and back. It does not
 // close conn.
 func (s *Server) ServeTCP(conn *wire.Conn, peer Peer, source *atomic.Pointer[plan.Listener]) {
+	s.serveTCP(relay.Conn(conn), peer, source)
+}
+
+func (s *Server) serveTCP(down relay.Leg, peer Peer, source *atomic.Pointer[plan.Listener]) {
 	l := source.Load()
-	t := &tcpExchange{srv: s, source: source, conn: conn, l: l, cl: l.Route.Cluster, peer: peer, start: s.Sweeper.Now()}
+	t := &tcpExchange{srv: s, source: source, down: down, l: l, cl: l.Route.Cluster, peer: peer, start: s.Sweeper.Now()}
 	t.pol = t.cl.Policy()
 	t.rec.Start = time.Now()
 	shard := s.shards.Add(1)
@@ -32,7 +37,7 @@ func (s *Server) ServeTCP(conn *wire.Conn, peer Peer, source *atomic.Pointer[pla
 type tcpExchange struct {
 	source *atomic.Pointer[plan.Listener]
 	srv    *Server
-	conn   *wire.Conn
+	down   relay.Leg
 	l      *plan.Listener
 	cl     *upstream.Cluster
 	pol    *upstream.Policy
@@ -65,8 +70,7 @@ func (t *tcpExchange) run() outcome.Reason {
 		return r
 	}
 	t.rec.UpstreamID = up.PeerID
-	res := relay.Run(relay.Conn(t.conn), relay.Conn(up), relay.Options{Now: t.srv.Sweeper.Now, Idle: t.pol.TCPIdle})
-	t.ep.Drop(up)
+	res := t.relay(up)
 	t.rec.BytesIn, t.rec.BytesOut = res.Sent, res.Received
 	t.cause = res.Err
 	switch {
@@ -78,6 +82,23 @@ func (t *tcpExchange) run() outcome.Reason {
 		return outcome.DownstreamGone
 	}
 	return outcome.UpstreamReset
+}
+
+// relay moves bytes between downstream and the endpoint. Between two sidecars the
+// connection is a stream.
+func (t *tcpExchange) relay(up upstream.Leg) relay.Result {
+	o := relay.Options{Now: t.srv.Sweeper.Now, Idle: t.pol.TCPIdle}
+	if up.Stream == nil {
+		defer t.ep.Drop(up.Conn)
+		return relay.Run(t.down, relay.Conn(up.Conn), o)
+	}
+	defer up.Stream.Close()
+	up.Stream.Origin = http2.FromTCP
+	// At once: the application may be the one that speaks first.
+	if err := up.Stream.WriteRequest(nil, nil, 0); err != nil {
+		return relay.Result{Broke: relay.Upstream, Err: err}
+	}
+	return relay.Run(t.down, relay.Stream(up.Stream), o)
 }
 
 // expired is why the connection was ended from here: by the rules now in force,
@@ -95,7 +116,7 @@ func (t *tcpExchange) expired() outcome.Reason {
 
 // connect finds an endpoint that takes the connection. Nothing has been sent
 // before, so that every failure may be tried elsewhere.
-func (t *tcpExchange) connect() (*wire.Conn, outcome.Reason) {
+func (t *tcpExchange) connect() (upstream.Leg, outcome.Reason) {
 	budget := t.cl.Budget()
 	if budget != nil {
 		budget.Deposit(t.start)
@@ -106,7 +127,7 @@ func (t *tcpExchange) connect() (*wire.Conn, outcome.Reason) {
 		if b != nil {
 			ticket, ok := b.Allow(now)
 			if !ok {
-				return nil, outcome.BreakerOpen
+				return upstream.Leg{}, outcome.BreakerOpen
 			}
 			up, r := t.try(now)
 			b.Done(ticket, t.srv.Sweeper.Now(), breakerResult(r))
@@ -114,7 +135,7 @@ func (t *tcpExchange) connect() (*wire.Conn, outcome.Reason) {
 				return up, r
 			}
 			if !t.again(n, r, budget) {
-				return nil, r
+				return upstream.Leg{}, r
 			}
 			continue
 		}
@@ -125,10 +146,10 @@ func (t *tcpExchange) connect() (*wire.Conn, outcome.Reason) {
 	}
 }
 
-func (t *tcpExchange) try(now time.Duration) (*wire.Conn, outcome.Reason) {
+func (t *tcpExchange) try(now time.Duration) (upstream.Leg, outcome.Reason) {
 	t.ep = t.cl.Pick(now, &t.tried)
 	if t.ep == nil {
-		return nil, outcome.NoEndpoints
+		return upstream.Leg{}, outcome.NoEndpoints
 	}
 	t.cl.Begin(t.ep, now)
 	leg, oe := t.ep.Get(upstream.Want{Now: now, Fresh: true})
@@ -140,7 +161,7 @@ func (t *tcpExchange) try(now time.Duration) (*wire.Conn, outcome.Reason) {
 	t.cl.Finish(t.ep, now+took, took, r, 0)
 	t.rec.ConnectTime = took
 	t.rec.AddAttempt(telemetry.Attempt{Endpoint: t.ep.Address(), Reason: r, Offset: now - t.start, Duration: took})
-	return leg.Conn, r
+	return leg, r
 }
 
 func (t *tcpExchange) again(n int, r outcome.Reason, budget *retry.Budget) bool {

@@ -198,9 +198,15 @@ func TestRawMalformed(t *testing.T) {
 func TestRawRefusesToSend(t *testing.T) {
 	k, p, _ := asServer(t, rawConfig)
 	for name, send := range map[string]func(s *Stream) error{
-		"no origin":       func(s *Stream) error { return s.WriteRequest([]byte("GET / HTTP/1.1\r\n\r\n"), nil, End) },
-		"TCP with a head": func(s *Stream) error { s.Origin = FromTCP; return s.WriteRequest([]byte("GET / HTTP/1.1\r\n\r\n"), nil, End) },
-		"half a head":     func(s *Stream) error { s.Origin = FromHTTP1; return s.WriteRequest([]byte("GET / HTTP/1.1\r\n"), nil, End) },
+		"no origin": func(s *Stream) error { return s.WriteRequest([]byte("GET / HTTP/1.1\r\n\r\n"), nil, End) },
+		"TCP with a head": func(s *Stream) error {
+			s.Origin = FromTCP
+			return s.WriteRequest([]byte("GET / HTTP/1.1\r\n\r\n"), nil, End)
+		},
+		"half a head": func(s *Stream) error {
+			s.Origin = FromHTTP1
+			return s.WriteRequest([]byte("GET / HTTP/1.1\r\n"), nil, End)
+		},
 	} {
 		s, err := k.Open()
 		if err != nil {

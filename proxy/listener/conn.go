@@ -75,17 +75,21 @@ func (c *conn) begin(m *telemetry.Listener) (resting bool) {
 	if c.insecure(c.l.Plan()) {
 		return false // the plan has changed since p
 	}
-	if p.Protocol == plan.TCP {
+	streams := false
+	if t := c.wire.TLS(); t != nil {
+		switch t.ConnectionState().NegotiatedProtocol {
+		case "h2", http2.MeshHTTP, http2.MeshTCP:
+			streams = true
+		}
+	}
+	if p.Protocol == plan.TCP && !streams {
 		c.l.srv.ServeTCP(c.wire, c.peer, &c.l.current)
 		return false
 	}
 	s := c.l.srv.NewSession(c.wire, c.peer, &c.l.current)
 	c.session.Store(s)
-	if t := c.wire.TLS(); t != nil {
-		switch t.ConnectionState().NegotiatedProtocol {
-		case "h2", http2.MeshHTTP:
-			return s.ServeStreams()
-		}
+	if streams {
+		return s.ServeStreams()
 	}
 	return s.Serve()
 }
