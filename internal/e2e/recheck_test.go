@@ -84,7 +84,7 @@ func TestRulesEndLiveConnections(t *testing.T) {
 	if r := api.recorded("the refusal", func(r *record) bool { return r.Reason == "denied" && r.AttemptCount == 0 }); r.DownstreamID != spiffe("web") || r.Rule != "default-deny" {
 		t.Errorf("record: %+v", r)
 	}
-	if status, body := api.get("/connections"); status != http.StatusOK || !hasLine(body, spiffe("batch")) || hasLine(body, spiffe("web")) {
+	if status, body := api.get("/connections"); status != http.StatusOK || !hasLine(body, spiffe("batch")) || hasLine(body, spiffe("web"), "busy") {
 		t.Errorf("/connections: %d %s", status, body)
 	}
 }

@@ -152,15 +152,16 @@ func (c *conn) rawTrailers(b, block []byte) ([]byte, bool) {
 func (s *Stream) Expect(n int64) error {
 	c := s.c
 	c.mu.Lock()
-	if s.err == nil && (s.got > n || s.inEnd && s.got != n) {
-		s.resetLocked(ProtocolError, errLength)
-		if s.err == nil { // it had ended in order
-			s.err = errLength
-		}
-		s.whole = false
-	}
 	s.expected = n
-	err := s.err
+	var err error
+	switch {
+	case s.broken():
+		err = s.err
+	case s.got > n || s.inEnd && s.got != n:
+		s.resetLocked(ProtocolError, errLength)
+		// It may have ended in order, or been reset after that.
+		s.err, s.whole, err = errLength, false, errLength
+	}
 	c.mu.Unlock()
 	c.callCanceled()
 	return err
