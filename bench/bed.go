@@ -2,8 +2,10 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -23,6 +25,10 @@ type bed struct {
 	name  string
 	entry netip.AddrPort
 	procs []*process
+	// admins are the admin listeners of the proxies; profiled says that they
+	// have a profiler.
+	admins   []netip.AddrPort
+	profiled bool
 	// startRSS is the resident memory in kB of one freshly started process
 	// tree, the larger of the two in a pair.
 	startRSS int64
@@ -32,7 +38,7 @@ type bed struct {
 // waits until a request goes through all of them. A chain that ends with an
 // inbound sidecar is entered with TLS and is ready when its port is open.
 func (r *runner) setUp(ctx context.Context, s subject, c *course, at netip.AddrPort) (*bed, error) {
-	b := &bed{name: s.name(), entry: at}
+	b := &bed{name: s.name(), entry: at, profiled: s.profiled()}
 	for i, role := range c.chain {
 		endpoints := []netip.AddrPort{b.entry}
 		if i == 0 {
@@ -60,6 +66,7 @@ func (r *runner) addProxy(ctx context.Context, s subject, c *course, role peers.
 		Dir:       filepath.Join(r.dir, fmt.Sprintf("%03d-%s-%s", r.started, s.name(), role)),
 		Upstreams: endpoints,
 		AccessLog: r.o.accessLog,
+		Profile:   r.o.profile,
 		Certs:     r.certs.web,
 	}
 	if role == peers.Inbound {
@@ -85,6 +92,7 @@ func (r *runner) addProxy(ctx context.Context, s subject, c *course, role peers.
 	}
 	b.procs = append(b.procs, proc)
 	b.entry = p.Listen
+	b.admins = append(b.admins, p.Admin)
 	if path := s.ready(); path != "" {
 		if err := awaitAdmin(ctx, "http://"+p.Admin.String()+path, b.alive); err != nil {
 			return fmt.Errorf("%w\n%s", err, tail(proc.log))
@@ -95,8 +103,25 @@ func (r *runner) addProxy(ctx context.Context, s subject, c *course, role peers.
 		if first.TLS, err = tlsConfig(r.certs.web); err != nil {
 			return err
 		}
+		if c.protocol != peers.HTTP {
+			// The load speaks these in cleartext only: the whole chain is
+			// tried through the outbound sidecar.
+			return poll(ctx, b.alive, func() error { return knock(ctx, b.entry, first.TLS) })
+		}
 	}
 	return poll(ctx, b.alive, func() error { return r.once(ctx, b.entry, first, proc) })
+}
+
+// knock makes one TLS handshake with an inbound sidecar.
+func knock(ctx context.Context, at netip.AddrPort, cfg *tls.Config) error {
+	cfg = cfg.Clone()
+	cfg.NextProtos = nil // any protocol will do
+	d := tls.Dialer{NetDialer: &net.Dialer{Timeout: time.Second}, Config: cfg}
+	conn, err := d.DialContext(ctx, "tcp", at.String())
+	if err != nil {
+		return err
+	}
+	return conn.Close()
 }
 
 // once makes load for a moment and wants something to have come back.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -50,6 +51,18 @@ func (c *course) config(l level) load.Config {
 	return load.Config{Protocol: c.load, Connections: l.connections, Streams: l.streams, Message: smallBody}
 }
 
+// profileLevel is the level that a profile is taken at: the one with the most
+// exchanges under way, up to those that goals are set for.
+func (c *course) profileLevel() level {
+	best := c.levels[0]
+	for _, l := range c.levels {
+		if n := l.connections * l.streams; n <= plainConnections && n > best.connections*best.streams {
+			best = l
+		}
+	}
+	return best
+}
+
 // Names of scenarios on the command line that stand for several in the results.
 const (
 	bodies    = "bodies"
@@ -89,6 +102,14 @@ func (o *options) courses(scenario string) []*course {
 		c := o.plainCourse(scenario, h1...)
 		c.chain = meshPair
 		return []*course{c}
+	case report.MeshGRPC:
+		c := o.plainCourse(scenario, streams...)
+		c.chain = meshPair
+		return small(c, peers.GRPC, load.GRPC, origin.GRPC)
+	case report.MeshTCP:
+		c := o.plainCourse(scenario, level{16, 1})
+		c.chain = meshPair
+		return small(c, peers.TCP, load.TCP, origin.Source)
 	case report.H2:
 		return small(o.plainCourse(scenario, streams...), peers.HTTP2, load.HTTP2, origin.HTTP2)
 	case report.GRPCUnary:
@@ -98,7 +119,11 @@ func (o *options) courses(scenario string) []*course {
 	case report.WebSocket:
 		return small(o.plainCourse(scenario, level{plainConnections, 1}), peers.HTTP, load.WebSocket, origin.WebSocket)
 	case report.TCP:
-		return small(o.plainCourse(scenario, level{1, 1}, level{16, 1}), peers.TCP, load.TCP, origin.Source)
+		levels := []level{{1, 1}, {16, 1}}
+		if o.quick {
+			levels = levels[1:]
+		}
+		return small(o.plainCourse(scenario, levels...), peers.TCP, load.TCP, origin.Source)
 	case cores2:
 		c := o.plainCourse(report.Cores+"2", level{plainConnections, 1})
 		c.cores = 2
@@ -143,11 +168,35 @@ func upstreams(at netip.AddrPort, n int) []netip.AddrPort {
 	return list
 }
 
+// errElsewhere says that a program has its row in a scenario under another
+// subject's name.
+var errElsewhere = errors.New("measured under another name")
+
 // takes says whether a peer that carries some protocols, in some scenarios
-// only if any are named, has a place in a course.
-func takes(c *course, only []string, carries string) bool {
+// only if any are named, has a place in a course: errElsewhere, or
+// errNotOffered with the reason.
+func takes(c *course, only []string, carries string) error {
 	if len(only) > 0 && !slices.Contains(only, c.name) {
-		return false
+		return errElsewhere
 	}
-	return slices.Contains(strings.Fields(carries), string(c.protocol))
+	if slices.Contains(strings.Fields(carries), string(c.protocol)) {
+		return nil
+	}
+	switch c.protocol {
+	case peers.TCP:
+		return fmt.Errorf("relays no TCP: %w", errNotOffered)
+	case peers.HTTP2:
+		return fmt.Errorf("speaks HTTP/2 towards an origin for gRPC only: %w", errNotOffered)
+	default:
+		return fmt.Errorf("does not speak %s: %w", c.protocol, errNotOffered)
+	}
+}
+
+// oneHop is what takes says for a program that stands under one name for
+// HTTP/1.1 between the sidecars and under another for HTTP/2, which gRPC needs.
+func oneHop(c *course, hopH2 bool) error {
+	if len(c.chain) > 1 && c.protocol == peers.GRPC && !hopH2 {
+		return errElsewhere
+	}
+	return nil
 }

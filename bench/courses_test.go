@@ -38,10 +38,10 @@ func TestCourses(t *testing.T) {
 		return strings.Join(list, " ")
 	}
 	if got, want := names(quick), "h1-plain:16 h1-plain:64 mesh-hop:16 mesh-hop:64 h2:1 h2:8x8 grpc-unary:1 grpc-unary:8x8 grpc-stream:8x8 "+
-		"websocket:64 tcp:1 tcp:16 body-100k:16 body-10m:16 endpoints-1000:64"; got != want {
+		"websocket:64 tcp:16 mesh-grpc:1 mesh-grpc:8x8 body-100k:16 body-10m:16 endpoints-1000:64"; got != want {
 		t.Errorf("quick: %s", got)
 	}
-	for _, want := range []string{"body-1k:16", "endpoints-10:64", "endpoints-10000:64", "h1-plain-cores-2:64", "h1-plain:256"} {
+	for _, want := range []string{"body-1k:16", "mesh-tcp:16", "tcp:1", "endpoints-10:64", "endpoints-10000:64", "h1-plain-cores-2:64", "h1-plain:256"} {
 		if !strings.Contains(names(full), want) {
 			t.Errorf("full lacks %s", want)
 		}
@@ -49,20 +49,30 @@ func TestCourses(t *testing.T) {
 	takers := func(scenario string) string {
 		var list []string
 		for _, s := range allSubjects(full, t.Logf) {
-			if s.takes(full.courses(scenario)[0]) {
+			if s.takes(full.courses(scenario)[0]) == nil {
 				list = append(list, s.name())
 			}
 		}
 		return strings.Join(list, " ")
 	}
 	for scenario, want := range map[string]string{
-		report.H1Plain: "outrigger haproxy nginx envoy nghttpx caddy traefik reverseproxy",
-		report.MeshHop: "outrigger haproxy haproxy-h2 nginx envoy envoy-h2 nghttpx caddy traefik reverseproxy",
-		report.H2:      "outrigger haproxy envoy nghttpx caddy traefik reverseproxy",
+		report.H1Plain:  "outrigger haproxy nginx envoy nghttpx caddy traefik reverseproxy",
+		report.MeshHop:  "outrigger haproxy haproxy-h2 nginx envoy envoy-h2 nghttpx caddy traefik reverseproxy",
+		report.MeshGRPC: "outrigger haproxy-h2 nginx envoy nghttpx caddy traefik reverseproxy",
+		report.H2:       "outrigger haproxy envoy nghttpx caddy traefik reverseproxy",
 	} {
 		if got := takers(scenario); got != want {
 			t.Errorf("%s: %s", scenario, got)
 		}
+	}
+	for _, s := range allSubjects(full, t.Logf) {
+		err := s.takes(full.courses(report.H2)[0])
+		if s.name() == "nginx" && !errors.Is(err, errNotOffered) || s.name() == "haproxy-h2" && !errors.Is(err, errElsewhere) {
+			t.Errorf("%s: %v", s.name(), err)
+		}
+	}
+	if got := takers(report.MeshTCP); !strings.HasPrefix(got, "outrigger haproxy") || strings.Contains(got, "-h2") {
+		t.Errorf("mesh-tcp: %s", got)
 	}
 	if got := takers(report.TCP); !strings.HasPrefix(got, "outrigger haproxy") || strings.Contains(got, "nghttpx") {
 		t.Errorf("tcp: %s", got)

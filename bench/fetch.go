@@ -35,11 +35,12 @@ type fetched struct {
 	bin      string
 }
 
-func (f *fetched) name() string         { return f.label }
-func (f *fetched) ready() string        { return f.readyAt }
-func (f *fetched) hopH2() bool          { return f.hop }
-func (f *fetched) takes(c *course) bool { return takes(c, f.only, f.carries) }
-func (f *fetched) program() string      { return strings.TrimSuffix(f.label, "-h2") }
+func (f *fetched) name() string          { return f.label }
+func (f *fetched) ready() string         { return f.readyAt }
+func (f *fetched) hopH2() bool           { return f.hop }
+func (f *fetched) profiled() bool        { return false }
+func (f *fetched) takes(c *course) error { return takes(c, f.only, f.carries) }
+func (f *fetched) program() string       { return strings.TrimSuffix(f.label, "-h2") }
 
 // prepare fetches the program unless it is in the cache.
 func (f *fetched) prepare(ctx context.Context, dir string) (string, error) {

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/outrigger-mesh/outrigger/bench/load"
+	"github.com/outrigger-mesh/outrigger/bench/origin"
+	"github.com/outrigger-mesh/outrigger/bench/peers"
 	"github.com/outrigger-mesh/outrigger/bench/procstat"
 	"github.com/outrigger-mesh/outrigger/bench/report"
 )
@@ -14,36 +16,35 @@ const (
 	// idleWarm connections carry a request and close before memory is read
 	// for the first time, so that what is set up once is not counted.
 	idleWarm = 64
-	// idleRounds at most: each starts every subject anew.
-	idleRounds = 2
+	// mostIdleRounds: each starts every subject anew.
+	mostIdleRounds = 2
 )
 
 // idle measures the resident memory that an idle keep-alive connection costs
 // after one request. Each round starts the subjects anew, because memory once
 // taken is seldom given back.
-func (r *runner) idle(ctx context.Context) error {
-	rounds := min(idleRounds, r.o.slices)
-	if r.o.quick {
-		rounds = 1
-	}
-	c := r.o.plainCourse(report.Idle)
+func (r *runner) idle(ctx context.Context, name string) error {
+	rounds := r.o.idleRounds()
+	c := r.o.idleCourse(name)
 	var subjects []subject
 	for _, s := range r.subjects {
-		if s.takes(c) {
-			subjects = append(subjects, s)
+		if err := s.takes(c); err != nil {
+			r.leaveOut(c.name, s.name(), err)
+			continue
 		}
+		subjects = append(subjects, s)
 	}
-	origin, err := r.startOrigin(ctx, c)
+	server, err := r.startOrigin(ctx, c)
 	if err != nil {
 		return err
 	}
-	defer origin.tearDown()
+	defer server.tearDown()
 	beds := make([]*bed, len(subjects))
 	samples := make([][]report.Sample, len(subjects))
 	for round := range rounds {
 		for i := range subjects {
 			k := (i + round) % len(subjects)
-			b, err := r.setUp(ctx, subjects[k], c, origin.entry)
+			b, err := r.setUp(ctx, subjects[k], c, server.entry)
 			if ctx.Err() != nil {
 				if b != nil {
 					b.tearDown()
@@ -51,10 +52,10 @@ func (r *runner) idle(ctx context.Context) error {
 				return ctx.Err()
 			}
 			if err != nil {
-				r.leaveOut(report.Idle, subjects[k].name(), err)
+				r.leaveOut(name, subjects[k].name(), err)
 				continue
 			}
-			kb, err := r.idleOnce(ctx, b)
+			kb, err := r.idleOnce(ctx, b, c.load)
 			b.tearDown()
 			if ctx.Err() != nil {
 				return ctx.Err()
@@ -74,16 +75,32 @@ func (r *runner) idle(ctx context.Context) error {
 			measured, kept = append(measured, b), append(kept, samples[k])
 		}
 	}
-	r.report.Add(r.rows(report.Idle, level{r.o.idle, 1}, measured, kept), references()...)
+	r.report.Add(r.rows(name, level{r.o.idle, 1}, measured, kept), references()...)
 	return nil
+}
+
+// idleCourse is what idle connections are held through.
+func (o *options) idleCourse(name string) *course {
+	c := o.plainCourse(name)
+	if name == report.IdleH2 {
+		c.protocol, c.load, c.kind, c.size = peers.HTTP2, load.HTTP2, origin.HTTP2, smallBody
+	}
+	return c
+}
+
+func (o *options) idleRounds() int {
+	if o.quick {
+		return 1
+	}
+	return min(mostIdleRounds, o.slices)
 }
 
 // idleRest is how long connections rest before memory is read: two slices.
 func (o *options) idleRest() time.Duration { return 2 * o.sliceTime() }
 
 // idleOnce returns kB of 1024 bytes for each connection.
-func (r *runner) idleOnce(ctx context.Context, b *bed) (float64, error) {
-	warm, err := load.Hold(ctx, b.entry, idleWarm, nil)
+func (r *runner) idleOnce(ctx context.Context, b *bed, protocol load.Protocol) (float64, error) {
+	warm, err := load.Hold(ctx, load.Config{Addr: b.entry, Protocol: protocol, Connections: idleWarm})
 	if err != nil {
 		return 0, err
 	}
@@ -95,7 +112,7 @@ func (r *runner) idleOnce(ctx context.Context, b *bed) (float64, error) {
 	if err != nil {
 		return 0, err
 	}
-	held, err := load.Hold(ctx, b.entry, r.o.idle, nil)
+	held, err := load.Hold(ctx, load.Config{Addr: b.entry, Protocol: protocol, Connections: r.o.idle})
 	if err != nil {
 		return 0, err
 	}

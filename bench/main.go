@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"slices"
 	"syscall"
 )
 
@@ -36,6 +37,16 @@ func run(ctx context.Context, args []string) error {
 	o, err := parseOptions(args, os.Stderr)
 	if err != nil {
 		return err
+	}
+	if o.plan {
+		var subjects []subject
+		for _, s := range allSubjects(o, func(string, ...any) {}) {
+			if len(o.subjects) == 0 || slices.Contains(o.subjects, s.name()) {
+				subjects = append(subjects, s)
+			}
+		}
+		fmt.Print(describePlans(o.plans(subjects)))
+		return nil
 	}
 	return runBench(ctx, o, os.Stdout)
 }

@@ -85,7 +85,7 @@ func TestRunEndToEnd(t *testing.T) {
 	}
 	for _, want := range []string{
 		"h1-plain reverseproxy", "mesh-hop reverseproxy", "latency direct", "latency reverseproxy", "idle reverseproxy", "handshake reverseproxy",
-		"h2 reverseproxy", "grpc-unary reverseproxy", "grpc-stream reverseproxy", "websocket reverseproxy", "body-100k reverseproxy", "body-10m reverseproxy", "endpoints-1000 reverseproxy",
+		"mesh-grpc reverseproxy", "h2 reverseproxy", "grpc-unary reverseproxy", "grpc-stream reverseproxy", "websocket reverseproxy", "body-100k reverseproxy", "body-10m reverseproxy", "endpoints-1000 reverseproxy",
 	} {
 		if !seen[want] {
 			t.Errorf("no row %s", want)
@@ -232,6 +232,9 @@ func TestPeersTakeTheirConfigs(t *testing.T) {
 		}
 		for _, protocol := range strings.Fields(peer.carries) {
 			variants = append(variants, peers.Params{Role: peers.Plain, Protocol: peers.Protocol(protocol)})
+			if protocol != string(peers.HTTP2) { // no scenario has it between sidecars
+				variants = append(variants, peers.Params{Role: peers.Outbound, Protocol: peers.Protocol(protocol)}, peers.Params{Role: peers.Inbound, Protocol: peers.Protocol(protocol)})
+			}
 		}
 		for _, p := range variants {
 			p.Dir, p.Certs, p.Cores, p.Upstreams = t.TempDir(), all.web, 2, make([]netip.AddrPort, 2)
@@ -410,7 +413,7 @@ func TestOptions(t *testing.T) {
 	if !slices.Equal(full.connections, []int{1, 16, 64, 256}) || full.slices != 5 || full.form() != "full" || len(full.scenarios) != len(scenarioNames) || len(full.subjects) != 0 {
 		t.Errorf("%+v", full)
 	}
-	if !slices.Equal(quick.connections, []int{16, 64}) || quick.slices != 9 || quick.seconds != 0.5 || quick.limit != 5*time.Minute || len(quick.subjects) != len(quickSubjects) || len(quick.scenarios) != len(scenarioNames)-1 {
+	if !slices.Equal(quick.connections, []int{16, 64}) || quick.slices != 9 || quick.seconds != 0.4 || quick.limit != 5*time.Minute || len(quick.subjects) != len(quickSubjects) || len(quick.scenarios) != len(scenarioNames)-len(fullOnly) || !full.profile || quick.profile {
 		t.Errorf("%+v", quick)
 	}
 	for want, args := range map[string][]string{
@@ -471,7 +474,7 @@ func TestSliceOfDeadSubject(t *testing.T) {
 	}
 	b := &bed{name: "dead", entry: netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), uint16(port))}
 	r := &runner{o: &options{slices: 2, seconds: 0.05}, log: io.Discard}
-	got, err := r.rounds(t.Context(), []*bed{b}, func(*bed) load.Config { return load.Config{Connections: 1} })
+	got, err := r.rounds(t.Context(), []*bed{b}, r.o.sliceTime(), func(*bed) load.Config { return load.Config{Connections: 1} })
 	if err != nil || len(got[0]) != 2 || got[0][0].Errors != 1 || !strings.Contains(got[0][1].FirstError, "refused") {
 		t.Fatalf("%+v, %v", got, err)
 	}
@@ -490,7 +493,7 @@ func TestRoundsTakeTurns(t *testing.T) {
 	r := &runner{o: &options{slices: 3, seconds: 0.02}, log: io.Discard}
 	beds := []*bed{{name: "a", entry: s.Addr()}, {name: "b", entry: s.Addr()}, {name: "c", entry: s.Addr()}}
 	var order []string
-	got, err := r.rounds(ctx, beds, func(b *bed) load.Config {
+	got, err := r.rounds(ctx, beds, r.o.sliceTime(), func(b *bed) load.Config {
 		order = append(order, b.name)
 		return load.Config{Connections: 1}
 	})

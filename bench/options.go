@@ -27,6 +27,8 @@ type options struct {
 	idle        int // connections in the idle scenario
 	size        int // bytes of a response
 	accessLog   bool
+	profile     bool // of Outrigger, after each scenario
+	plan        bool // only say how long it takes
 	fetch       bool // peers that are no Debian packages
 	proxyCore   int
 	loadCore    int
@@ -38,8 +40,12 @@ type options struct {
 
 var scenarioNames = []string{
 	report.H1Plain, report.MeshHop, report.H2, report.GRPCUnary, report.GRPCStream, report.WebSocket, report.TCP,
-	bodies, endpoints, cores2, report.Latency, report.Idle, report.Handshake,
+	report.MeshGRPC, report.MeshTCP, bodies, endpoints, cores2, report.Latency, report.Idle, report.IdleH2, report.Handshake,
 }
+
+// fullOnly are the scenarios that the quick form leaves out unless they are
+// asked for.
+var fullOnly = []string{cores2, report.MeshTCP, report.IdleH2}
 
 // quickSubjects are those of the quick form: the peers that goals are set
 // against.
@@ -53,8 +59,9 @@ func parseOptions(args []string, output io.Writer) (*options, error) {
 		fmt.Fprint(output, `Measures Outrigger and its peers in turns on this machine and writes
 docs/BENCHMARKS.md, docs/benchmarks-*.svg and bench/results/latest.json.
 
-  go run ./bench [flags]            the full form, about 35 minutes
+  go run ./bench [flags]            the full form, about half an hour
   go run ./bench -quick             the quick form, under 5 minutes
+  go run ./bench -plan              how long each scenario takes; measures nothing
   go run ./bench load -h            only make load
   go run ./bench origin -h          only serve an origin
 
@@ -66,11 +73,13 @@ docs/BENCHMARKS.md, docs/benchmarks-*.svg and bench/results/latest.json.
 	subjects := fs.String("subjects", "", "which `subjects` to measure (default: all; quick: "+strings.Join(quickSubjects, ",")+")")
 	connections := fs.String("connections", "", "`numbers` of connections in h1-plain and mesh-hop (default 1,16,64,256; quick 16,64)")
 	fs.IntVar(&o.slices, "slices", 0, "`number` of slices for each figure (default 5; quick 3)")
-	fs.Float64Var(&o.seconds, "seconds", 0, "measured `seconds` of a slice (default 1.2; quick 0.5)")
+	fs.Float64Var(&o.seconds, "seconds", 0, "measured `seconds` of a slice (default 0.8; quick 0.4)")
 	fs.Float64Var(&o.rate, "rate", 2000, "`requests` a second in the latency scenario")
 	fs.IntVar(&o.idle, "idle", 0, "`number` of idle connections (default 5000; quick 1000)")
 	fs.IntVar(&o.size, "size", 1024, "`bytes` of a response's body")
 	fs.BoolVar(&o.accessLog, "access-log", false, "switch the access logs of all subjects on, each into a file")
+	fs.BoolVar(&o.profile, "profile", false, "take a CPU profile of outrigger in each scenario, after its measured slices; needs Go (default true; quick false)")
+	fs.BoolVar(&o.plan, "plan", false, "only print how long the scenarios take")
 	fs.BoolVar(&o.fetch, "fetch", true, "fetch or build peers that are no Debian packages, once, into .cache/bench")
 	fs.IntVar(&o.proxyCore, "proxy-core", -1, "`core` for the proxies (default: the last allowed one)")
 	fs.IntVar(&o.loadCore, "load-core", -1, "`core` for load generator and origin (default: the first allowed one)")
@@ -108,7 +117,7 @@ docs/BENCHMARKS.md, docs/benchmarks-*.svg and bench/results/latest.json.
 		o.subjects = quickSubjects
 	}
 	if o.quick && !set["scenarios"] {
-		o.scenarios = slices.DeleteFunc(o.scenarios, func(s string) bool { return s == cores2 })
+		o.scenarios = slices.DeleteFunc(o.scenarios, func(s string) bool { return slices.Contains(fullOnly, s) })
 	}
 	for _, bound := range []struct {
 		flag      string
@@ -145,9 +154,9 @@ docs/BENCHMARKS.md, docs/benchmarks-*.svg and bench/results/latest.json.
 
 // defaults fills in what was not set, by the form of the run.
 func (o *options) defaults(set map[string]bool) {
-	form := options{connections: []int{1, 16, 64, 256}, slices: 5, seconds: 1.2, idle: 5000, limit: 50 * time.Minute}
+	form := options{connections: []int{1, 16, 64, 256}, slices: 5, seconds: 0.8, idle: 5000, limit: 50 * time.Minute, profile: true}
 	if o.quick {
-		form = options{connections: []int{16, 64}, slices: 3, seconds: 0.5, idle: 1000, limit: 5 * time.Minute}
+		form = options{connections: []int{16, 64}, slices: 3, seconds: 0.4, idle: 1000, limit: 5 * time.Minute}
 	}
 	o.connections = form.connections
 	if !set["slices"] {
@@ -158,6 +167,9 @@ func (o *options) defaults(set map[string]bool) {
 	}
 	if !set["idle"] {
 		o.idle = form.idle
+	}
+	if !set["profile"] {
+		o.profile = form.profile
 	}
 	if !set["limit"] {
 		o.limit = form.limit
@@ -173,6 +185,15 @@ func (o *options) form() string {
 }
 
 func (o *options) sliceTime() time.Duration { return time.Duration(o.seconds * float64(time.Second)) }
+
+// latencyTime is the length of a slice in the latency scenario: some of the
+// others, since few requests are beyond the last quantile.
+func (o *options) latencyTime() time.Duration {
+	if o.quick {
+		return 2 * o.sliceTime()
+	}
+	return 4 * o.sliceTime()
+}
 
 // warmup comes before the measured time of each slice: connections open,
 // handshakes done, pools filled.

@@ -68,6 +68,7 @@ func serveReverseProxy(ctx context.Context, p peers.Params) error {
 		if err != nil {
 			return err
 		}
+		cfg.NextProtos = alpn(p.H2Listen())
 		listen = tls.NewListener(listen, cfg)
 	}
 	admin, err := net.Listen("tcp", p.Admin.String())
@@ -75,7 +76,7 @@ func serveReverseProxy(ctx context.Context, p peers.Params) error {
 		return err
 	}
 	quiet := log.New(io.Discard, "", 0) // clients that leave are no news here
-	front := &http.Server{Handler: handler, ReadHeaderTimeout: time.Minute, IdleTimeout: 10 * time.Minute, ErrorLog: quiet, Protocols: protocols(p.H2Listen())}
+	front := &http.Server{Handler: handler, ReadHeaderTimeout: time.Minute, IdleTimeout: 10 * time.Minute, ErrorLog: quiet, Protocols: protocols(p.H2Listen(), p.TLSListen())}
 	front.HTTP2 = &http.HTTP2Config{MaxConcurrentStreams: 1000}
 	metrics := &http.Server{ReadHeaderTimeout: time.Minute, Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		fmt.Fprintf(w, "requests_total %d\nfailures_total %d\n", served.requests.Load(), served.failures.Load())
@@ -117,13 +118,14 @@ func newReverseProxy(p peers.Params) (http.Handler, *counters, error) {
 		IdleConnTimeout:     10 * time.Minute,
 		// Bodies go through as they are.
 		DisableCompression: true,
-		Protocols:          protocols(p.H2Upstream()),
+		Protocols:          protocols(p.H2Upstream(), p.TLSUpstream()),
 	}
 	if p.TLSUpstream() {
 		cfg, err := tlsConfig(p.Certs)
 		if err != nil {
 			return nil, nil, err
 		}
+		cfg.NextProtos = alpn(p.H2Upstream())
 		cfg.ClientSessionCache = tls.NewLRUClientSessionCache(64)
 		transport.TLSClientConfig = cfg
 		targets[0].Scheme = "https"
@@ -155,12 +157,20 @@ func newReverseProxy(p peers.Params) (http.Handler, *counters, error) {
 	return proxy, count, nil
 }
 
-// protocols are HTTP/1.1, or HTTP/2 without TLS by prior knowledge.
-func protocols(h2 bool) *http.Protocols {
+// protocols are HTTP/1.1, or HTTP/2 by ALPN or, without TLS, by prior knowledge.
+func protocols(h2, secure bool) *http.Protocols {
 	p := new(http.Protocols)
 	p.SetHTTP1(!h2)
-	p.SetUnencryptedHTTP2(h2)
+	p.SetHTTP2(h2 && secure)
+	p.SetUnencryptedHTTP2(h2 && !secure)
 	return p
+}
+
+func alpn(h2 bool) []string {
+	if h2 {
+		return []string{"h2"}
+	}
+	return []string{"http/1.1"}
 }
 
 func newRequestID() string {

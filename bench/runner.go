@@ -123,6 +123,7 @@ func (r *runner) measure(ctx context.Context) error {
 	} else {
 		r.instructions, r.report.Machine.Instructions = true, "counted, user mode"
 	}
+	r.say("%s", describePlans(r.o.plans(r.subjects)))
 	r.spawn = newSpawner()
 	go r.spawn.run()
 	defer r.spawn.close()
@@ -216,6 +217,11 @@ func (r *runner) write() error {
 	// The results are on disk before anything can be wrong with the page.
 	if err := report.WriteFile(results, text); err != nil {
 		return err
+	}
+	for _, p := range r.report.Profiles {
+		if err := report.WriteFile(filepath.Join(filepath.Dir(results), "profiles", p.Scenario+".txt"), p.Text()); err != nil {
+			return err
+		}
 	}
 	charts := r.report.Charts()
 	for _, c := range charts {

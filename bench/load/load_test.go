@@ -189,7 +189,7 @@ func TestNobodyListens(t *testing.T) {
 	if _, err := Run(t.Context(), Config{Addr: addr, Connections: 1, Duration: short}); err == nil {
 		t.Fatal("no error")
 	}
-	if _, err := Hold(t.Context(), addr, 3, nil); err == nil || !strings.Contains(err.Error(), "1 of 3") {
+	if _, err := Hold(t.Context(), Config{Addr: addr, Connections: 3}); err == nil || !strings.Contains(err.Error(), "1 of 3") {
 		t.Fatalf("hold: %v", err)
 	}
 }
@@ -235,7 +235,7 @@ func TestTLS(t *testing.T) {
 
 func TestHold(t *testing.T) {
 	addr := startOrigin(t, 5000)
-	h, err := Hold(t.Context(), addr, 20, nil)
+	h, err := Hold(t.Context(), Config{Addr: addr, Connections: 20})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -250,7 +250,7 @@ func TestHold(t *testing.T) {
 
 func TestHoldRefusesAServerThatCloses(t *testing.T) {
 	_, addr := startServer(t, false, func(w http.ResponseWriter, r *http.Request) { w.Header().Set("Connection", "close") })
-	if _, err := Hold(t.Context(), addr, 2, nil); err == nil || !strings.Contains(err.Error(), "keep") {
+	if _, err := Hold(t.Context(), Config{Addr: addr, Connections: 2}); err == nil || !strings.Contains(err.Error(), "keep") {
 		t.Fatalf("hold: %v", err)
 	}
 }

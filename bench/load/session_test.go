@@ -182,3 +182,41 @@ func TestWebSocketRefused(t *testing.T) {
 		}
 	}
 }
+
+// TestHoldHTTP2 holds idle HTTP/2 connections at the origin and at net/http's
+// server, and sees that they are gone when the server says so.
+func TestHoldHTTP2(t *testing.T) {
+	for name, addr := range map[string]netip.AddrPort{
+		"origin":   startKind(t, origin.HTTP2, 5000),
+		"net/http": startH2C(t, func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, strings.Repeat("x", 5000)) }),
+	} {
+		h, err := Hold(t.Context(), Config{Protocol: HTTP2, Addr: addr, Connections: 20})
+		if err != nil {
+			t.Fatal(name, err)
+		}
+		if n := h.Alive(); n != 20 {
+			t.Errorf("%s: %d of 20 alive", name, n)
+		}
+		h.Close()
+	}
+	s := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	s.Config.Protocols = new(http.Protocols)
+	s.Config.Protocols.SetUnencryptedHTTP2(true)
+	s.Start()
+	h, err := Hold(t.Context(), Config{Protocol: HTTP2, Addr: netip.MustParseAddrPort(s.Listener.Addr().String()), Connections: 3})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.Close()
+	s.Close() // closes them with or without a GOAWAY
+	if n := h.Alive(); n != 0 {
+		t.Errorf("%d alive after the server has ended", n)
+	}
+	bad := startH2C(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusTeapot) })
+	if _, err := Hold(t.Context(), Config{Protocol: HTTP2, Addr: bad, Connections: 3}); err == nil || !strings.Contains(err.Error(), "418") {
+		t.Errorf("a refused request: %v", err)
+	}
+	if _, err := Hold(t.Context(), Config{Protocol: TCP, Addr: bad, Connections: 1}); err == nil {
+		t.Error("TCP connections were held")
+	}
+}

@@ -45,6 +45,7 @@ type Params struct {
 	Upstreams []netip.AddrPort // the origin's endpoints, or the inbound sidecar
 	Admin     netip.AddrPort   // metrics and readiness
 	AccessLog bool
+	Profile   bool // the profiler is served on Admin, where a proxy has one
 	Certs     Certs
 }
 

@@ -49,6 +49,19 @@ func TestGoldens(t *testing.T) {
 			golden(t, name, string(protocol), p)
 		}
 	}
+	// Pairs that carry gRPC and TCP between them.
+	for _, name := range all {
+		for _, protocol := range []Protocol{GRPC, TCP} {
+			if protocol == TCP && (name == "nghttpx" || name == "caddy") {
+				continue
+			}
+			for _, role := range []Role{Outbound, Inbound} {
+				p := params(role, false)
+				p.Protocol = protocol
+				golden(t, name, string(role)+"-"+string(protocol), p)
+			}
+		}
+	}
 	for _, name := range []string{"haproxy", "envoy"} {
 		for _, role := range []Role{Outbound, Inbound} {
 			p := params(role, false)

@@ -52,7 +52,7 @@ func (r *Report) Markdown() string {
 	if m.Instructions != "" {
 		fmt.Fprintf(&b, "Instructions %s. ", m.Instructions)
 	}
-	fmt.Fprintf(&b, "Load average before the run %.2f; the hypervisor took %.1f %% of the CPU time during it.\n", m.Load1, m.StealPct)
+	fmt.Fprintf(&b, "Load average before the run %.2f; the hypervisor took %.1f %% of the CPU time during it. The run took %s.\n", m.Load1, m.StealPct, r.took())
 	if len(m.Versions) > 0 {
 		b.WriteString("\n")
 		for _, name := range sortedKeys(m.Versions) {
@@ -62,6 +62,9 @@ func (r *Report) Markdown() string {
 	for _, note := range r.Notes {
 		fmt.Fprintf(&b, "\n**Note:** %s\n", note)
 	}
+	r.goalTable(&b)
+	r.glance(&b)
+	r.profileTable(&b)
 	charts := r.Charts()
 	drawn := ""
 	for _, t := range tables {
@@ -75,6 +78,7 @@ func (r *Report) Markdown() string {
 			fmt.Fprintf(&b, "![%s](%s)\n\n", charts[i].Title, charts[i].File)
 		}
 		t.write(r, &b, t, rows)
+		r.absent(&b, t.scenario)
 	}
 	return b.String()
 }
@@ -104,15 +108,18 @@ var tables = []table{
 	{H1Plain, "HTTP/1.1 plain", "One proxy between client and origin, closed loop.", "connections", chartHTTP1, cpuTable},
 	{Cores, "HTTP/1.1 plain on more cores", "The same with as many workers as cores, 64 connections. With fewer than three cores in the machine the load generator shares them.", "cores", chartHTTP1, cpuTable},
 	{MeshHop, "The mesh hop", "Client, sidecar, mutual TLS 1.3, sidecar, origin; both sidecars summed, closed loop.", "connections", chartMesh, cpuTable},
+	{MeshGRPC, "gRPC over the mesh hop", "Unary calls from an HTTP/2 client through both sidecars to an HTTP/2 server, a message of 128 bytes each way; connections × streams on each. Between the sidecars HTTP/2 or, in Outrigger, its own transport.", "streams", chartMesh, cpuTable},
+	{MeshTCP, "TCP over the mesh hop", " through two sidecars with mutual TLS 1.3 in between", "connections", chartMesh, tcpTable},
 	{H2, "HTTP/2", "Cleartext HTTP/2 by prior knowledge on both sides, GET with ten header fields, answers of 128 bytes; connections × streams on each.", "streams", chartHTTP2, cpuTable},
 	{GRPCUnary, "gRPC, unary", "The same with calls: a message of 128 bytes each way, and trailers.", "streams", chartHTTP2, cpuTable},
 	{GRPCStream, "gRPC, streaming", "Endless calls on which messages of 128 bytes go there and back, one under way on each; a request is a message there and back.", "streams", chartHTTP2, cpuTable},
 	{WebSocket, "WebSocket", "Messages of 128 bytes there and back; a request is a message there and back.", "connections", chartStreams, cpuTable},
-	{TCP, "TCP", "", "connections", chartStreams, tcpTable},
+	{TCP, "TCP", " through one relay", "connections", chartStreams, tcpTable},
 	{Body, "Bodies", "HTTP/1.1 plain with answers of other sizes, 16 connections.", "body", chartBodies, cpuTable},
 	{Endpoints, "Endpoints", "HTTP/1.1 plain in front of many endpoints, which are all one origin at as many addresses; 64 connections.", "endpoints", chartEndpoints, cpuTable},
 	{Latency, "Latency at a fixed rate", "", "", chartLatency, latencyTable},
-	{Idle, "Memory", "", "", chartConnections, idleTable},
+	{Idle, "Memory of idle connections", "keep-alive connections", "", chartConnections, idleTable},
+	{IdleH2, "Memory of idle HTTP/2 connections", "HTTP/2 connections", "", chartConnections, idleTable},
 	{Handshake, "Mutual TLS 1.3 handshakes", "", "", chartConnections, handshakeTable},
 }
 
@@ -120,7 +127,7 @@ var tables = []table{
 func (r *Report) rowsOf(scenario string) []Row {
 	var rows []Row
 	for _, row := range r.Rows {
-		if row.Scenario == scenario || strings.HasSuffix(scenario, "-") && strings.HasPrefix(row.Scenario, scenario) {
+		if within(row.Scenario, scenario) {
 			rows = append(rows, row)
 		}
 	}
@@ -143,7 +150,7 @@ func (row Row) label() string {
 	switch {
 	case row.Streams > 1:
 		return fmt.Sprintf("%d × %d", row.Connections/row.Streams, row.Streams)
-	case row.Scenario == H2 || row.Scenario == GRPCUnary || row.Scenario == GRPCStream:
+	case slices.Contains([]string{H2, GRPCUnary, GRPCStream, MeshGRPC}, row.Scenario):
 		return fmt.Sprintf("%d × 1", row.Connections)
 	}
 	return strconv.Itoa(row.Connections)
@@ -151,7 +158,7 @@ func (row Row) label() string {
 
 // peerNames are the peers that have a column of ratios, and their names in its head.
 var peerNames = []struct{ subject, name string }{
-	{"haproxy", "HAProxy"}, {"haproxy-h2", "HAProxy H2"}, {"nginx", "nginx"}, {"envoy", "Envoy"}, {"nghttpx", "nghttpx"},
+	{"haproxy", "HAProxy"}, {"haproxy-h2", "HAProxy H2"}, {"nginx", "nginx"}, {"envoy", "Envoy"}, {"envoy-h2", "Envoy H2"}, {"nghttpx", "nghttpx"},
 }
 
 // ratioColumns writes the heads of the ratio columns that rows need, and
@@ -259,8 +266,8 @@ func cpuTable(r *Report, b *strings.Builder, t table, rows []Row) {
 	}
 }
 
-func tcpTable(r *Report, b *strings.Builder, _ table, rows []Row) {
-	b.WriteString("Bytes without end from the origin to the client through a relay. CPU time in µs per MB of 10⁶ bytes.\n\n")
+func tcpTable(r *Report, b *strings.Builder, t table, rows []Row) {
+	fmt.Fprintf(b, "Bytes without end from the origin to the client%s. CPU time in µs per MB of 10⁶ bytes.\n\n", t.text)
 	start := b.Len()
 	b.WriteString("| connections | subject | CPU median | best | spread | MB per CPU second | MB/s |")
 	ratios := r.ratioColumns(b, rows, " (best)")
@@ -282,8 +289,8 @@ func latencyTable(_ *Report, b *strings.Builder, _ table, rows []Row) {
 	}
 }
 
-func idleTable(r *Report, b *strings.Builder, _ table, rows []Row) {
-	fmt.Fprintf(b, "Resident memory of a freshly started proxy, and what each of %d idle keep-alive connections adds after one request. kB of 1024 bytes.\n\n", rows[0].Connections)
+func idleTable(r *Report, b *strings.Builder, t table, rows []Row) {
+	fmt.Fprintf(b, "Resident memory of a freshly started proxy, and what each of %d idle %s adds after one request. kB of 1024 bytes.\n\n", rows[0].Connections, t.text)
 	start := b.Len()
 	b.WriteString("| subject | at start | per connection |")
 	ratios := r.ratioColumns(b, rows, "")

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -21,11 +22,14 @@ const (
 	GRPCStream = "grpc-stream"
 	WebSocket  = "websocket"
 	TCP        = "tcp"
+	MeshGRPC   = "mesh-grpc" // unary calls through two sidecars
+	MeshTCP    = "mesh-tcp"  // the relay through two sidecars
 	Body       = "body-"
 	Endpoints  = "endpoints-"
 	Cores      = "h1-plain-cores-"
 	Latency    = "latency"
 	Idle       = "idle"
+	IdleH2     = "idle-h2"
 	Handshake  = "handshake"
 )
 
@@ -35,9 +39,17 @@ type Report struct {
 	Settings Settings `json:"settings"`
 	Rows     []Row    `json:"rows"`
 	Ratios   []Ratio  `json:"ratios"`
-	// Notes tell what the run left out and why: a subject that is not
-	// installed, a time limit reached.
+	// Absent are the subjects that have no row in a scenario, and why.
+	Absent []Absence `json:"absent,omitempty"`
+	// Notes tell what the run left out as a whole and why: a subject that is
+	// not installed, a scenario that failed, a time limit reached.
 	Notes []string `json:"notes,omitempty"`
+	// Goals are those that the run has figures for.
+	Goals []Goal `json:"goals,omitempty"`
+	// Profiles tell where Outrigger's time went.
+	Profiles []Profile `json:"profiles,omitempty"`
+	// Times are how long the scenarios took, as they stand on the command line.
+	Times []Time `json:"times,omitempty"`
 }
 
 // Machine is where a run took place.
@@ -67,6 +79,33 @@ type Settings struct {
 	ResponseSize int     `json:"response_bytes"`
 	Rate         float64 `json:"rate"` // requests a second in the latency scenario
 	AccessLog    bool    `json:"access_log"`
+}
+
+// Time is how long a scenario took with everything around it.
+type Time struct {
+	Scenario string  `json:"scenario"`
+	Seconds  float64 `json:"seconds"`
+}
+
+// took is the time of the whole run and of its scenarios in words.
+func (r *Report) took() string {
+	text := (time.Duration(r.Machine.DurationMS) * time.Millisecond).Round(time.Second).String()
+	var list []string
+	for _, t := range r.Times {
+		list = append(list, fmt.Sprintf("%s %.0f s", t.Scenario, t.Seconds))
+	}
+	if len(list) > 0 {
+		text += " (" + strings.Join(list, ", ") + ")"
+	}
+	return text
+}
+
+// Absence is a subject that has no row in a scenario: it does not know the
+// protocol, or it did not start.
+type Absence struct {
+	Scenario string `json:"scenario"`
+	Subject  string `json:"subject"`
+	Reason   string `json:"reason"` // one line
 }
 
 // Row is one subject in one scenario at one number of connections. Figures
@@ -182,7 +221,7 @@ func Summarise(scenario string, connections int, subject string, samples []Sampl
 		spread = round(100 * (quantile(cpu, 0.75) - quantile(cpu, 0.25)) / 2 / median)
 	}
 	switch scenario {
-	case Idle:
+	case Idle, IdleH2:
 		kb := round(median)
 		row.KBPerConnection = &kb
 		return row
@@ -191,7 +230,7 @@ func Summarise(scenario string, connections int, subject string, samples []Sampl
 		if median > 0 {
 			row.HandshakesPerCPU = round(1e6 / median)
 		}
-	case TCP:
+	case TCP, MeshTCP:
 		row.CPUPerMB = round(median)
 		if median > 0 {
 			row.MBPerCPU = round(1e6 / median)
@@ -303,6 +342,7 @@ func (r *Report) Errors() (n uint64) {
 // JSON is the report as it stands in results/latest.json.
 func (r *Report) JSON() ([]byte, error) {
 	out := *r
+	out.Goals = r.Results()
 	if out.Rows == nil {
 		out.Rows = []Row{}
 	}

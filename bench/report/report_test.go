@@ -88,6 +88,17 @@ func example() *Report {
 		flow[i].Throughput = 2500
 	}
 	r.Add([]Row{Summarise(TCP, 16, "outrigger", flow), Summarise(TCP, 16, "haproxy", samples(200, 180, 210))}, "haproxy")
+	r.Add([]Row{Summarise(MeshTCP, 16, "outrigger", flow), Summarise(MeshTCP, 16, "haproxy", flow)}, "haproxy")
+	calls := []Row{Summarise(MeshGRPC, 64, "outrigger", samples(14, 13, 15)), Summarise(MeshGRPC, 64, "haproxy-h2", samples(25, 24, 90))}
+	calls[0].Streams, calls[1].Streams = 8, 8
+	r.Add(calls, "haproxy-h2")
+	r.Leave(TCP, "nghttpx", "relays no TCP")
+	r.Leave(TCP, "caddy", "relays no TCP")
+	r.Leave(TCP, "caddy", "relays no TCP")
+	r.Leave(MeshGRPC, "traefik", "traefik as inbound: not ready | refused")
+	r.Leave(Endpoints+"10000", "traefik", "not ready within 15s")
+	r.Profiles = []Profile{*NewProfile(H1Plain, 64, 0, exampleStacks())}
+	r.Times = []Time{{H1Plain, 41}, {TCP, 20}}
 	r.Add([]Row{Summarise(Body+"100k", 16, "outrigger", samples(90, 80, 95))}, "haproxy")
 	r.Add([]Row{Summarise(Body+"10m", 16, "outrigger", samples(9000, 8000, 9500))}, "haproxy")
 	r.Add([]Row{Summarise(Endpoints+"1000", 64, "outrigger", samples(33, 30, 35))}, "haproxy")
@@ -112,6 +123,7 @@ func example() *Report {
 	idle := []Row{Summarise(Idle, 5000, "outrigger", samples(5.5, 5.6, 5.4)), Summarise(Idle, 5000, "nginx", samples(0.9, 0.9, 1.1))}
 	idle[0].RSSStartKB, idle[1].RSSStartKB = 18000, 9000
 	r.Add(idle, "haproxy", "nginx")
+	r.Add([]Row{Summarise(IdleH2, 5000, "outrigger", samples(3.5, 3.6, 3.4))}, "haproxy")
 	r.Add([]Row{
 		Summarise(Handshake, 4, "outrigger", samples(1100, 1000, 1300)),
 		Summarise(Handshake, 4, "nginx", samples(3000, 2900, 3300)),
@@ -157,7 +169,10 @@ func TestFormForReaders(t *testing.T) {
 		TCP:       {"cpu_us_per_mb", "cpu_us_min", "mb_per_cpu_second"},
 		H1Plain:   {"cpu_us_per_request", "cpu_us_min", "p50_us", "p99_us"},
 		MeshHop:   {"cpu_us_per_request", "cpu_us_min", "p50_us", "p99_us"},
+		MeshGRPC:  {"cpu_us_per_request", "cpu_us_min", "p50_us", "p99_us", "streams_per_connection"},
+		MeshTCP:   {"cpu_us_per_mb", "cpu_us_min", "mb_per_cpu_second"},
 		Idle:      {"kb_per_connection"},
+		IdleH2:    {"kb_per_connection"},
 		Handshake: {"cpu_us_per_handshake", "handshakes_per_cpu_second"},
 	}
 	for _, row := range got.Rows {

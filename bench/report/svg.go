@@ -51,28 +51,24 @@ func (r *Report) Charts() []Chart {
 			charts = append(charts, Chart{file, title, draw(title, about, panels)})
 		}
 	}
-	const perRequest = "CPU µs per request, the bar is the median of the slices and the line on it goes from the best to the worst; less is better"
+	const perRequest = "CPU µs per request, less is better. Bar: median of the slices; line: best to worst slice. Each panel has a scale of its own, from zero"
 	add(chartHTTP1, "HTTP/1.1 through one proxy", perRequest, of(H1Plain, "%s connections", cpu), of(Cores, "%s cores, 64 connections", cpu))
-	add(chartMesh, "The mesh hop: two sidecars with mutual TLS 1.3", perRequest, of(MeshHop, "%s connections", cpu))
+	add(chartMesh, "The mesh hop: two sidecars with mutual TLS 1.3", perRequest, of(MeshHop, "HTTP/1.1, %s connections", cpu),
+		of(MeshGRPC, "gRPC unary, %s streams", cpu), of(MeshTCP, "TCP: µs per MB, %s connections", cpu))
 	add(chartHTTP2, "HTTP/2 and gRPC through one proxy", perRequest, of(H2, "HTTP/2, %s streams", cpu), of(GRPCUnary, "gRPC unary, %s streams", cpu), of(GRPCStream, "gRPC messages, %s streams", cpu))
-	add(chartStreams, "WebSocket and TCP through one proxy", "CPU µs per message there and back, and per MB; less is better",
+	add(chartStreams, "WebSocket and TCP through one proxy", "CPU µs per message there and back, and per MB, less is better. Bar: median of the slices; line: best to worst. Each panel has its own scale, from zero",
 		of(WebSocket, "WebSocket messages, %s connections", cpu), of(TCP, "TCP: µs per MB, %s connections", cpu))
 	add(chartBodies, "Answers of three sizes over HTTP/1.1", perRequest, of(Body, "%s, 16 connections", cpu))
 	add(chartEndpoints, "Many endpoints behind one proxy", perRequest, of(Endpoints, "%s endpoints, 64 connections", cpu))
-	added := func(of func(Row) *float64) func(Row) bar {
-		return func(row Row) bar {
-			if v := of(row); v != nil {
-				return bar{subject: row.Subject, value: *v}
-			}
-			return bar{}
-		}
+	quantile := func(of func(Row) float64) func(Row) bar {
+		return func(row Row) bar { return bar{subject: row.Subject, value: of(row)} }
 	}
-	add(chartLatency, "Latency that a proxy adds at a fixed rate", "µs more than over the direct connection, counted from the intended start of each request; less is better",
-		of(Latency, "median, %s connections", added(func(row Row) *float64 { return row.AddedP50 })),
-		of(Latency, "p99, %s connections", added(func(row Row) *float64 { return row.AddedP99 })),
-		of(Latency, "p99.9, %s connections", added(func(row Row) *float64 { return row.AddedP999 })))
-	add(chartConnections, "What a connection costs", "Resident kB of an idle connection, and CPU µs of a mutual TLS handshake; less is better",
-		of(Idle, "kB per connection, %s of them idle", cpu), of(Handshake, "CPU µs per handshake", cpu))
+	add(chartLatency, "Latency at a fixed rate", "µs from the intended start of each request, less is better; direct is without a proxy. Each panel has a scale of its own, from zero",
+		of(Latency, "median, %s connections", quantile(func(row Row) float64 { return row.P50 })),
+		of(Latency, "p99, %s connections", quantile(func(row Row) float64 { return row.P99 })),
+		of(Latency, "p99.9, %s connections", quantile(func(row Row) float64 { return row.P999 })))
+	add(chartConnections, "What a connection costs", "Resident kB of an idle connection, and CPU µs of a mutual TLS handshake, less is better. Each panel has a scale of its own, from zero",
+		of(Idle, "kB per connection, %s of them idle", cpu), of(IdleH2, "kB per HTTP/2 connection, %s of them idle", cpu), of(Handshake, "CPU µs per handshake", cpu))
 	return charts
 }
 
@@ -122,11 +118,13 @@ text{font:12px system-ui,sans-serif;fill:#24292f}
 .about{font-size:11px;fill:#57606a}
 .own{font-weight:700}
 .bar{fill:#9fb1c7}
+.bar.base{fill:none;stroke:#8c959f}
 .bar.own{fill:#12806c}
-.range{stroke:#24292f;stroke-width:1.5}
+.range{stroke:#24292f;stroke-width:1.5;fill:none}
+.halo{stroke:#ffffff;stroke-width:3.5;stroke-opacity:.75}
 .axis{stroke:#8c959f}
 .ground{fill:#ffffff}
-@media (prefers-color-scheme:dark){text{fill:#e6edf3}.about{fill:#9198a1}.bar{fill:#56657a}.bar.own{fill:#2bb89c}.range{stroke:#e6edf3}.axis{stroke:#6e7681}.ground{fill:#0d1117}}
+@media (prefers-color-scheme:dark){text{fill:#e6edf3}.about{fill:#9198a1}.bar{fill:#56657a}.bar.own{fill:#2bb89c}.range{stroke:#e6edf3}.halo{stroke:#0d1117}.axis{stroke:#6e7681}.ground{fill:#0d1117}}
 </style>
 `)
 	fmt.Fprintf(&b, `<rect class="ground" width="%d" height="%d"/>`+"\n", chartWidth, height)
@@ -154,11 +152,13 @@ func rowOf(panels []panel, i int) int {
 func drawPanel(b *strings.Builder, left, top int, p *panel) {
 	fmt.Fprintf(b, `<text class="panel" x="%d" y="%d">%s</text>`+"\n", left+12, top+22, html.EscapeString(p.title))
 	top += panelTop
-	most := 0.0
+	// The scale has room for the ranges, but not so much for one wild slice
+	// that the bars become too short to compare: such a line ends in an arrow.
+	longest, most := 0.0, 0.0
 	for _, s := range p.bars {
-		most = max(most, s.value)
+		longest, most = max(longest, s.value), max(most, s.value, s.high)
 	}
-	most *= 1.08 // room for a range; one that is longer ends at the edge
+	most = min(most, 1.3*longest)
 	x := func(v float64) float64 {
 		if most <= 0 {
 			return float64(left + barsLeft)
@@ -168,8 +168,11 @@ func drawPanel(b *strings.Builder, left, top int, p *panel) {
 	for i, s := range p.bars {
 		y := top + i*rowHeight
 		own := ""
-		if s.subject == "outrigger" {
+		switch s.subject {
+		case "outrigger":
 			own = " own"
+		case directName:
+			own = " base"
 		}
 		name := html.EscapeString(s.subject)
 		fmt.Fprintf(b, `<text class="name%s" x="%d" y="%d" text-anchor="end">%s</text>`, own, left+barsLeft-8, y+11, name)
@@ -177,7 +180,13 @@ func drawPanel(b *strings.Builder, left, top int, p *panel) {
 			own, left+barsLeft, y, x(s.value)-x(0), barHeight, name, number(s.value), cell(s.low), cell(s.high))
 		if s.high > s.low {
 			middle := float64(y) + barHeight/2.0
-			fmt.Fprintf(b, `<line class="range" x1="%.1f" x2="%.1f" y1="%.1f" y2="%.1f"/>`, x(s.low), x(s.high), middle, middle)
+			path := fmt.Sprintf("M%.1f %.1fv6m0 -3H%.1f", x(s.low), middle-3, x(s.high))
+			if s.high > most {
+				path += "m-4 -3l4 3l-4 3"
+			} else {
+				path += "m0 -3v6"
+			}
+			fmt.Fprintf(b, `<path class="range halo" d="%s"/><path class="range" d="%s"/>`, path, path)
 		}
 		fmt.Fprintf(b, `<text class="value%s" x="%d" y="%d">%s</text>`+"\n", own, left+valueLeft, y+11, number(s.value))
 	}
