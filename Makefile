@@ -59,7 +59,7 @@ fuzz: ## Run every fuzz target for FUZZTIME each (default 10s).
 	.ci/fuzz $(FUZZTIME)
 
 .PHONY: bench
-bench: build ## Measure Outrigger and its peers side by side; writes docs/BENCHMARKS.md.
+bench: build ## Measure Outrigger and its peers side by side, half an hour; writes docs/BENCHMARKS.md.
 	$(GO) run ./bench $(BENCHFLAGS)
 
 .PHONY: docs

@@ -260,12 +260,12 @@ func (r *runner) slice(ctx context.Context, b *bed, cfg load.Config, length time
 	if cfg.Reconnect {
 		s.Reconnects = 0 // each request was meant to have a connection of its own
 	}
-	units := float64(res.Requests)
+	units := res.Exchanges
 	if cfg.Protocol == load.TCP {
 		units = float64(res.Bytes) / 1e6
 		s.Throughput = units / res.Elapsed.Seconds()
 	}
-	if res.Requests > 0 {
+	if res.Requests > 0 && units > 0 {
 		s.CPU = micros(cpu) / units
 		s.Instructions = float64(to.instructions-from.instructions) / units
 	}

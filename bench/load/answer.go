@@ -22,7 +22,8 @@ var (
 // zero value waits for a head.
 type answer struct {
 	head   []byte // collected so far, only when it came in pieces
-	rest   int    // bytes of the body still to come
+	length int    // bytes of the body
+	rest   int    // of them still to come
 	inBody bool
 	close  bool // the server ends the connection after this answer
 }
@@ -62,9 +63,17 @@ func (a *answer) feed(piece []byte) (done bool, err error) {
 	return a.rest == 0, nil
 }
 
+// part is how much of the body has come, from 0 to 1.
+func (a *answer) part() float64 {
+	if a.length == 0 {
+		return 0
+	}
+	return float64(a.length-a.rest) / float64(a.length)
+}
+
 // reset makes ready for the next answer on the same connection.
 func (a *answer) reset() {
-	a.head, a.rest, a.inBody, a.close = a.head[:0], 0, false, false
+	a.head, a.length, a.rest, a.inBody, a.close = a.head[:0], 0, 0, false, false
 }
 
 func (a *answer) parse(head []byte) error {
@@ -97,6 +106,6 @@ func (a *answer) parse(head []byte) error {
 	if length < 0 {
 		return errNoLength
 	}
-	a.rest = length
+	a.length, a.rest = length, length
 	return nil
 }

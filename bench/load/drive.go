@@ -26,6 +26,8 @@ type engine interface {
 	connections() int           // that are open
 	startDue(now time.Duration) // starts what should have started by now
 	// patience shortens a wait so that the next start is not late.
+	// underWay is how much of the exchanges under way has come, in exchanges.
+	underWay() float64
 	patience(until time.Duration) time.Duration
 	receive(events []unix.EpollEvent) // takes what arrived
 	busy() int                        // exchanges under way
@@ -56,12 +58,14 @@ func (c *clock) drive(ctx context.Context, e engine) (*Result, error) {
 	c.base = time.Now()
 	measuring := false
 	var began time.Duration
+	before := 0.0
 	end := c.cfg.Warmup + c.cfg.Duration
 	for {
 		now := c.now()
 		if !measuring && now >= c.cfg.Warmup {
 			c.cfg.AtStart()
 			*c.res = Result{}
+			before = e.underWay()
 			measuring = true
 			began = c.now()
 			end = began + c.cfg.Duration
@@ -91,6 +95,7 @@ func (c *clock) drive(ctx context.Context, e engine) (*Result, error) {
 	}
 	c.res.Elapsed = c.now() - began
 	c.cfg.AtEnd()
+	c.res.Exchanges = float64(c.res.Requests) + e.underWay() - before
 	return c.res, c.awaitLast(ctx, e)
 }
 

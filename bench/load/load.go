@@ -78,6 +78,7 @@ const DefaultRequest = "GET /api/v1/items/4711?fields=name,price,stock&limit=20 
 // Result is what the measured time saw.
 type Result struct {
 	Requests   uint64         // answered well within the measured time
+	Exchanges  float64        // Requests, with the parts of large answers over HTTP/1.1 that were under way at the edges of the measured time
 	Errors     uint64         // refused or broken connections, answers other than 200, answers that never came
 	FirstError string         // the text of the first of them
 	Reconnects uint64         // connections that the server closed in good order after an answer

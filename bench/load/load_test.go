@@ -255,6 +255,40 @@ func TestHoldRefusesAServerThatCloses(t *testing.T) {
 	}
 }
 
+// TestPartsOfAnswersCount holds a server to half an answer: the half is what
+// the measured time saw.
+func TestPartsOfAnswersCount(t *testing.T) {
+	ln := listen(t)
+	t.Cleanup(func() { ln.Close() })
+	half := strings.Repeat("x", 5000)
+	release := make(chan struct{})
+	go func() {
+		conn, err := ln.Accept()
+		if err != nil {
+			return
+		}
+		defer conn.Close()
+		buf := make([]byte, 4096)
+		for i := range 2 {
+			if _, err := conn.Read(buf); err != nil {
+				return
+			}
+			io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 10000\r\n\r\n"+half)
+			if i == 1 {
+				<-release
+			}
+			io.WriteString(conn, half)
+		}
+	}()
+	res, err := Run(t.Context(), Config{Addr: netip.MustParseAddrPort(ln.Addr().String()), Connections: 1, Duration: 10 * short, AtEnd: func() { close(release) }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if res.Requests != 1 || res.Exchanges != 1.5 {
+		t.Errorf("%d requests, %v exchanges, %d errors: %s", res.Requests, res.Exchanges, res.Errors, res.FirstError)
+	}
+}
+
 func TestBadConfigs(t *testing.T) {
 	good := Config{Addr: netip.MustParseAddrPort("127.0.0.1:1"), Connections: 1, Duration: short}
 	for want, change := range map[string]func(*Config){

@@ -82,6 +82,17 @@ func (p *plain) busy() int {
 	return busy
 }
 
+// underWay is the sum of the parts of answers that have come.
+func (p *plain) underWay() float64 {
+	sum := 0.0
+	for _, c := range p.conns {
+		if c.busy {
+			sum += c.answer.part()
+		}
+	}
+	return sum
+}
+
 // startDue starts what should have started by now, as far as there are free
 // connections.
 func (p *plain) startDue(now time.Duration) {

@@ -58,6 +58,7 @@ func runTLS(ctx context.Context, cfg *Config) (*Result, error) {
 			sum.FirstError = r.FirstError
 		}
 	}
+	sum.Exchanges = float64(sum.Requests)
 	return sum, nil
 }
 

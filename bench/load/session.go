@@ -90,7 +90,10 @@ func (l *sessions) open() error {
 	return err
 }
 
-func (l *sessions) connections() int                           { return len(l.conns) }
+func (l *sessions) connections() int { return len(l.conns) }
+
+// underWay is nothing: messages are small.
+func (l *sessions) underWay() float64                          { return 0 }
 func (l *sessions) startDue(time.Duration)                     {}
 func (l *sessions) patience(until time.Duration) time.Duration { return until }
 
