@@ -95,8 +95,10 @@ func (o *options) idleRounds() int {
 	return min(mostIdleRounds, o.slices)
 }
 
-// idleRest is how long connections rest before memory is read: two slices.
-func (o *options) idleRest() time.Duration { return 2 * o.sliceTime() }
+// idleRest is how long connections have been idle when memory is read: longer
+// than a proxy may take to see that they are, or to collect what it can do
+// without.
+func (o *options) idleRest() time.Duration { return 4 * o.sliceTime() }
 
 // idleOnce returns kB of 1024 bytes for each connection.
 func (r *runner) idleOnce(ctx context.Context, b *bed, protocol load.Protocol) (float64, error) {
@@ -105,7 +107,7 @@ func (r *runner) idleOnce(ctx context.Context, b *bed, protocol load.Protocol) (
 		return 0, err
 	}
 	warm.Close()
-	if err := pause(ctx, r.o.idleRest()); err != nil {
+	if err := pause(ctx, r.o.idleRest()/2); err != nil {
 		return 0, err
 	}
 	before, err := b.rss()

@@ -73,7 +73,7 @@ docs/BENCHMARKS.md, docs/benchmarks-*.svg and bench/results/latest.json.
 	subjects := fs.String("subjects", "", "which `subjects` to measure (default: all; quick: "+strings.Join(quickSubjects, ",")+")")
 	connections := fs.String("connections", "", "`numbers` of connections in h1-plain and mesh-hop (default 1,16,64,256; quick 16,64)")
 	fs.IntVar(&o.slices, "slices", 0, "`number` of slices for each figure (default 5; quick 3)")
-	fs.Float64Var(&o.seconds, "seconds", 0, "measured `seconds` of a slice (default 0.8; quick 0.4)")
+	fs.Float64Var(&o.seconds, "seconds", 0, "measured `seconds` of a slice (default 0.75; quick 0.4)")
 	fs.Float64Var(&o.rate, "rate", 2000, "`requests` a second in the latency scenario")
 	fs.IntVar(&o.idle, "idle", 0, "`number` of idle connections (default 5000; quick 1000)")
 	fs.IntVar(&o.size, "size", 1024, "`bytes` of a response's body")
@@ -154,7 +154,7 @@ docs/BENCHMARKS.md, docs/benchmarks-*.svg and bench/results/latest.json.
 
 // defaults fills in what was not set, by the form of the run.
 func (o *options) defaults(set map[string]bool) {
-	form := options{connections: []int{1, 16, 64, 256}, slices: 5, seconds: 0.8, idle: 5000, limit: 50 * time.Minute, profile: true}
+	form := options{connections: []int{1, 16, 64, 256}, slices: 5, seconds: 0.75, idle: 5000, limit: 50 * time.Minute, profile: true}
 	if o.quick {
 		form = options{connections: []int{16, 64}, slices: 3, seconds: 0.4, idle: 1000, limit: 5 * time.Minute}
 	}

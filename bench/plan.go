@@ -13,7 +13,7 @@ import (
 // open an idle connection. They are seen on two slow cores, not promised.
 const (
 	startTime = 500 * time.Millisecond
-	idleTime  = 250 * time.Microsecond
+	idleTime  = 400 * time.Microsecond
 )
 
 // plan is how long a scenario takes, in all likelihood.
@@ -36,7 +36,7 @@ func (o *options) plans(subjects []subject) []plan {
 			p.time = o.setUpTime(c, takers(c, subjects)) + o.roundsTime(1+takers(c, subjects), o.latencyTime())
 		case report.Idle, report.IdleH2:
 			c := o.idleCourse(name)
-			each := startTime + o.sliceTime()/2 + 2*o.idleRest() + time.Duration(o.idle+idleWarm)*idleTime
+			each := startTime + o.sliceTime()/2 + 3*o.idleRest()/2 + time.Duration(o.idle+idleWarm)*idleTime
 			p.time = startTime + time.Duration(o.idleRounds()*takers(c, subjects))*each
 		case report.Handshake:
 			c := o.handshakeCourse()

@@ -218,8 +218,12 @@ func (r *runner) write() error {
 	if err := report.WriteFile(results, text); err != nil {
 		return err
 	}
+	profiles := filepath.Join(filepath.Dir(results), "profiles")
+	if err := os.RemoveAll(profiles); err != nil { // those of another run
+		return err
+	}
 	for _, p := range r.report.Profiles {
-		if err := report.WriteFile(filepath.Join(filepath.Dir(results), "profiles", p.Scenario+".txt"), p.Text()); err != nil {
+		if err := report.WriteFile(filepath.Join(profiles, p.Scenario+".txt"), p.Text()); err != nil {
 			return err
 		}
 	}
