@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/outrigger-mesh/outrigger/bench/load"
@@ -55,7 +56,7 @@ func (r *runner) idle(ctx context.Context, name string) error {
 				r.leaveOut(name, subjects[k].name(), err)
 				continue
 			}
-			kb, err := r.idleOnce(ctx, b, c.load)
+			kb, err := r.idleOnce(ctx, b, c)
 			b.tearDown()
 			if ctx.Err() != nil {
 				return ctx.Err()
@@ -101,12 +102,20 @@ func (o *options) idleRounds() int {
 func (o *options) idleRest() time.Duration { return 4 * o.sliceTime() }
 
 // idleOnce returns kB of 1024 bytes for each connection.
-func (r *runner) idleOnce(ctx context.Context, b *bed, protocol load.Protocol) (float64, error) {
-	warm, err := load.Hold(ctx, load.Config{Addr: b.entry, Protocol: protocol, Connections: idleWarm})
+func (r *runner) idleOnce(ctx context.Context, b *bed, c *course) (float64, error) {
+	warm, err := load.Hold(ctx, load.Config{Addr: b.entry, Protocol: c.load, Connections: idleWarm})
 	if err != nil {
 		return 0, err
 	}
 	warm.Close()
+	profiled := r.o.profile && b.profiled && !slices.ContainsFunc(r.report.Memory, func(m report.Memory) bool { return m.Scenario == c.name })
+	var start report.Heap
+	if profiled {
+		start, _, err = r.memory(ctx, b, false)
+		if profiled = err == nil; !profiled {
+			r.say("!! no profile of %s: %v", c.name, err)
+		}
+	}
 	if err := pause(ctx, r.o.idleRest()/2); err != nil {
 		return 0, err
 	}
@@ -114,7 +123,7 @@ func (r *runner) idleOnce(ctx context.Context, b *bed, protocol load.Protocol) (
 	if err != nil {
 		return 0, err
 	}
-	held, err := load.Hold(ctx, load.Config{Addr: b.entry, Protocol: protocol, Connections: r.o.idle})
+	held, err := load.Hold(ctx, load.Config{Addr: b.entry, Protocol: c.load, Connections: r.o.idle})
 	if err != nil {
 		return 0, err
 	}
@@ -128,6 +137,13 @@ func (r *runner) idleOnce(ctx context.Context, b *bed, protocol load.Protocol) (
 	}
 	if alive := held.Alive(); alive < r.o.idle {
 		return 0, fmt.Errorf("%d of %d idle connections were closed within %v", r.o.idle-alive, r.o.idle, r.o.idleRest())
+	}
+	if profiled {
+		if end, live, err := r.memory(ctx, b, true); err != nil {
+			r.say("!! no profile of %s: %v", c.name, err)
+		} else {
+			r.report.Memory = append(r.report.Memory, report.NewMemory(c.name, r.o.idle, start, end, live))
+		}
 	}
 	return float64(after-before) / 1024 / float64(r.o.idle), nil
 }

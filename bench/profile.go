@@ -60,7 +60,7 @@ func (r *runner) sample(ctx context.Context, b *bed, cfg load.Config) ([]report.
 	answers := make(chan answer, len(b.admins))
 	for _, at := range b.admins {
 		go func() {
-			text, err := fetchProfile(ctx, at, r.o.profileSeconds())
+			text, err := fetchDebug(ctx, at, fmt.Sprintf("profile?seconds=%d", r.o.profileSeconds()), time.Duration(r.o.profileSeconds())*time.Second)
 			answers <- answer{text, err}
 		}()
 	}
@@ -84,15 +84,16 @@ func (r *runner) sample(ctx context.Context, b *bed, cfg load.Config) ([]report.
 	if err != nil {
 		return nil, err
 	}
-	return parseTraces(text)
+	return parseTraces(text, "us", 1000)
 }
 
-func fetchProfile(ctx context.Context, at netip.AddrPort, seconds int) ([]byte, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprintf("http://%s/debug/pprof/profile?seconds=%d", at, seconds), nil)
+// fetchDebug gets a page of Go's profiler that takes some time to be made.
+func fetchDebug(ctx context.Context, at netip.AddrPort, page string, takes time.Duration) ([]byte, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprintf("http://%s/debug/pprof/%s", at, page), nil)
 	if err != nil {
 		return nil, err
 	}
-	client := &http.Client{Timeout: time.Duration(seconds+10) * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	client := &http.Client{Timeout: takes + 10*time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
 	resp, err := client.Do(req)
 	if err != nil {
 		return nil, err
@@ -105,11 +106,62 @@ func fetchProfile(ctx context.Context, at netip.AddrPort, seconds int) ([]byte, 
 	return text, err
 }
 
-// parseTraces reads what `go tool pprof -traces -unit=us` prints: after some
+// memory says what a sidecar's memory consists of: Go's accounting, and when it
+// is wanted the live objects by what allocated them.
+func (r *runner) memory(ctx context.Context, b *bed, live bool) (report.Heap, []report.Stack, error) {
+	text, err := fetchDebug(ctx, b.admins[0], "heap?debug=1", time.Second)
+	if err != nil {
+		return report.Heap{}, nil, err
+	}
+	heap, err := parseHeap(text)
+	if err != nil || !live {
+		return heap, nil, err
+	}
+	if text, err = fetchDebug(ctx, b.admins[0], "heap?gc=1", 5*time.Second); err != nil {
+		return heap, nil, err
+	}
+	file := filepath.Join(r.dir, "heap")
+	if err = os.WriteFile(file, text, 0o600); err != nil {
+		return heap, nil, err
+	}
+	if text, err = output(ctx, r.dir, "go", "tool", "pprof", "-traces", "-sample_index=inuse_space", "-unit=B", file); err != nil {
+		return heap, nil, err
+	}
+	stacks, err := parseTraces(text, "B", 1)
+	return heap, stacks, err
+}
+
+// parseHeap reads the lines `# Name = number` of Go's heap profile in its text
+// form; some have a second number, what was got from the operating system.
+func parseHeap(text []byte) (report.Heap, error) {
+	stats := make(map[string]uint64)
+	for line := range bytes.Lines(text) {
+		fields := strings.Fields(string(line))
+		if len(fields) < 4 || fields[0] != "#" || fields[2] != "=" {
+			continue
+		}
+		if n, err := strconv.ParseUint(fields[3], 10, 64); err == nil {
+			stats[fields[1]] = n
+		}
+	}
+	for _, name := range []string{"HeapAlloc", "HeapSys", "HeapReleased", "Stack"} {
+		if _, ok := stats[name]; !ok {
+			return report.Heap{}, fmt.Errorf("heap profile: no line `# %s = N`", name)
+		}
+	}
+	return report.Heap{
+		Stacks:  stats["Stack"],
+		Objects: stats["HeapAlloc"],
+		Free:    stats["HeapSys"] - min(stats["HeapSys"], stats["HeapReleased"]+stats["HeapAlloc"]),
+		Runtime: stats["MSpan"] + stats["MCache"] + stats["GCSys"] + stats["OtherSys"] + stats["BuckHashSys"],
+	}, nil
+}
+
+// parseTraces reads what `go tool pprof -traces` prints with a unit: after some
 // lines about the profile one block for each stack, between lines of
 // -----+-----, each of a value with the innermost function and then the
 // functions that called it.
-func parseTraces(text []byte) ([]report.Stack, error) {
+func parseTraces(text []byte, unit string, scale float64) ([]report.Stack, error) {
 	var stacks []report.Stack
 	inside, fresh := false, false
 	for line := range bytes.Lines(text) {
@@ -120,8 +172,9 @@ func parseTraces(text []byte) ([]report.Stack, error) {
 			inside, fresh = true, true
 		case !inside:
 		case fresh:
-			value, ok := strings.CutSuffix(fields[0], "us")
-			us, err := strconv.ParseFloat(value, 64)
+			value, ok := strings.CutSuffix(fields[0], unit)
+			ok = ok || value == "0"
+			number, err := strconv.ParseFloat(value, 64)
 			if !ok || err != nil || len(fields) < 2 {
 				if strings.HasSuffix(fields[0], ":") { // a label of the stack
 					continue
@@ -129,7 +182,7 @@ func parseTraces(text []byte) ([]report.Stack, error) {
 				return nil, fmt.Errorf("go tool pprof -traces: no value in %q", line)
 			}
 			fresh = false
-			stacks = append(stacks, report.Stack{CPUMS: us / 1000, Functions: []string{function(fields[1:])}})
+			stacks = append(stacks, report.Stack{Value: number / scale, Functions: []string{function(fields[1:])}})
 		default:
 			s := &stacks[len(stacks)-1]
 			s.Functions = append(s.Functions, function(fields))

@@ -3,15 +3,19 @@ package main
 import (
 	"bytes"
 	"errors"
+	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/http/pprof"
 	"net/netip"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/outrigger-mesh/outrigger/bench/load"
+	"github.com/outrigger-mesh/outrigger/bench/report"
 )
 
 func TestParseTraces(t *testing.T) {
@@ -26,25 +30,63 @@ Duration: 3.10s, Total samples = 2.65s (85.48%)
 -----------+-------------------------------------------------------
      10000us   runtime.futex
 -----------+-------------------------------------------------------
+     bytes:  [4kB]
+         0   runtime.main
+-----------+-------------------------------------------------------
 `
-	got, err := parseTraces([]byte(text))
-	if err != nil || len(got) != 2 {
+	got, err := parseTraces([]byte(text), "us", 1000)
+	if err != nil || len(got) != 3 || got[2].Value != 0 {
 		t.Fatalf("%+v, %v", got, err)
 	}
-	if got[0].CPUMS != 20 || !slices.Equal(got[0].Functions, []string{"internal/runtime/syscall/linux.Syscall6", "syscall.RawSyscall6", "example.org/x.(*T[go.shape.int]).read"}) {
+	if got[0].Value != 20 || !slices.Equal(got[0].Functions, []string{"internal/runtime/syscall/linux.Syscall6", "syscall.RawSyscall6", "example.org/x.(*T[go.shape.int]).read"}) {
 		t.Errorf("%+v", got[0])
 	}
-	if got[1].CPUMS != 10 || !slices.Equal(got[1].Functions, []string{"runtime.futex"}) {
+	if got[1].Value != 10 || !slices.Equal(got[1].Functions, []string{"runtime.futex"}) {
 		t.Errorf("%+v", got[1])
 	}
-	if got, err := parseTraces(nil); err != nil || got != nil {
+	if got, err := parseTraces(nil, "us", 1); err != nil || got != nil {
 		t.Errorf("nothing: %+v, %v", got, err)
 	}
 	for _, bad := range []string{"-----+-----\nfunction only\n", "-----+-----\n 5parsecs f\n"} {
-		if _, err := parseTraces([]byte(bad)); err == nil {
+		if _, err := parseTraces([]byte(bad), "us", 1); err == nil {
 			t.Errorf("%q was taken", bad)
 		}
 	}
+}
+
+func TestParseHeap(t *testing.T) {
+	const text = "heap profile: 1: 2 [3: 4] @ heap/1048576\n0: 0 [1: 8] @ 0x1\n\n# runtime.MemStats\n# HeapAlloc = 3000\n# HeapSys = 9000\n# HeapReleased = 1000\n# Stack = 500 / 600\n# MSpan = 7 / 16\n# PauseNs = [1 2]\n# GCSys = 20\n"
+	got, err := parseHeap([]byte(text))
+	if want := (report.Heap{Stacks: 500, Objects: 3000, Free: 5000, Runtime: 27}); err != nil || got != want {
+		t.Errorf("got %+v, %v, want %+v", got, err, want)
+	}
+	if _, err := parseHeap([]byte("# HeapAlloc = 1\n")); err == nil {
+		t.Error("half of the accounting was taken")
+	}
+}
+
+// TestMemoryProfile reads this process's own heap.
+func TestMemoryProfile(t *testing.T) {
+	if testing.Short() {
+		t.Skip("runs go tool pprof")
+	}
+	kept := make([]byte, 8<<20)
+	server := httptest.NewServer(http.HandlerFunc(pprof.Index))
+	defer server.Close()
+	r := &runner{o: &options{profile: true}, log: io.Discard, dir: t.TempDir()}
+	b := &bed{admins: []netip.AddrPort{netip.MustParseAddrPort(server.Listener.Addr().String())}}
+	heap, live, err := r.memory(t.Context(), b, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if heap.Objects < uint64(len(kept)) || heap.Stacks == 0 || heap.Runtime == 0 {
+		t.Errorf("%+v", heap)
+	}
+	m := report.NewMemory(report.Idle, 1024, report.Heap{}, heap, live)
+	if len(m.Functions) == 0 || !strings.HasSuffix(m.Functions[0].Name, "TestMemoryProfile") || m.Functions[0].KB < 8 {
+		t.Errorf("%+v", m.Functions)
+	}
+	runtime.KeepAlive(kept)
 }
 
 // TestProfile takes the profile of a server that has Go's profiler: this

@@ -227,6 +227,11 @@ func (r *runner) write() error {
 			return err
 		}
 	}
+	for _, m := range r.report.Memory {
+		if err := report.WriteFile(filepath.Join(profiles, m.Scenario+".txt"), m.Text()); err != nil {
+			return err
+		}
+	}
 	charts := r.report.Charts()
 	for _, c := range charts {
 		if err := report.WriteFile(filepath.Join(filepath.Dir(page), c.File), c.SVG); err != nil {

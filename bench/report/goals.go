@@ -188,7 +188,7 @@ func (r *Report) goalTable(b *strings.Builder) {
 		}
 	}
 	fmt.Fprintf(b, "\n### Goals\n\n%d of %d reached. Ratios are of medians and, in brackets, of best slices; a goal is reached by its median. "+
-		"What limits a figure is where Outrigger's time went under that load, by a CPU profile: see [Where the time goes](#where-the-time-goes).\n\n", reached, len(goals))
+		"What limits a figure is where Outrigger's time went under that load, by its profile: see [Where the time goes](#where-the-time-goes).\n\n", reached, len(goals))
 	b.WriteString("| figure | goal | measured | reached | what limits it |\n|---|--:|--:|---|---|\n")
 	for _, g := range goals {
 		verdict, limits := "yes", ""
@@ -205,7 +205,11 @@ func (r *Report) goalTable(b *strings.Builder) {
 // limits names the largest parts of the time in the profile of a scenario.
 func (r *Report) limits(g *Goal) string {
 	if g.Figure == kBytes {
-		return "memory: no CPU profile"
+		i := slices.IndexFunc(r.Memory, func(m Memory) bool { return m.Scenario == g.Scenario })
+		if i < 0 {
+			return "no profile in this run"
+		}
+		return r.Memory[i].summary()
 	}
 	i := slices.IndexFunc(r.Profiles, func(p Profile) bool { return p.Scenario == g.Scenario })
 	if i < 0 {

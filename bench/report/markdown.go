@@ -65,6 +65,7 @@ func (r *Report) Markdown() string {
 	r.goalTable(&b)
 	r.glance(&b)
 	r.profileTable(&b)
+	r.memoryTable(&b)
 	charts := r.Charts()
 	drawn := ""
 	for _, t := range tables {

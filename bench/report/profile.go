@@ -26,7 +26,7 @@ type Share struct {
 
 // Stack is one sampled stack, the innermost function first.
 type Stack struct {
-	CPUMS     float64
+	Value     float64 // ms of CPU time, or bytes
 	Functions []string
 }
 
@@ -57,12 +57,12 @@ func NewProfile(scenario string, connections, streams int, stacks []Stack) *Prof
 		if len(s.Functions) == 0 {
 			continue
 		}
-		p.CPUMS += s.CPUMS
+		p.CPUMS += s.Value
 		part := partOf(s.Functions)
-		byPart[part] += s.CPUMS
-		byFunction[s.Functions[0]] += s.CPUMS
+		byPart[part] += s.Value
+		byFunction[s.Functions[0]] += s.Value
 		if part == partOwn {
-			byPackage[ownPackage(s.Functions)] += s.CPUMS
+			byPackage[ownPackage(s.Functions)] += s.Value
 		}
 	}
 	if p.CPUMS <= 0 {

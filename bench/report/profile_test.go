@@ -11,7 +11,7 @@ import (
 func exampleStacks() []Stack {
 	var list []Stack
 	for i, s := range stackParts {
-		list = append(list, Stack{CPUMS: float64(10 * (i + 1)), Functions: strings.Fields(s.stack)})
+		list = append(list, Stack{Value: float64(10 * (i + 1)), Functions: strings.Fields(s.stack)})
 	}
 	return list
 }
@@ -40,7 +40,7 @@ func TestProfileParts(t *testing.T) {
 			t.Errorf("%s: %s, want %s", s.stack, got, s.part)
 		}
 	}
-	stacks := append(exampleStacks(), Stack{CPUMS: 99}) // a stack without a function counts for nothing
+	stacks := append(exampleStacks(), Stack{Value: 99}) // a stack without a function counts for nothing
 	p := NewProfile(H2, 64, 8, stacks)
 	sum, all := 0.0, 0.0
 	for _, part := range p.Parts {

@@ -48,6 +48,8 @@ type Report struct {
 	Goals []Goal `json:"goals,omitempty"`
 	// Profiles tell where Outrigger's time went.
 	Profiles []Profile `json:"profiles,omitempty"`
+	// Memory tells what Outrigger's idle connections consist of.
+	Memory []Memory `json:"memory_profiles,omitempty"`
 	// Times are how long the scenarios took, as they stand on the command line.
 	Times []Time `json:"times,omitempty"`
 }

@@ -98,6 +98,8 @@ func example() *Report {
 	r.Leave(MeshGRPC, "traefik", "traefik as inbound: not ready | refused")
 	r.Leave(Endpoints+"10000", "traefik", "not ready within 15s")
 	r.Profiles = []Profile{*NewProfile(H1Plain, 64, 0, exampleStacks())}
+	r.Memory = []Memory{NewMemory(IdleH2, 5000, Heap{1 << 20, 1 << 20, 1 << 20, 1 << 20}, Heap{6 << 20, 11 << 20, 3 << 20, 0},
+		[]Stack{{8 << 20, []string{modulePrefix + "proxy/http2.newConn", "main.main"}}, {1 << 20, []string{"bufio.NewReader"}}, {1 << 20, []string{"bufio.NewReader", "x"}}})}
 	r.Times = []Time{{H1Plain, 41}, {TCP, 20}}
 	r.Add([]Row{Summarise(Body+"100k", 16, "outrigger", samples(90, 80, 95))}, "haproxy")
 	r.Add([]Row{Summarise(Body+"10m", 16, "outrigger", samples(9000, 8000, 9500))}, "haproxy")
