@@ -147,6 +147,10 @@ type Inbound struct {
 	TCPIdleTimeout time.Duration `yaml:"tcp_idle_timeout"`
 	// Limits that protect the application.
 	Limits limit.Config `yaml:"limits"`
+	// Requests to be treated in another manner, by path, method, header or gRPC method. The first that matches counts.
+	Routes []Route `yaml:"routes"`
+	// What becomes of requests that no route takes: forward sends them to the service, refuse answers 404.
+	Unmatched Unmatched `yaml:"unmatched" enum:"forward,refuse"`
 }
 
 // Outbound is what the application calls through the proxy.
@@ -163,6 +167,10 @@ type Upstream struct {
 	Listen string `yaml:"listen"`
 	// What is spoken with its endpoints: http (HTTP/1.1), http2 or grpc (both HTTP/2), or tcp. The application may use HTTP/1.1 and HTTP/2 with all but tcp.
 	Protocol Protocol `yaml:"protocol" enum:"http,http2,grpc,tcp"`
+	// Requests that go elsewhere or are treated in another manner, by path, method, header or gRPC method. The first that matches counts.
+	Routes []Route `yaml:"routes"`
+	// What becomes of requests that no route takes: forward sends them to the service, refuse answers 404.
+	Unmatched Unmatched `yaml:"unmatched" enum:"forward,refuse"`
 }
 
 // HTTP holds the limits and times of HTTP listeners.

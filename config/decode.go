@@ -110,12 +110,31 @@ func (d *decoder) value(n *node, keyPos Position, v reflect.Value, path string, 
 			d.fail(keyPos, path, "has no value; write one or remove the key")
 			return
 		}
-		if problem := setScalar(n, v, k); problem != "" {
+		set := v
+		if t.Kind() == reflect.Pointer {
+			set = reflect.New(t.Elem()).Elem()
+		}
+		if problem := setScalar(n, set, k); problem != "" {
 			d.fail(n.pos, path, problem)
 			return
 		}
+		if t.Kind() == reflect.Pointer {
+			v.Set(set.Addr())
+		}
 		d.origins[path] = Origin{Position: n.pos}
 	}
+}
+
+// offSection is a section for which "off" is not the same as its absence.
+type offSection interface {
+	setOff()
+	isOff() bool
+}
+
+// writtenOff reports whether a section is switched off by that word.
+func writtenOff(v reflect.Value) bool {
+	s, ok := v.Interface().(offSection)
+	return ok && !v.IsNil() && s.isOff()
 }
 
 // optional decodes a section that may be absent.
@@ -125,6 +144,10 @@ func (d *decoder) optional(n *node, v reflect.Value, path string, k key) {
 	case k.off && off:
 		d.origins[path] = Origin{Position: n.pos}
 		v.SetZero()
+		if s, ok := reflect.New(v.Type().Elem()).Interface().(offSection); ok {
+			s.setOff()
+			v.Set(reflect.ValueOf(s))
+		}
 		return
 	case k.off && n.kind != kindMapping && n.kind != kindNull:
 		d.fail(n.pos, path, fmt.Sprintf("must be a section of keys or off, not %s", describe(n)))

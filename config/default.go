@@ -34,6 +34,7 @@ func Default() Config {
 			StreamIdleTimeout: 5 * time.Minute,
 			KeepaliveTimeout:  3 * time.Second,
 			Limits:            limit.Default(),
+			Unmatched:         UnmatchedForward,
 		},
 		HTTP: HTTP{
 			MaxHeadBytes: 61440,
@@ -83,8 +84,11 @@ func (c *Config) derive() {
 	if c.Inbound.Protocol == "" {
 		c.Inbound.Protocol = c.Service.Protocol
 	}
+	if c.Inbound.Unmatched == "" {
+		c.Inbound.Unmatched = UnmatchedForward
+	}
 	if c.Policies == nil {
-		c.Policies = make(map[string]Policy, len(c.Outbound.Upstreams)+1)
+		c.Policies = map[string]Policy{}
 	}
 	if _, ok := c.Policies[AnyService]; !ok {
 		c.Policies[AnyService] = DefaultPolicy()
@@ -94,8 +98,13 @@ func (c *Config) derive() {
 		if u.Protocol == "" {
 			u.Protocol = ProtocolHTTP
 		}
-		if _, ok := c.Policies[u.Service]; !ok && u.Service != "" {
-			c.Policies[u.Service] = deepCopy(reflect.ValueOf(c.Policies[AnyService])).Interface().(Policy)
+		if u.Unmatched == "" {
+			u.Unmatched = UnmatchedForward
+		}
+	}
+	for _, name := range c.Outbound.Services() {
+		if _, ok := c.Policies[name]; !ok {
+			c.Policies[name] = deepCopy(reflect.ValueOf(c.Policies[AnyService])).Interface().(Policy)
 		}
 	}
 }
@@ -108,7 +117,9 @@ func newSection(t reflect.Type) reflect.Value {
 	case *Policy:
 		*p = DefaultPolicy()
 	case *Upstream:
-		p.Protocol = ProtocolHTTP
+		p.Protocol, p.Unmatched = ProtocolHTTP, UnmatchedForward
+	case *RouteReply:
+		p.ContentType = "text/plain; charset=utf-8"
 	case *retry.Config:
 		*p = retry.Default()
 	case *outlier.Config:

@@ -124,8 +124,8 @@ func (w *yamlWriter) value(v reflect.Value, name, path string, depth int, k key)
 	switch typeWord(v.Type()) {
 	case "section":
 		if v.Kind() == reflect.Pointer {
-			if v.IsNil() {
-				if k.off {
+			if _, inherits := v.Interface().(offSection); writtenOff(v) || v.IsNil() {
+				if k.off && (!v.IsNil() || !inherits) {
 					w.leaf(depth, name, path, "off")
 				}
 				return
@@ -148,6 +148,9 @@ func (w *yamlWriter) value(v reflect.Value, name, path string, depth int, k key)
 	case "map":
 		w.mapping(v, name, path, depth)
 	default:
+		if v = reflect.Indirect(v); !v.IsValid() {
+			return // not given
+		}
 		value := scalarOrList(v)
 		if !w.secrets && isSecret(name) && v.Kind() == reflect.String && v.Len() > 0 {
 			value = quoteYAML(hidden)

@@ -49,6 +49,10 @@ func fieldDoc(id string) string {
 		return "How long it goes on serving as before after it is shown as not ready and deregistered, so that callers can learn of it. 0: none."
 	case "github.com/outrigger-mesh/outrigger/config.Drain.Timeout":
 		return "How long, from the end of delay, exchanges under way may take to finish; then they are cut. 0: cut at once."
+	case "github.com/outrigger-mesh/outrigger/config.GRPCMatch.Method":
+		return "The method, such as \"AddItem\". Empty: all of the service's."
+	case "github.com/outrigger-mesh/outrigger/config.GRPCMatch.Service":
+		return "The service with its package, such as \"shop.v1.Cart\". Required."
 	case "github.com/outrigger-mesh/outrigger/config.HTTP.HeadTimeout":
 		return "How long a caller may take from the first byte of a request's head to its last."
 	case "github.com/outrigger-mesh/outrigger/config.HTTP.IdleTimeout":
@@ -57,6 +61,26 @@ func fieldDoc(id string) string {
 		return "The most header fields in a head. A request with more gets 431."
 	case "github.com/outrigger-mesh/outrigger/config.HTTP.MaxHeadBytes":
 		return "The longest head of a request or response in bytes: start line and fields. A longer request gets 431."
+	case "github.com/outrigger-mesh/outrigger/config.HeaderEdits.Add":
+		return "Lines that are added to what is there: name to value."
+	case "github.com/outrigger-mesh/outrigger/config.HeaderEdits.Remove":
+		return "Fields that are left out."
+	case "github.com/outrigger-mesh/outrigger/config.HeaderEdits.Set":
+		return "Fields that get this one value, whatever they had: name to value."
+	case "github.com/outrigger-mesh/outrigger/config.HeaderMatch.Exact":
+		return "The whole value."
+	case "github.com/outrigger-mesh/outrigger/config.HeaderMatch.Invert":
+		return "Whether the condition must not be met."
+	case "github.com/outrigger-mesh/outrigger/config.HeaderMatch.Name":
+		return "The field's name, in any case. host is the authority that the request is for. Required."
+	case "github.com/outrigger-mesh/outrigger/config.HeaderMatch.Prefix":
+		return "What the value begins with."
+	case "github.com/outrigger-mesh/outrigger/config.HeaderMatch.Present":
+		return "The field is there, with any value."
+	case "github.com/outrigger-mesh/outrigger/config.HeaderMatch.Regex":
+		return "A regular expression (RE2) that the whole value matches."
+	case "github.com/outrigger-mesh/outrigger/config.HeaderMatch.Suffix":
+		return "What the value ends with."
 	case "github.com/outrigger-mesh/outrigger/config.Identity.Files":
 		return "Certificate, key and roots from files, read again when they change. Either this or workload_api."
 	case "github.com/outrigger-mesh/outrigger/config.Identity.MinTLS":
@@ -95,12 +119,16 @@ func fieldDoc(id string) string {
 		return "TLS handshakes under way at a time; more wait within handshake_timeout."
 	case "github.com/outrigger-mesh/outrigger/config.Inbound.Protocol":
 		return "What the listener speaks. Default: service.protocol."
+	case "github.com/outrigger-mesh/outrigger/config.Inbound.Routes":
+		return "Requests to be treated in another manner, by path, method, header or gRPC method. The first that matches counts."
 	case "github.com/outrigger-mesh/outrigger/config.Inbound.StreamIdleTimeout":
 		return "How long a request may go without a byte in either direction. 0: no limit."
 	case "github.com/outrigger-mesh/outrigger/config.Inbound.TCPIdleTimeout":
 		return "How long a TCP connection may go without a byte in either direction. 0: no limit."
 	case "github.com/outrigger-mesh/outrigger/config.Inbound.Timeout":
 		return "How long a whole request to the application may take. 0: no limit."
+	case "github.com/outrigger-mesh/outrigger/config.Inbound.Unmatched":
+		return "What becomes of requests that no route takes: forward sends them to the service, refuse answers 404."
 	case "github.com/outrigger-mesh/outrigger/config.Log.Format":
 		return "The form of a line."
 	case "github.com/outrigger-mesh/outrigger/config.Log.Level":
@@ -133,6 +161,78 @@ func fieldDoc(id string) string {
 		return "How long a whole exchange may take, all attempts together. 0: no limit."
 	case "github.com/outrigger-mesh/outrigger/config.Policy.Transport":
 		return "How endpoints are reached: mtls with verified identities, or plaintext for those outside the mesh."
+	case "github.com/outrigger-mesh/outrigger/config.QueryMatch.Exact":
+		return "The whole value."
+	case "github.com/outrigger-mesh/outrigger/config.QueryMatch.Name":
+		return "The parameter's name, as it stands in the query. Required."
+	case "github.com/outrigger-mesh/outrigger/config.QueryMatch.Present":
+		return "The parameter is there, with any value."
+	case "github.com/outrigger-mesh/outrigger/config.QueryMatch.Regex":
+		return "A regular expression (RE2) that the whole value matches."
+	case "github.com/outrigger-mesh/outrigger/config.Route.Match":
+		return "Which requests it takes. Empty: all."
+	case "github.com/outrigger-mesh/outrigger/config.Route.Name":
+		return "The name in logs, metrics and traces, unique on its listener. Default: routes[N]."
+	case "github.com/outrigger-mesh/outrigger/config.Route.RequestHeaders":
+		return "Changes to the header of requests."
+	case "github.com/outrigger-mesh/outrigger/config.Route.Respond":
+		return "A fixed answer from this proxy, in place of any service."
+	case "github.com/outrigger-mesh/outrigger/config.Route.ResponseHeaders":
+		return "Changes to the header of the services' responses, or of respond."
+	case "github.com/outrigger-mesh/outrigger/config.Route.Retry":
+		return "Changes to the policy's retry for these requests, key by key; the budget is the policy's. off: exactly one attempt. Only under outbound."
+	case "github.com/outrigger-mesh/outrigger/config.Route.Rewrite":
+		return "Another path, given before the request is sent. The query stays as it is."
+	case "github.com/outrigger-mesh/outrigger/config.Route.Split":
+		return "Several services that share them by weight, in place of to. Only under outbound."
+	case "github.com/outrigger-mesh/outrigger/config.Route.StreamIdleTimeout":
+		return "How long an exchange may go without a byte, in place of the policy's stream_idle_timeout. 0: no limit."
+	case "github.com/outrigger-mesh/outrigger/config.Route.Timeout":
+		return "How long a whole exchange may take, in place of the policy's timeout. 0: no limit."
+	case "github.com/outrigger-mesh/outrigger/config.Route.To":
+		return "Another service that they go to, called by its own policy. Empty: the upstream itself. Only under outbound."
+	case "github.com/outrigger-mesh/outrigger/config.RouteMatch.GRPC":
+		return "A gRPC call: its service, and its method."
+	case "github.com/outrigger-mesh/outrigger/config.RouteMatch.Headers":
+		return "Conditions on header fields."
+	case "github.com/outrigger-mesh/outrigger/config.RouteMatch.IgnoreCase":
+		return "Whether upper and lower case are the same in the path."
+	case "github.com/outrigger-mesh/outrigger/config.RouteMatch.Methods":
+		return "The methods, any of which will do. Empty: all."
+	case "github.com/outrigger-mesh/outrigger/config.RouteMatch.Path":
+		return "The whole path, such as \"/login\". At most one of path, path_prefix and path_regex."
+	case "github.com/outrigger-mesh/outrigger/config.RouteMatch.PathPrefix":
+		return "What the path begins with: \"/api\" takes /api, /api/users and /apis; \"/api/\" only what is below /api."
+	case "github.com/outrigger-mesh/outrigger/config.RouteMatch.PathRegex":
+		return "A regular expression (RE2) that the whole path matches."
+	case "github.com/outrigger-mesh/outrigger/config.RouteMatch.Query":
+		return "Conditions on query parameters."
+	case "github.com/outrigger-mesh/outrigger/config.RouteReply.Body":
+		return "The text of the answer, at most 4096 bytes."
+	case "github.com/outrigger-mesh/outrigger/config.RouteReply.ContentType":
+		return "The content type of the text."
+	case "github.com/outrigger-mesh/outrigger/config.RouteReply.Status":
+		return "The status, 200 to 599. Required."
+	case "github.com/outrigger-mesh/outrigger/config.RouteRetry.Attempts":
+		return "How many attempts a request may have, the first included. 1: no retry."
+	case "github.com/outrigger-mesh/outrigger/config.RouteRetry.NonIdempotent":
+		return "Whether requests that the endpoint may have processed are sent again although their method is not idempotent."
+	case "github.com/outrigger-mesh/outrigger/config.RouteRetry.On":
+		return "What is retried, in place of the policy's list."
+	case "github.com/outrigger-mesh/outrigger/config.RouteRetry.PerTryTimeout":
+		return "How long an attempt may take by itself. 0: no limit."
+	case "github.com/outrigger-mesh/outrigger/config.RouteRewrite.Path":
+		return "The whole new path."
+	case "github.com/outrigger-mesh/outrigger/config.RouteRewrite.PathPrefix":
+		return "What takes the place of match.path_prefix. Where two slashes would meet there is one."
+	case "github.com/outrigger-mesh/outrigger/config.RouteSplit.RequestHeaders":
+		return "Further changes to the header of requests to this service."
+	case "github.com/outrigger-mesh/outrigger/config.RouteSplit.ResponseHeaders":
+		return "Further changes to the header of its responses."
+	case "github.com/outrigger-mesh/outrigger/config.RouteSplit.Service":
+		return "The service. Required."
+	case "github.com/outrigger-mesh/outrigger/config.RouteSplit.Weight":
+		return "Its share in percent, in steps of 0.01. Those of a split add up to 100."
 	case "github.com/outrigger-mesh/outrigger/config.Service.Address":
 		return "The IP address on which the application listens."
 	case "github.com/outrigger-mesh/outrigger/config.Service.Name":
@@ -157,8 +257,12 @@ func fieldDoc(id string) string {
 		return "The address on which the application reaches it, \"IP:PORT\". Required."
 	case "github.com/outrigger-mesh/outrigger/config.Upstream.Protocol":
 		return "What is spoken with its endpoints: http (HTTP/1.1), http2 or grpc (both HTTP/2), or tcp. The application may use HTTP/1.1 and HTTP/2 with all but tcp."
+	case "github.com/outrigger-mesh/outrigger/config.Upstream.Routes":
+		return "Requests that go elsewhere or are treated in another manner, by path, method, header or gRPC method. The first that matches counts."
 	case "github.com/outrigger-mesh/outrigger/config.Upstream.Service":
 		return "The name of the service as discovery knows it. Required."
+	case "github.com/outrigger-mesh/outrigger/config.Upstream.Unmatched":
+		return "What becomes of requests that no route takes: forward sends them to the service, refuse answers 404."
 	case "github.com/outrigger-mesh/outrigger/discovery/consul.Check.DeregisterAfter":
 		return "deregister_after removes an instance that has been critical for so long; Consul's least is 1m. Default 0: never."
 	case "github.com/outrigger-mesh/outrigger/discovery/consul.Check.HTTP":

@@ -135,7 +135,7 @@ func (w *fieldWalk) field(path string, k key, v reflect.Value) {
 	switch f.Type {
 	case "section":
 		if t.Kind() == reflect.Pointer {
-			if k.off && v.IsNil() {
+			if _, inherits := v.Interface().(offSection); k.off && v.IsNil() && !inherits {
 				f.Default = "off"
 			}
 			if v.IsNil() {
@@ -173,6 +173,9 @@ func mapKeyWord(path string) string {
 }
 
 func (f Field) withDefault(v reflect.Value) Field {
+	if v = reflect.Indirect(v); !v.IsValid() {
+		return f
+	}
 	if v.Kind() == reflect.Slice && v.Len() == 0 || v.Kind() == reflect.String && v.Len() == 0 {
 		return f
 	}

@@ -132,6 +132,9 @@ func schemaValue(v reflect.Value, k key) *schemaNode {
 		item.Default = nil
 		return &schemaNode{Type: []string{"object", "null"}, Additional: item}
 	}
+	if t.Kind() == reflect.Pointer {
+		return schemaScalar(t.Elem(), k)
+	}
 	n := schemaScalar(t, k)
 	if !(v.Kind() == reflect.String && v.Len() == 0) {
 		n.Default = schemaDefault(v)

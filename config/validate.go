@@ -141,9 +141,9 @@ func (v *validator) discovery() {
 		v.say("discovery.snapshot", "keeps nothing without one of consul, file and dns")
 	}
 	if d.DNS != nil {
-		for _, u := range v.Outbound.Upstreams {
-			if _, ok := d.DNS.Services[u.Service]; !ok && u.Service != "" && len(d.DNS.Services) > 0 {
-				v.say("discovery.dns.services", "has no entry for the upstream %q", u.Service)
+		for _, name := range v.Outbound.Services() {
+			if _, ok := d.DNS.Services[name]; !ok && len(d.DNS.Services) > 0 {
+				v.say("discovery.dns.services", "has no entry for the upstream %q", name)
 			}
 		}
 	}
@@ -168,6 +168,7 @@ func (v *validator) inbound() {
 	if i.MaxHandshakes < 1 {
 		v.say("inbound.max_handshakes", "is %d; at least one handshake must be possible", i.MaxHandshakes)
 	}
+	v.routes("inbound.routes", "inbound", i.Routes, i.Protocol, i.Unmatched, false)
 	v.positive("inbound.handshake_timeout", int64(i.HandshakeTimeout))
 	v.positive("inbound.connect_timeout", int64(i.ConnectTimeout))
 }
@@ -196,21 +197,13 @@ func (v *validator) outbound() {
 		if u.Listen == "" {
 			v.say(path+".listen", "is required; write the address on which the application reaches it, such as 127.0.0.1:9001")
 		}
+		v.routes(path+".routes", u.Service, u.Routes, u.Protocol, u.Unmatched, true)
 	}
-}
-
-func (v *validator) upstreamNames() []string {
-	var names []string
-	for _, u := range v.Outbound.Upstreams {
-		if u.Service != "" {
-			names = append(names, u.Service)
-		}
-	}
-	return names
+	v.targets()
 }
 
 func (v *validator) policies() {
-	upstreams := v.upstreamNames()
+	upstreams := v.Outbound.Services()
 	for _, name := range sortedKeys(reflect.ValueOf(v.Policies)) {
 		path := joinKey("policies", name)
 		p := v.Policies[name]
@@ -219,7 +212,7 @@ func (v *validator) policies() {
 		case name == v.Service.Name:
 			v.say(path, "is this proxy's own service, not an upstream; its limits and times are set under inbound")
 		default:
-			v.say(path, "is not one of outbound.upstreams%s", didYouMean(name, upstreams))
+			v.say(path, "is not one of outbound.upstreams, nor of their routes%s", didYouMean(name, upstreams))
 		}
 		v.policy(path, name, &p)
 	}
@@ -365,7 +358,9 @@ func (v *validator) generic(val reflect.Value, path string) {
 // genericValue checks one value. own is set for the sections of this package;
 // those of the machines have ranges of their own for percentages.
 func (v *validator) genericValue(f reflect.Value, path string, k key, own bool) {
+	f = reflect.Indirect(f)
 	switch {
+	case !f.IsValid(): // not given
 	case f.Type() == durationType:
 		if f.Int() < 0 {
 			v.say(path, "is negative; a duration is 0 or more")

@@ -85,6 +85,15 @@ func classOf(status uint16) int {
 // maxShards bounds the memory of a cluster's handle.
 const maxShards = 8
 
+// shardCount is a power of two.
+func shardCount() int {
+	n := 1
+	for n < runtime.GOMAXPROCS(0) && n < maxShards {
+		n *= 2
+	}
+	return n
+}
+
 // shard is what every exchange writes, split so that cores do not fight over
 // one cache line.
 type shard struct {
@@ -134,10 +143,7 @@ func (m *Metrics) Cluster(name string, direction Direction) *Cluster {
 	name = label(name)
 	labels := []attribute.KeyValue{attribute.String("cluster", name), attribute.String("direction", direction.String())}
 	return acquire(m, handleKey{kindCluster, direction, name, ""}, labels, func(h handle) *Cluster {
-		n := 1
-		for n < runtime.GOMAXPROCS(0) && n < maxShards {
-			n *= 2
-		}
+		n := shardCount()
 		return &Cluster{handle: h, shards: make([]shard, n), mask: uint32(n - 1)}
 	})
 }

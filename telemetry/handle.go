@@ -47,6 +47,7 @@ const (
 	kindEndpoint
 	kindDiscovery
 	kindProcess
+	kindRoute
 )
 
 type handleKey struct {

@@ -97,6 +97,12 @@ func updateAll(m *Metrics) {
 	l.Refused.Add(2)
 	l.BytesIn.Add(1000)
 	l.BytesOut.Add(2000)
+	r := m.Route(Outbound, "outbound:api", "reads")
+	r.Finish(0, outcome.OK, 200, 3*time.Millisecond)
+	r.Finish(1, outcome.OK, 404, 3*time.Millisecond)
+	r.Finish(2, outcome.BadRequest, 400, 0)
+	r.Finish(3, outcome.UpstreamReset, 503, time.Second)
+	r.Finish(4, outcome.NoRoute, 404, 0)
 	for k := range handshakeFailureCount {
 		l.HandshakeFailed(k)
 	}

@@ -18,6 +18,8 @@ const (
 	mListenerPlaintext
 	mListenerAcceptErrors
 	mListenerRefused
+	mRouteRequests
+	mRouteDuration
 	mExchanges
 	mExchangeDuration
 	mExchangesActive
@@ -88,6 +90,9 @@ var table = [metricCount]metric{
 	mListenerPlaintext:         {"outrigger_listener_plaintext_connections_total", counter, "{connection}", "direction listener", "Connections accepted without TLS by a permissive listener."},
 	mListenerAcceptErrors:      {"outrigger_listener_accept_errors_total", counter, "{error}", "direction listener", "Failures to accept, for example for want of file descriptors."},
 	mListenerRefused:           {"outrigger_listener_refused_connections_total", counter, "{connection}", "direction listener", "Connections closed at once, because of the connection limit or a drain."},
+
+	mRouteRequests: {"outrigger_route_requests_total", counter, "{request}", "direction listener route result class", "Requests that took a route of a listener with several: who is answerable for how they ended (ok, downstream, upstream, local), and class of the status sent downstream."},
+	mRouteDuration: {"outrigger_route_duration_seconds", histogramType, "s", "direction listener route", "How long the requests that took a route took, to their last byte."},
 
 	mExchanges:        {"outrigger_exchanges_total", counter, "{exchange}", "cluster direction reason class", "Exchanges that ended, by reason and class of the status sent downstream (none: no response, or TCP)."},
 	mExchangeDuration: {"outrigger_exchange_duration_seconds", histogramType, "s", "cluster direction", "How long exchanges took, to their last byte."},

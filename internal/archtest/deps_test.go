@@ -34,8 +34,9 @@ const floors = `
 	NONE < telemetry/admin;
 
 	# Floor 2: the language of configuration. It embeds the Config of each
-	# machine and each source: a knob lives beside what obeys it.
-	mtls, mtls/authz,
+	# machine and each source: a knob lives beside what obeys it. The codec says
+	# which names, values and paths there can be.
+	mtls, mtls/authz, proxy/http1,
 	discovery/consul, discovery/dns, discovery/file,
 	resilience/balance, resilience/breaker, resilience/limit, resilience/outlier, resilience/retry
 	< config;

@@ -37,7 +37,14 @@ type Input struct {
 type Draft struct {
 	version   uint64
 	listeners []*plan.Listener
-	specs     []clusterSpec // one a listener, in the same order
+	specs     []clusterSpec
+	uses      []use
+}
+
+// use is a route with the cluster that it is to have.
+type use struct {
+	route *plan.Route
+	spec  int
 }
 
 type clusterSpec struct {
@@ -137,7 +144,7 @@ func (c *compiler) inbound() {
 		return
 	}
 	app := netip.AddrPortFrom(addr, uint16(c.cfg.Service.Port))
-	c.add(l, clusterSpec{
+	c.draft.specs = append(c.draft.specs, clusterSpec{
 		dir:   telemetry.Inbound,
 		local: []upstream.EndpointSpec{{Address: app, Weight: 1, Healthy: true, Health: "local"}},
 		spec: upstream.Spec{
@@ -149,6 +156,10 @@ func (c *compiler) inbound() {
 			},
 		},
 	})
+	spec := len(c.draft.specs) - 1
+	c.use(&l.Route, spec)
+	c.routes("inbound.routes", l, in.Routes, in.Unmatched, spec)
+	c.add(l)
 }
 
 // localRetry is the retry policy towards the own application: only what a
@@ -164,30 +175,48 @@ func localRetry() *retry.Config {
 func (c *compiler) outbound(i int) {
 	u := &c.cfg.Outbound.Upstreams[i]
 	path := "outbound.upstreams[" + strconv.Itoa(i) + "]"
-	p := c.cfg.Policy(u.Service)
 	l := &plan.Listener{
 		Name: "outbound:" + u.Service, Address: u.Listen, Direction: telemetry.Outbound, Protocol: protocol(u.Protocol),
 		HTTP: c.http(), Route: plan.Route{Name: u.Service},
 	}
+	spec := c.service(path+".service", u.Service)
+	if spec < 0 {
+		return
+	}
+	c.use(&l.Route, spec)
+	c.routes(path+".routes", l, u.Routes, u.Unmatched, spec)
+	c.add(l)
+}
+
+// service prepares the cluster of a service, once, and returns where it is; -1
+// when it cannot be made. path is where the service is named.
+func (c *compiler) service(path, name string) int {
+	for i := range c.draft.specs {
+		if s := &c.draft.specs[i]; s.dir == telemetry.Outbound && s.spec.Name == name {
+			return i
+		}
+	}
+	p, proto := c.cfg.Policy(name), c.cfg.Outbound.ServiceProtocol(name)
 	s := upstream.Spec{
-		Name: u.Service, Protocol: string(u.Protocol), Transport: "plaintext",
+		Name: name, Protocol: string(proto), Transport: "plaintext",
 		Policy: upstream.Policy{
 			Timeout: p.Timeout, ConnectTimeout: p.ConnectTimeout, StreamIdle: p.StreamIdleTimeout,
 			Keepalive: p.KeepaliveTimeout, TCPIdle: p.TCPIdleTimeout,
-			HTTP2: u.Protocol.HTTP2(), Retry: p.Retry, Outlier: p.Outlier, Breaker: p.Breaker, Limits: p.Limits, Balance: p.Balance,
+			HTTP2: proto.HTTP2(), Retry: p.Retry, Outlier: p.Outlier, Breaker: p.Breaker, Limits: p.Limits, Balance: p.Balance,
 		},
 	}
-	if p.Transport == config.TransportMTLS && !c.secure(path, &s, &p, l.Protocol) {
-		return
+	if p.Transport == config.TransportMTLS && !c.secure(path, &s, &p, protocol(proto)) {
+		return -1
 	}
-	c.add(l, clusterSpec{spec: s, dir: telemetry.Outbound})
+	c.draft.specs = append(c.draft.specs, clusterSpec{spec: s, dir: telemetry.Outbound})
+	return len(c.draft.specs) - 1
 }
 
 // secure gives s the TLS configuration for the identities that its endpoints
 // must have: those of the policy, else of discovery, else of the template.
 func (c *compiler) secure(path string, s *upstream.Spec, p *config.Policy, proto plan.Protocol) bool {
 	if c.in.Source == nil {
-		c.problem(path+".service", "is called by mTLS, which needs an identity; give one under identity, or write transport: plaintext under policies.%s", s.Name)
+		c.problem(path, "is called by mTLS, which needs an identity; give one under identity, or write transport: plaintext under policies.%s", s.Name)
 		return false
 	}
 	s.Identities = p.Identities
@@ -214,7 +243,7 @@ func (c *compiler) secure(path string, s *upstream.Spec, p *config.Policy, proto
 	for _, text := range s.Identities {
 		id, err := mtls.ParseID(text)
 		if err != nil {
-			c.problem(path+".service", "expects the identity %q of its endpoints: %v", text, err)
+			c.problem(path, "expects the identity %q of its endpoints: %v", text, err)
 			return false
 		}
 		o.Expected = append(o.Expected, id)
@@ -225,11 +254,15 @@ func (c *compiler) secure(path string, s *upstream.Spec, p *config.Policy, proto
 	return true
 }
 
-func (c *compiler) add(l *plan.Listener, s clusterSpec) {
+// use says that route calls the cluster of spec.
+func (c *compiler) use(route *plan.Route, spec int) {
+	c.draft.uses = append(c.draft.uses, use{route, spec})
+}
+
+func (c *compiler) add(l *plan.Listener) {
 	if _, _, err := net.SplitHostPort(l.Address); err != nil {
 		c.problem("outbound.upstreams", "listener %s: %v", l.Name, err)
 		return
 	}
 	c.draft.listeners = append(c.draft.listeners, l)
-	c.draft.specs = append(c.draft.specs, s)
 }

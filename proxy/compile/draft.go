@@ -26,7 +26,7 @@ func (d *Draft) Services() []string {
 		}
 	}
 	slices.Sort(names)
-	return slices.Compact(names)
+	return names
 }
 
 // Build makes the plan: clusters are taken from the registry, where those that
@@ -34,15 +34,22 @@ func (d *Draft) Services() []string {
 // caller calls Release for the plan that this one replaces.
 func (d *Draft) Build(r *upstream.Registry, m *telemetry.Metrics) *plan.Plan {
 	p := &plan.Plan{Version: d.version, Listeners: d.listeners}
-	for i, l := range d.listeners {
+	for i := range d.specs {
 		s := &d.specs[i]
 		c := r.Acquire(s.spec, s.dir)
 		if s.spec.Local {
 			c.SetLocal(s.local)
 		}
-		l.Route.Cluster = c
-		l.Metrics = m.Listener(l.Direction, l.Name)
 		p.Clusters = append(p.Clusters, c)
+	}
+	for _, u := range d.uses {
+		u.route.Cluster = p.Clusters[u.spec]
+	}
+	for _, l := range d.listeners {
+		l.Metrics = m.Listener(l.Direction, l.Name)
+		if l.Routes != nil {
+			l.Routes.Bind(m, l)
+		}
 	}
 	slices.SortFunc(p.Listeners, func(a, b *plan.Listener) int { return strings.Compare(a.Name, b.Name) })
 	return p
@@ -55,5 +62,8 @@ func Release(p *plan.Plan, r *upstream.Registry) {
 	}
 	for _, l := range p.Listeners {
 		l.Metrics.Release()
+		if l.Routes != nil {
+			l.Routes.Release()
+		}
 	}
 }

@@ -23,6 +23,8 @@ type exchange struct {
 	cl   *upstream.Cluster
 	pol  *upstream.Policy
 
+	route *plan.Route // nil until one is chosen
+
 	req  http1.Request
 	res  http1.Response
 	in   http1.ChunkReader // the request's body
@@ -100,6 +102,7 @@ func (x *exchange) free() {
 	x.req.Reset()
 	x.res.Reset()
 	x.rec.Reset()
+	x.route = nil
 	x.s, x.down, x.st, x.l, x.cl, x.pol, x.up, x.ust, x.ep = nil, nil, nil, nil, nil, nil, nil, nil, nil
 	x.raw, x.body, x.spool, x.own, x.out, x.id = nil, nil, nil, nil, nil, nil
 	x.unsent, x.grpc = false, false
@@ -116,15 +119,6 @@ func (x *exchange) free() {
 	exchanges.Put(x)
 }
 
-// policy pins the policy that the exchange starts with: how a body is kept
-// depends on it.
-func (x *exchange) policy() *upstream.Policy {
-	if x.pol == nil {
-		x.pol = x.l.Route.Cluster.Policy()
-	}
-	return x.pol
-}
-
 // now reads the clock, which costs as much as a good part of what is done
 // between two readings; at is what it said last.
 func (x *exchange) now() time.Duration {
@@ -134,7 +128,6 @@ func (x *exchange) now() time.Duration {
 
 // run carries the exchange to its end: checks, attempts, response, record.
 func (x *exchange) run() {
-	x.cl = x.l.Route.Cluster
 	x.policy()
 	x.cl.Metrics().Begin(x.s.shard)
 	x.counted = true
@@ -142,13 +135,17 @@ func (x *exchange) run() {
 		x.close = true
 	}
 	x.identify()
-	x.grpc = x.isGRPC()
+	x.grpc = plan.IsGRPC(&x.req, x.raw)
 	// While the endpoint is waited for, its own deadlines end the exchange; the
 	// downstream's must not, or nothing could be said any more.
 	x.down.setDeadline(0)
 	if r := x.admit(); r != outcome.OK {
 		x.reply(r, nil)
 		x.finish(r)
+		return
+	}
+	if x.route.Reply != nil {
+		x.answerFixed(x.route.Reply)
 		return
 	}
 	if !x.cl.Limits.Acquire(&x.pol.Limits, limit.Requests) {
@@ -194,6 +191,9 @@ func (x *exchange) admit() outcome.Reason {
 		if !v.Allowed {
 			x.cl.Metrics().WouldHave(telemetry.WouldDeny)
 		}
+	}
+	if r := x.routable(); r != outcome.OK {
+		return r
 	}
 	if t := x.pol.Timeout; t > 0 {
 		x.deadline = x.start + t

@@ -9,18 +9,6 @@ import (
 	"github.com/outrigger-mesh/outrigger/telemetry"
 )
 
-var grpcType = []byte("application/grpc")
-
-// isGRPC reports whether the request is a gRPC call, by its content type.
-func (x *exchange) isGRPC() bool {
-	v, ok := x.req.Get(http1.ContentType)
-	if !ok {
-		return false
-	}
-	t := v.Of(x.raw)
-	return bytes.HasPrefix(t, grpcType) && (len(t) == len(grpcType) || t[len(grpcType)] == '+' || t[len(grpcType)] == ';')
-}
-
 // grpcTimeout is the caller's deadline as gRPC says it: at most eight digits
 // and a unit (gRPC over HTTP2, Requests).
 func (x *exchange) grpcTimeout() (time.Duration, bool) {

@@ -17,6 +17,9 @@ func (x *exchange) finish(r outcome.Reason) {
 	}
 	rec.Duration = x.at - x.start
 	rec.Reason = r
+	if x.route != nil && x.route.Metrics != nil {
+		x.route.Metrics.Finish(x.s.shard, r, uint16(x.status), rec.Duration)
+	}
 	rec.Status = uint16(x.status)
 	if x.counted {
 		x.cl.Metrics().Finish(x.s.shard, r, rec.Status, rec.Duration)
@@ -47,6 +50,9 @@ func (x *exchange) finish(r outcome.Reason) {
 	}
 	rec.Rule = x.rule
 	x.s.srv.describe(rec, x.l, x.s.peer, x.s.peerID, x.cause)
+	if x.route != nil {
+		rec.Route = x.route.Name
+	}
 	if x.cl != nil {
 		rec.Cluster = x.cl.Name()
 	}

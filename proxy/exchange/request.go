@@ -172,7 +172,7 @@ func (x *exchange) callerDeadline() (time.Duration, bool) {
 // buildRequest writes the head, and the body where it is kept, into x.out. It
 // returns the length of the head.
 func (x *exchange) buildRequest(span telemetry.SpanID) int {
-	x.grow(len(x.raw) + len(x.body) + ownFields)
+	x.grow(len(x.raw) + len(x.body) + ownFields + x.route.Extra())
 	r := &x.req
 	r.Drop(http1.XForwardedFor)
 	r.Drop(http1.XForwardedClientCert)
@@ -193,7 +193,7 @@ func (x *exchange) buildRequest(span telemetry.SpanID) int {
 	if x.parent.IsZero() {
 		r.Drop(http1.Tracestate) // of another trace
 	}
-	b := r.AppendHead(x.out[:0], x.raw)
+	b := x.appendRequestHead(x.out[:0])
 	if !r.HasHost {
 		b = append(b, "Host: "...)
 		b = append(b, x.cl.Name()...)

@@ -89,8 +89,8 @@ func (x *exchange) forward(r outcome.Reason) outcome.Reason {
 	if x.chunked && x.req.Minor == 0 {
 		x.chunked, x.close = false, true
 	}
-	x.grow(x.headLen + len(body) + ownFields)
-	out := x.res.AppendHead(x.out[:0], b[:x.headLen])
+	x.grow(x.headLen + len(body) + ownFields + x.route.Response.Size())
+	out := x.appendResponseHead(x.out[:0], b[:x.headLen])
 	if x.chunked {
 		out = append(out, "transfer-encoding: chunked\r\n"...)
 	}

@@ -315,10 +315,10 @@ func (x *exchange) forwardStream(r outcome.Reason) outcome.Reason {
 		x.chunked, x.close = false, true
 	}
 	x.grow(wire.Small)
-	if x.headLen+ownFields > cap(x.out) {
+	if x.headLen+ownFields+x.route.Response.Size() > cap(x.out) {
 		x.grow(wire.Large)
 	}
-	out := x.res.AppendHead(x.out[:0], head)
+	out := x.appendResponseHead(x.out[:0], head)
 	if x.st == nil {
 		switch {
 		case x.chunked:

@@ -135,8 +135,8 @@ func (x *exchange) tunnel() outcome.Reason {
 		}
 	}
 	b := x.answer()
-	x.grow(x.headLen + ownFields)
-	out := x.res.AppendHead(x.out[:0], b[:x.headLen])
+	x.grow(x.headLen + ownFields + x.route.Response.Size())
+	out := x.appendResponseHead(x.out[:0], b[:x.headLen])
 	out = append(out, "connection: upgrade\r\nupgrade: "...)
 	out = append(out, x.res.UpgradeProto.Of(b)...)
 	x.out = append(out, "\r\n\r\n"...)

@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"time"
 
-	"github.com/outrigger-mesh/outrigger/mtls/authz"
 	"github.com/outrigger-mesh/outrigger/proxy/http1"
 	"github.com/outrigger-mesh/outrigger/proxy/upstream"
 	"github.com/outrigger-mesh/outrigger/telemetry"
@@ -73,17 +72,11 @@ type Listener struct {
 	MaxHandshakes    int // at once; 0 unlimited
 	MaxConnections   int // 0 unlimited
 
+	// Route takes all that Routes, where there are some, leave over.
 	Route   Route
+	Routes  *Table // nil: every exchange takes Route
 	HTTP    HTTPOptions
 	Metrics *telemetry.Listener
-}
-
-// Route is where a listener's exchanges go.
-type Route struct {
-	Name    string
-	Cluster *upstream.Cluster
-	// Authz decides who may; nil allows everybody, as on outbound listeners.
-	Authz *authz.Policy
 }
 
 // HTTPOptions bounds what an HTTP downstream may do.
