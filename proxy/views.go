@@ -74,14 +74,14 @@ func (p *Proxy) Ready() (bool, []admin.Check) {
 		add("listeners", false, "not bound yet")
 	} else {
 		add("listeners", true, fmt.Sprintf("%d bound, plan %d", len(pl.Listeners), pl.Version))
-		for _, l := range pl.Listeners {
-			if l.Direction != telemetry.Outbound {
+		for _, c := range pl.Clusters {
+			if c.Direction() != telemetry.Outbound {
 				continue
 			}
-			if l.Route.Cluster.Listed() {
-				add("discovery of "+l.Route.Name, true, "")
+			if c.Listed() {
+				add("discovery of "+c.Name(), true, "")
 			} else {
-				add("discovery of "+l.Route.Name, false, "no answer yet"+p.trouble(l.Route.Name))
+				add("discovery of "+c.Name(), false, "no answer yet"+p.trouble(c.Name()))
 			}
 		}
 	}

@@ -51,6 +51,7 @@ func (d *Draft) Build(r *upstream.Registry, m *telemetry.Metrics) *plan.Plan {
 			l.Routes.Bind(m, l)
 		}
 	}
+	slices.SortFunc(p.Clusters, func(a, b *upstream.Cluster) int { return strings.Compare(a.Name(), b.Name()) })
 	slices.SortFunc(p.Listeners, func(a, b *plan.Listener) int { return strings.Compare(a.Name, b.Name) })
 	return p
 }

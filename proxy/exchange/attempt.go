@@ -23,7 +23,9 @@ func (x *exchange) attempt(n int, began time.Duration) (r outcome.Reason, again 
 	x.status, x.sent, x.heard, x.unsent = 0, 0, false, false
 	ep := x.cl.Pick(began, &x.tried)
 	if ep == nil {
-		return outcome.NoEndpoints, false
+		if ep = x.awaitEndpoint(); ep == nil {
+			return outcome.NoEndpoints, false
+		}
 	}
 	x.ep = ep
 	x.cl.Begin(ep, began)

@@ -50,6 +50,19 @@ func (x *exchange) appendResponseHead(dst, raw []byte) []byte {
 	return x.route.Response.Append(x.res.AppendHead(dst, raw))
 }
 
+// awaitEndpoint gives a cluster that has come with a reload the time of a
+// connection to learn its endpoints; nil when that leads nowhere.
+func (x *exchange) awaitEndpoint() *upstream.Endpoint {
+	wait := x.pol.ConnectTimeout
+	if x.deadline > 0 {
+		wait = min(wait, x.deadline-x.at)
+	}
+	if wait <= 0 || !x.cl.AwaitListed(wait) {
+		return nil
+	}
+	return x.cl.Pick(x.now(), &x.tried)
+}
+
 // answerFixed answers with the text that the route gives.
 func (x *exchange) answerFixed(r *plan.Reply) {
 	x.status = r.Status

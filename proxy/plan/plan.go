@@ -55,8 +55,8 @@ func (s Security) String() string {
 // apart from the clusters, which outlive it.
 type Plan struct {
 	Version   uint64
-	Listeners []*Listener // in the order of their names
-	Clusters  []*upstream.Cluster
+	Listeners []*Listener         // in the order of their names
+	Clusters  []*upstream.Cluster // in the order of their names
 }
 
 // Listener is one bound address and what happens to what arrives there.

@@ -2,9 +2,11 @@ package plan
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
+	"github.com/outrigger-mesh/outrigger/proxy/upstream"
 	"github.com/outrigger-mesh/outrigger/telemetry"
 )
 
@@ -12,6 +14,7 @@ import (
 // what reviews compare.
 func (p *Plan) String() string {
 	var b strings.Builder
+	var shown []*upstream.Cluster
 	fmt.Fprintf(&b, "plan %d\n", p.Version)
 	for _, l := range p.Listeners {
 		fmt.Fprintf(&b, "listener %s\n", l.Name)
@@ -25,19 +28,35 @@ func (p *Plan) String() string {
 		if l.Protocol == HTTP {
 			fmt.Fprintf(&b, "  head         %d bytes, %d fields, within %s; idle %s\n", l.HTTP.Limits.HeadBytes, l.HTTP.Limits.Fields, none(l.HTTP.HeadTimeout), none(l.HTTP.IdleTimeout))
 		}
-		c := l.Route.Cluster
-		pol := c.Policy()
-		fmt.Fprintf(&b, "  cluster      %s\n", c.Name())
-		fmt.Fprintf(&b, "    transport  %s\n", c.Transport())
-		fmt.Fprintf(&b, "    timeouts   request %s, connect %s, stream idle %s, keepalive %s, tcp idle %s\n",
-			none(pol.Timeout), pol.ConnectTimeout, none(pol.StreamIdle), none(pol.Keepalive), none(pol.TCPIdle))
-		fmt.Fprintf(&b, "    balance    %+v\n", pol.Balance)
-		section(&b, "retry", pol.Retry)
-		section(&b, "outlier", pol.Outlier)
-		section(&b, "breaker", pol.Breaker)
-		fmt.Fprintf(&b, "    limits     %+v\n", pol.Limits)
+		if l.Routes != nil {
+			for _, r := range l.Routes.routes {
+				fmt.Fprintf(&b, "  route        %s: %s\n", r.Name, r.text())
+			}
+			fmt.Fprintf(&b, "  else         %s\n", l.Routes.last.text())
+		}
+		fmt.Fprintf(&b, "  cluster      %s\n", l.Route.Cluster.Name())
+		cluster(&b, l.Route.Cluster)
+		shown = append(shown, l.Route.Cluster)
+	}
+	for _, c := range p.Clusters {
+		if !slices.Contains(shown, c) {
+			fmt.Fprintf(&b, "cluster %s\n", c.Name())
+			cluster(&b, c)
+		}
 	}
 	return b.String()
+}
+
+func cluster(b *strings.Builder, c *upstream.Cluster) {
+	pol := c.Policy()
+	fmt.Fprintf(b, "    transport  %s\n", c.Transport())
+	fmt.Fprintf(b, "    timeouts   request %s, connect %s, stream idle %s, keepalive %s, tcp idle %s\n",
+		none(pol.Timeout), pol.ConnectTimeout, none(pol.StreamIdle), none(pol.Keepalive), none(pol.TCPIdle))
+	fmt.Fprintf(b, "    balance    %+v\n", pol.Balance)
+	section(b, "retry", pol.Retry)
+	section(b, "outlier", pol.Outlier)
+	section(b, "breaker", pol.Breaker)
+	fmt.Fprintf(b, "    limits     %+v\n", pol.Limits)
 }
 
 func section[T any](b *strings.Builder, name string, v *T) {

@@ -36,12 +36,12 @@ type Cluster struct {
 	detector   atomic.Pointer[outlier.Detector]
 	waiters    atomic.Int64
 	free       chan struct{}
+	listed     chan struct{} // closed when discovery has answered for the first time
 
 	refs int // under Registry.changing
 
 	mu        sync.Mutex  // below: changes of endpoints and policy
 	endpoints []*Endpoint // sorted by address
-	listed    bool        // discovery has answered at least once
 }
 
 // endpointSet is what an attempt picks from: immutable, swapped whole.
@@ -54,6 +54,9 @@ type endpointSet struct {
 
 // Name returns the cluster's name.
 func (c *Cluster) Name() string { return c.name }
+
+// Direction returns which side of the service the cluster is on.
+func (c *Cluster) Direction() telemetry.Direction { return c.direction }
 
 // Policy returns the policy in force.
 func (c *Cluster) Policy() *Policy { return c.policy.Load() }
@@ -167,7 +170,8 @@ func (c *Cluster) setEndpoints(list []EndpointSpec, now time.Duration) (added, r
 	if len(c.endpoints) > 0 {
 		since = now
 	}
-	changed := !c.listed
+	first := !c.Listed()
+	changed := first
 	next := make([]*Endpoint, 0, len(list))
 	for i := range list {
 		s := &list[i]
@@ -187,9 +191,12 @@ func (c *Cluster) setEndpoints(list []EndpointSpec, now time.Duration) (added, r
 		}
 		next = append(next, e)
 	}
-	c.endpoints, c.listed = next, true
+	c.endpoints = next
 	if changed || len(old) > 0 {
 		c.rebuild(now)
+	}
+	if first {
+		close(c.listed)
 	}
 	for _, e := range old {
 		e.pool.close(true, e.drop)

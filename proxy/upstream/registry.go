@@ -78,6 +78,7 @@ func (r *Registry) Acquire(spec Spec, dir telemetry.Direction) *Cluster {
 		name: spec.Name, direction: dir, registry: r, refs: 1,
 		metrics: r.metrics.Cluster(spec.Name, dir),
 		free:    make(chan struct{}, freeSlots),
+		listed:  make(chan struct{}),
 	}
 	c.apply(&spec, now)
 	c.bindMetrics()
@@ -106,7 +107,7 @@ func (r *Registry) Release(c *Cluster) {
 		}
 	}
 	r.mu.Unlock()
-	c.setEndpoints(nil, r.sweeper.Now())
+	c.retire()
 	c.metrics.Release()
 }
 
@@ -129,13 +130,6 @@ func (r *Registry) SetEndpoints(service string, list []EndpointSpec) {
 
 // SetLocal makes list the endpoints of a cluster that discovery does not know.
 func (c *Cluster) SetLocal(list []EndpointSpec) { c.setEndpoints(list, c.registry.sweeper.Now()) }
-
-// Listed reports whether discovery has said anything about the cluster yet.
-func (c *Cluster) Listed() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.listed
-}
 
 // Run reviews ejections and closes idle connections until ctx ends; then it
 // closes all that is idle.

@@ -1,0 +1,44 @@
+package upstream
+
+import "time"
+
+// Listed reports whether discovery has said anything about the cluster yet.
+func (c *Cluster) Listed() bool {
+	select {
+	case <-c.listed:
+		return true
+	default:
+		return false
+	}
+}
+
+// AwaitListed waits, at most for d, until discovery has said which endpoints the
+// cluster has. It reports whether it had to wait and they are known now: a
+// cluster that comes with a reload is used before its first answer.
+func (c *Cluster) AwaitListed(d time.Duration) bool {
+	if c.Listed() {
+		return false
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-c.listed:
+		return true
+	case <-t.C:
+	case <-c.registry.ctx.Done():
+	}
+	return false
+}
+
+// retire closes what the cluster keeps, as no plan in use has it. Exchanges that
+// began under one that had may still call its endpoints; their connections are
+// closed behind them.
+func (c *Cluster) retire() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, e := range c.endpoints {
+		e.pool.close(true, e.drop)
+		e.mux.drain(true)
+		e.metrics.Release()
+	}
+}
