@@ -184,6 +184,10 @@ func sortedKeys(v reflect.Value) []string {
 
 // isSecret reports whether a key holds something that is not shown.
 func isSecret(name string) bool {
+	switch strings.ToLower(name) {
+	case "authorization", "proxy-authorization", "cookie", "set-cookie": // that a route sets
+		return true
+	}
 	return name == "token" || strings.HasSuffix(name, "_token") || strings.HasSuffix(name, "password")
 }
 

@@ -289,6 +289,8 @@ type record struct {
 	Status   int    `json:"status"`
 	Method   string `json:"method"`
 	Path     string `json:"path"`
+	Route    string `json:"route"`
+	Cluster  string `json:"cluster"`
 	Attempts int    `json:"attempt_count"`
 	Detail   string `json:"detail"`
 	Endpoint string `json:"endpoint"`

@@ -93,7 +93,8 @@ func (e *Edits) text() string {
 		words = append(words, "-"+name)
 	}
 	for line := range strings.Lines(string(e.lines)) {
-		words = append(words, "+"+strings.TrimSuffix(line, "\r\n"))
+		name, _, _ := strings.Cut(line, ":")
+		words = append(words, "+"+name) // its value may be a secret
 	}
 	return strings.Join(words, " ")
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/outrigger-mesh/outrigger/internal/testkit"
 	"github.com/outrigger-mesh/outrigger/proxy/http1"
+	"github.com/outrigger-mesh/outrigger/proxy/outcome"
 	"github.com/outrigger-mesh/outrigger/proxy/upstream"
 	"github.com/outrigger-mesh/outrigger/proxy/wire"
 	"github.com/outrigger-mesh/outrigger/resilience/balance"
@@ -44,7 +45,30 @@ func TestString(t *testing.T) {
 	bare := r.Acquire(upstream.Spec{
 		Name: "web", Protocol: "tcp", Transport: "plaintext", Local: true, Policy: upstream.Policy{ConnectTimeout: time.Second},
 	}, telemetry.Inbound)
-	p := &Plan{Version: 7, Listeners: []*Listener{
+	canary := r.Acquire(upstream.Spec{Name: "canary", Protocol: "http", Transport: "plaintext", Policy: upstream.Policy{ConnectTimeout: time.Second}}, telemetry.Outbound)
+	short := full.Policy()
+	table := shop()
+	for i, route := range table.routes {
+		route.Cluster = full
+		switch i {
+		case 0:
+			route.Cluster, route.Policy = canary, &upstream.Policy{Timeout: time.Second}
+			route.Rewrite = Rewrite{On: true, Cut: -1, To: "/new"}
+		case 1:
+			route.Split = []Share{
+				{Below: 9950, Route: &Route{Cluster: full}},
+				{Below: Parts, Route: &Route{Cluster: canary, Request: NewEdits([]FieldLine{{"x-canary", "1"}}, nil, nil)}},
+			}
+		case 2:
+			route.Reply = &Reply{Status: 403, Body: []byte("no")}
+			route.Response = NewEdits(nil, []FieldLine{{"x-why", "closed"}}, []string{"server"})
+		case 4:
+			route.Rewrite = Rewrite{On: true, Cut: 5, To: "/"}
+			route.Policy = &upstream.Policy{StreamIdle: time.Minute, Retry: short.Retry}
+		}
+	}
+	table.last.Refuse = outcome.NoRoute
+	p := &Plan{Version: 7, Clusters: []*upstream.Cluster{full, canary, bare}, Listeners: []*Listener{
 		{
 			Name: "inbound", Address: "0.0.0.0:15006", Direction: telemetry.Inbound, Protocol: TCP, Security: Strict,
 			HandshakeTimeout: 5 * time.Second, MaxHandshakes: 64, Route: Route{Name: "inbound", Cluster: bare},
@@ -52,7 +76,7 @@ func TestString(t *testing.T) {
 		{
 			Name: "outbound:api", Address: "127.0.0.1:9001", Direction: telemetry.Outbound, Protocol: HTTP,
 			HTTP:  HTTPOptions{Limits: http1.Limits{HeadBytes: 61440, Fields: 100}, HeadTimeout: 10 * time.Second},
-			Route: Route{Name: "api", Cluster: full},
+			Route: Route{Name: "api", Cluster: full}, Routes: table,
 		},
 	}}
 	got := p.String()

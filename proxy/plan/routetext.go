@@ -104,7 +104,7 @@ func (t *Text) text() string {
 	case Suffix:
 		return fold + fmt.Sprintf("$ %q", t.Value)
 	case Regexp:
-		return fmt.Sprintf("re %q", t.Regexp)
+		return fmt.Sprintf("re %q", t.Value)
 	}
 	return "present"
 }
