@@ -218,7 +218,7 @@ func fieldDoc(id string) string {
 	case "github.com/outrigger-mesh/outrigger/config.RouteRetry.NonIdempotent":
 		return "Whether requests that the endpoint may have processed are sent again although their method is not idempotent."
 	case "github.com/outrigger-mesh/outrigger/config.RouteRetry.On":
-		return "What is retried, in place of the policy's list."
+		return "What is retried, in place of the policy's list. Empty: that list."
 	case "github.com/outrigger-mesh/outrigger/config.RouteRetry.PerTryTimeout":
 		return "How long an attempt may take by itself. 0: no limit."
 	case "github.com/outrigger-mesh/outrigger/config.RouteRewrite.Path":

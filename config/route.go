@@ -141,7 +141,7 @@ type HeaderEdits struct {
 type RouteRetry struct {
 	// How many attempts a request may have, the first included. 1: no retry.
 	Attempts *int `yaml:"attempts"`
-	// What is retried, in place of the policy's list.
+	// What is retried, in place of the policy's list. Empty: that list.
 	On []retry.Condition `yaml:"on"`
 	// How long an attempt may take by itself. 0: no limit.
 	PerTryTimeout *time.Duration `yaml:"per_try_timeout"`
@@ -166,7 +166,7 @@ func (r *RouteRetry) Apply(p *retry.Config) *retry.Config {
 	if r.Attempts != nil {
 		c.Attempts = *r.Attempts
 	}
-	if r.On != nil {
+	if len(r.On) > 0 {
 		c.On = r.On
 	}
 	if r.PerTryTimeout != nil {

@@ -71,7 +71,7 @@ func (c *compiler) split(path string, p *plan.Route, r *config.Route, spec *int)
 		if i == 0 {
 			*spec = at
 		}
-		below += uint32(math.Round(s.Weight * plan.Parts / 100))
+		below += parts(s.Weight)
 		one := &plan.Route{
 			Name: p.Name, Rewrite: p.Rewrite, Policy: override(r, &c.draft.specs[at].spec.Policy),
 			Request: p.Request.And(edits(s.RequestHeaders)), Response: p.Response.And(edits(s.ResponseHeaders)),
@@ -81,6 +81,9 @@ func (c *compiler) split(path string, p *plan.Route, r *config.Route, spec *int)
 	}
 	return true
 }
+
+// parts is how many of plan.Parts a weight in percent is.
+func parts(weight float64) uint32 { return uint32(math.Round(weight * plan.Parts / 100)) }
 
 // override is the cluster's policy with what the route changes; nil when that
 // is nothing.
