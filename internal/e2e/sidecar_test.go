@@ -189,6 +189,7 @@ type record struct {
 	TraceID      string `json:"trace_id"`
 	Direction    string
 	Listener     string
+	Route        string
 	Cluster      string
 	Endpoint     string
 	Method       string
