@@ -16,7 +16,7 @@ func TestShownConfigurations(t *testing.T) {
 	inMap := regexp.MustCompile(`(?m)^  [a-z]+\.yaml: \|\n((?:    .*\n|\n)+)`)
 	inJob := regexp.MustCompile(`(?s)<<-YAML\n(.*?)\n *YAML`)
 	found := map[string]int{}
-	for _, dir := range []string{"..", "../docs", "../deploy/kubernetes", "../deploy/nomad", "../deploy/systemd", "edge", "redis", "two-sidecars"} {
+	for _, dir := range []string{"..", "../docs", "../deploy/kubernetes", "../deploy/nomad", "../deploy/systemd", "edge", "redis", "routes", "two-sidecars"} {
 		paths, err := filepath.Glob(filepath.Join(dir, "*"))
 		if err != nil {
 			t.Fatal(err)
@@ -62,7 +62,7 @@ func TestShownConfigurations(t *testing.T) {
 			}
 		}
 	}
-	for _, dir := range []string{"../docs", "../deploy/kubernetes", "../deploy/nomad", "../deploy/systemd", "edge", "redis", "two-sidecars"} {
+	for _, dir := range []string{"../docs", "../deploy/kubernetes", "../deploy/nomad", "../deploy/systemd", "edge", "redis", "routes", "two-sidecars"} {
 		if found[dir] == 0 {
 			t.Errorf("no configuration was found in %s", dir)
 		}

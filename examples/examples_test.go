@@ -21,7 +21,7 @@ func TestExamples(t *testing.T) {
 		t.Skip("builds and runs the binary; run without -short")
 	}
 	bin := build(t)
-	tests := map[string]func(*testing.T, string){"two-sidecars": twoSidecars, "edge": edge, "redis": redis}
+	tests := map[string]func(*testing.T, string){"two-sidecars": twoSidecars, "edge": edge, "redis": redis, "routes": routes}
 	dirs, err := filepath.Glob("*/*.yaml")
 	if err != nil {
 		t.Fatal(err)
@@ -100,6 +100,39 @@ func edge(t *testing.T, bin string) {
 	}
 	if got := hits[1].Load() - before; got != 20 {
 		t.Errorf("the one that is left got %d of 20", got)
+	}
+}
+
+func routes(t *testing.T, bin string) {
+	x := prepare(t, bin, "routes")
+	var hits [3]atomic.Int64
+	for i, port := range []string{"8111", "8112", "8113"} {
+		x.serve(port, func(w http.ResponseWriter, r *http.Request) {
+			hits[i].Add(1)
+			fmt.Fprintf(w, "%s %s %s", port, r.URL.Path, r.Header.Get("x-from"))
+		})
+	}
+	x.sidecar("edge", "edge.yaml", "15007")
+	url := "http://" + x.address("8010")
+	for path, want := range map[string]string{
+		"/": "8111 / ", "/api/users/7": "8113 /7 edge", "/api/users": "8111 /api/users ",
+	} {
+		if status, body, err := get(url + path); err != nil || status != 200 || body != want {
+			t.Errorf("GET %s: %d %q, %v; want %q", path, status, body, err, want)
+		}
+	}
+	if status, body, err := get(url + "/admin/x"); err != nil || status != 403 || body != "not from here\n" {
+		t.Errorf("GET /admin/x: %d %q, %v", status, body, err)
+	}
+	before := hits[1].Load()
+	const rounds = 200
+	for n := range rounds {
+		if status, body, err := get(url + "/checkout"); err != nil || status != 200 {
+			t.Fatalf("request %d: %d %q, %v", n, status, body, err)
+		}
+	}
+	if n := hits[1].Load() - before; n < 3 || n > 50 {
+		t.Errorf("the next version got %d of %d requests; its share is a tenth", n, rounds)
 	}
 }
 
