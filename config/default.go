@@ -9,6 +9,7 @@ import (
 	"github.com/outrigger-mesh/outrigger/discovery/file"
 	"github.com/outrigger-mesh/outrigger/resilience/balance"
 	"github.com/outrigger-mesh/outrigger/resilience/breaker"
+	"github.com/outrigger-mesh/outrigger/resilience/health"
 	"github.com/outrigger-mesh/outrigger/resilience/limit"
 	"github.com/outrigger-mesh/outrigger/resilience/outlier"
 	"github.com/outrigger-mesh/outrigger/resilience/retry"
@@ -124,6 +125,10 @@ func newSection(t reflect.Type) reflect.Value {
 		*p = retry.Default()
 	case *outlier.Config:
 		*p = outlier.Default()
+	case *health.Config:
+		*p = health.Default()
+	case *health.HTTP:
+		*p = health.DefaultHTTP()
 	case *breaker.Config:
 		*p = breaker.Default()
 	case *consul.Config:

@@ -141,6 +141,8 @@ func fieldDoc(id string) string {
 		return "A circuit breaker over the whole upstream."
 	case "github.com/outrigger-mesh/outrigger/config.Policy.ConnectTimeout":
 		return "How long a connection to an endpoint may take to be made, its TLS handshake included."
+	case "github.com/outrigger-mesh/outrigger/config.Policy.Health":
+		return "Active checks of every endpoint. One that fails them gets no traffic, whatever discovery says of it."
 	case "github.com/outrigger-mesh/outrigger/config.Policy.Identities":
 		return "The SPIFFE IDs of which an endpoint must have one. Empty: those that discovery gives, else identity.service_id."
 	case "github.com/outrigger-mesh/outrigger/config.Policy.KeepaliveTimeout":
@@ -395,6 +397,42 @@ func fieldDoc(id string) string {
 		return "How long the breaker stays open before it lets requests through on trial (gobreaker Timeout). Default 5s (Hystrix sleepWindow)."
 	case "github.com/outrigger-mesh/outrigger/resilience/breaker.Config.Window":
 		return "How far back results count while the breaker is closed. It rolls in tenths. At least 100ms. Default 10s."
+	case "github.com/outrigger-mesh/outrigger/resilience/health.Config.FastInterval":
+		return "The same while the endpoint is new, or its last result speaks against its state. With each further failure of an unhealthy endpoint it doubles, up to interval. The first check comes at a random moment within it. Default 1s (HAProxy fastinter, Envoy unhealthy_edge_interval)."
+	case "github.com/outrigger-mesh/outrigger/resilience/health.Config.GRPC":
+		return "grpc asks the gRPC health service, grpc.health.v1.Health/Check. The upstream's protocol must be grpc or http2."
+	case "github.com/outrigger-mesh/outrigger/resilience/health.Config.HTTP":
+		return "http sends a request and looks at the status of the answer: over HTTP/2 where the upstream's protocol is grpc or http2, else over HTTP/1.1."
+	case "github.com/outrigger-mesh/outrigger/resilience/health.Config.HealthyThreshold":
+		return "How many checks in a row must pass before an unhealthy endpoint is healthy. Default 2 (HAProxy rise)."
+	case "github.com/outrigger-mesh/outrigger/resilience/health.Config.Initial":
+		return "What a new endpoint is taken for until its first check has ended, which decides by itself: healthy, as HAProxy does, or unhealthy, as Envoy does. Default healthy."
+	case "github.com/outrigger-mesh/outrigger/resilience/health.Config.Interval":
+		return "The time from the end of one check to the next while the endpoint is healthy. Default 5s (HAProxy inter 2s, nginx 5s; Envoy has none)."
+	case "github.com/outrigger-mesh/outrigger/resilience/health.Config.Jitter":
+		return "jitter lengthens each time between two checks by a uniformly random share of it between 0 and this, so that checks do not come together. 0 to 1. Default 0.2."
+	case "github.com/outrigger-mesh/outrigger/resilience/health.Config.Mode":
+		return "Enforce (default) or observe. Observe checks, counts and reports in the same way, but an unhealthy endpoint keeps its traffic."
+	case "github.com/outrigger-mesh/outrigger/resilience/health.Config.TCP":
+		return "tcp makes a connection, with its TLS handshake where the transport is mtls, and may send bytes and wait for others. Behind another sidecar a connection alone says only that the sidecar is there."
+	case "github.com/outrigger-mesh/outrigger/resilience/health.Config.Timeout":
+		return "How long a check may take, its connection included. Over HTTP/2 it is kept to a tenth of a second. Default 1s."
+	case "github.com/outrigger-mesh/outrigger/resilience/health.Config.UnhealthyThreshold":
+		return "How many checks in a row must fail before a healthy endpoint is unhealthy. An endpoint that says by gRPC that it is not serving is unhealthy at once. Default 3 (HAProxy fall)."
+	case "github.com/outrigger-mesh/outrigger/resilience/health.GRPC.Service":
+		return "The name of the service that is asked about. Empty: the server as a whole."
+	case "github.com/outrigger-mesh/outrigger/resilience/health.HTTP.Host":
+		return "The request's host field. Empty: the upstream's service name."
+	case "github.com/outrigger-mesh/outrigger/resilience/health.HTTP.Method":
+		return "GET or HEAD. Default GET."
+	case "github.com/outrigger-mesh/outrigger/resilience/health.HTTP.Path":
+		return "The request's target, with its query, beginning with \"/\". Default \"/\"."
+	case "github.com/outrigger-mesh/outrigger/resilience/health.HTTP.Statuses":
+		return "The status codes that pass, each as 204, 200-299 or 2xx. Default [2xx] (Envoy: 200 only; HAProxy: 2xx and 3xx)."
+	case "github.com/outrigger-mesh/outrigger/resilience/health.TCP.Expect":
+		return "What the answer must begin with, as text or as \"hex:0a0d\". Empty: no answer is waited for."
+	case "github.com/outrigger-mesh/outrigger/resilience/health.TCP.Send":
+		return "Text that is sent once the connection is made, or bytes as \"hex:0a0d\". Empty: nothing is sent."
 	case "github.com/outrigger-mesh/outrigger/resilience/limit.Config.MaxConnections":
 		return "How many connections to the destination may be open. 0 (default) means unlimited. Envoy: max_connections, 1024."
 	case "github.com/outrigger-mesh/outrigger/resilience/limit.Config.MaxPending":

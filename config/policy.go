@@ -5,6 +5,7 @@ import (
 
 	"github.com/outrigger-mesh/outrigger/resilience/balance"
 	"github.com/outrigger-mesh/outrigger/resilience/breaker"
+	"github.com/outrigger-mesh/outrigger/resilience/health"
 	"github.com/outrigger-mesh/outrigger/resilience/limit"
 	"github.com/outrigger-mesh/outrigger/resilience/outlier"
 	"github.com/outrigger-mesh/outrigger/resilience/retry"
@@ -22,8 +23,8 @@ const (
 	TransportPlaintext Transport = "plaintext"
 )
 
-// Policy is how one upstream is called. The sections retry, outlier and
-// breaker take the word "off" in place of their keys, which makes them nil
+// Policy is how one upstream is called. The sections retry, outlier,
+// health and breaker take the word "off" in place of their keys, which makes them nil
 // here; an empty section turns one on with its defaults.
 type Policy struct {
 	// How long a whole exchange may take, all attempts together. 0: no limit.
@@ -47,6 +48,8 @@ type Policy struct {
 	Retry *retry.Config `yaml:"retry" off:"true"`
 	// Ejection of endpoints that fail. off: none is ejected.
 	Outlier *outlier.Config `yaml:"outlier" off:"true"`
+	// Active checks of every endpoint. One that fails them gets no traffic, whatever discovery says of it.
+	Health *health.Config `yaml:"health" off:"true"`
 	// A circuit breaker over the whole upstream.
 	Breaker *breaker.Config `yaml:"breaker" off:"true"`
 	// Limits on connections and requests.
@@ -65,4 +68,16 @@ func (c *Config) Policy(service string) Policy {
 		return p
 	}
 	return DefaultPolicy()
+}
+
+// health refuses a check that cannot be made over the upstream's protocol.
+func (v *validator) health(path, name string, p *Policy) {
+	if p.Health == nil || p.Health.GRPC == nil {
+		return
+	}
+	for _, u := range v.Outbound.Upstreams {
+		if u.Service == name && !u.Protocol.HTTP2() {
+			v.say(path+".health.grpc", "cannot be asked: the upstream %s speaks %s; write health: {grpc: off, http: {path: /health}} or give the upstream protocol: grpc", name, u.Protocol)
+		}
+	}
 }

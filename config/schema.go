@@ -157,7 +157,8 @@ func schemaScalar(t reflect.Type, k key) *schemaNode {
 		}
 		return n
 	case isText(t):
-		return &schemaNode{Type: "string"}
+		// A number is taken by how it is written.
+		return &schemaNode{Type: []string{"string", "integer"}}
 	}
 	switch t.Kind() {
 	case reflect.String:

@@ -231,6 +231,7 @@ func (v *validator) policy(path, name string, p *Policy) {
 	if name != AnyService && p.Transport == TransportMTLS && !v.Identity.Configured() {
 		v.say("identity", "is required: the upstream %s is reached over mtls; give workload_api or files, or set policies.%s.transport: plaintext", name, name)
 	}
+	v.health(path, name, p)
 	r := p.Retry
 	if r == nil {
 		return

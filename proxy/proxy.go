@@ -18,6 +18,7 @@ import (
 	"github.com/outrigger-mesh/outrigger/discovery/consul"
 	"github.com/outrigger-mesh/outrigger/internal/lifecycle"
 	"github.com/outrigger-mesh/outrigger/mtls"
+	"github.com/outrigger-mesh/outrigger/proxy/check"
 	"github.com/outrigger-mesh/outrigger/proxy/exchange"
 	"github.com/outrigger-mesh/outrigger/proxy/http2"
 	"github.com/outrigger-mesh/outrigger/proxy/listener"
@@ -241,6 +242,7 @@ func (p *Proxy) serve(ctx context.Context, core *lifecycle.Group) error {
 	core.Go("stream sweeper", p.streams.Run)
 	core.Go("resting connections", p.resting.Run)
 	core.Go("upstreams", p.registry.Run)
+	core.Go("health checks", check.New(p.registry, p.sweeper).Run)
 	starting, cancel := context.WithCancel(ctx)
 	defer cancel()
 	stop := context.AfterFunc(core.Context(), cancel)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/outrigger-mesh/outrigger/proxy/upstream"
 	"github.com/outrigger-mesh/outrigger/resilience/breaker"
+	"github.com/outrigger-mesh/outrigger/resilience/health"
 	"github.com/outrigger-mesh/outrigger/resilience/limit"
 	"github.com/outrigger-mesh/outrigger/resilience/outlier"
 	"github.com/outrigger-mesh/outrigger/telemetry"
@@ -150,12 +151,30 @@ func (p *Proxy) viewEndpoints() []admin.EndpointView {
 		if ev.Cause != outlier.NoCause {
 			v.Cause = ev.Cause.String()
 		}
+		if e.Check != nil {
+			v.Check = p.checkView(e, now)
+		}
 		for _, o := range slices.Backward(ev.Recent) {
 			v.Evidence = append(v.Evidence, admin.OutcomeView{AgeMs: o.Age.Milliseconds(), Result: o.Result.String(), Status: o.Status})
 		}
 		views = append(views, v)
 	}
 	return views
+}
+
+func (p *Proxy) checkView(e *upstream.EndpointState, now time.Duration) *admin.CheckView {
+	c := e.Check
+	v := &admin.CheckView{
+		Kind: e.CheckConfig.Kind(), Mode: e.CheckConfig.Mode.String(), State: c.State.String(), Since: p.wall(now, c.Since),
+		At: p.wall(now, c.At), Next: p.wall(now, c.Due), Against: c.Against, Checks: c.Checks,
+	}
+	if c.Checks > 0 {
+		v.Result, v.Detail = c.Last.Cause.String(), c.Last.Detail
+	}
+	if c.State == health.Unhealthy {
+		v.Cause, v.CauseDetail = c.Cause.Cause.String(), c.Cause.Detail
+	}
+	return v
 }
 
 // wall turns a time on the sweeper's clock into a wall time; 0 into none.

@@ -61,13 +61,27 @@ const (
 	WouldLimit              // a limit would have rejected a request
 	WouldRetry              // another attempt would have been made
 	WouldDeny               // an authorization rule would have refused the caller
+	WouldAvoid              // active checks would have taken an endpoint out
 	guardKindCount
 )
 
-var guardNames = [guardKindCount]string{"ejected", "broken", "limited", "retried", "denied"}
+var guardNames = [guardKindCount]string{"ejected", "broken", "limited", "retried", "denied", "unhealthy"}
 
 // String returns the label value.
 func (g Guard) String() string { return nameOf(guardNames[:], int(g)) }
+
+// CheckResult is how an active check of an endpoint ended, in the order and
+// with the words of the machine that judges them.
+type CheckResult uint8
+
+const checkResultCount = 11
+
+var checkResultNames = [checkResultCount]string{
+	"passed", "connect", "identity", "timeout", "closed", "status", "not_serving", "no_service", "protocol", "unexpected", "local",
+}
+
+// String returns the label value.
+func (r CheckResult) String() string { return nameOf(checkResultNames[:], int(r)) }
 
 // Classes of response status: 0 is none (no response was sent, or TCP), 1 to
 // 5 the hundreds.
@@ -123,6 +137,7 @@ type Cluster struct {
 	limited         [limitCount]Counter
 	wouldHave       [guardKindCount]Counter
 	connectFailures [outcome.Count]Counter
+	checks          [checkResultCount]Counter
 }
 
 // ClusterGauges are read at each scrape; a nil one is left out. They must be
@@ -207,6 +222,13 @@ func (c *Cluster) ConnectFailed(r outcome.Reason) {
 	}
 }
 
+// Checked counts an active check of an endpoint that ended.
+func (c *Cluster) Checked(r CheckResult) {
+	if r < checkResultCount {
+		c.checks[r].Inc()
+	}
+}
+
 // Active returns how many exchanges are under way.
 func (c *Cluster) Active() int64 {
 	var n int64
@@ -273,6 +295,9 @@ func (c *Cluster) collect(s *scrape) {
 	}
 	for i := range c.wouldHave {
 		s.cell(mWouldHave, uint16(i), c.wouldHave[i].Value(), Guard(i).String(), "")
+	}
+	for i := range c.checks {
+		s.cell(mHealthChecks, uint16(i), c.checks[i].Value(), CheckResult(i).String(), "")
 	}
 	s.counter(mBreakerOpenings, c.BreakerOpened.Value())
 	s.counter(mUpstreamConnections, c.UpstreamConnections.Value())

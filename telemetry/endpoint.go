@@ -31,9 +31,12 @@ type Endpoint struct {
 	gauges atomic.Pointer[EndpointGauges]
 	// Ejections counts how often the endpoint was ejected.
 	Ejections Counter
-	_         pad
-	attempts  [resultCount]Counter
-	_         pad
+	// BecameHealthy and BecameUnhealthy count changes of what active checks say.
+	BecameHealthy, BecameUnhealthy Counter
+
+	_        pad
+	attempts [resultCount]Counter
+	_        pad
 }
 
 // EndpointGauges are read at each scrape; a nil one is left out. They must be
@@ -42,6 +45,7 @@ type EndpointGauges struct {
 	State  func() float64 // 0 healthy, 1 ejected, 2 probation
 	Active func() float64 // attempts in flight
 	EWMA   func() float64 // the balancer's estimate of the latency, in seconds
+	Health func() float64 // by active checks: 0 unknown, 1 healthy, 2 unhealthy
 }
 
 // Endpoint returns the handle of an endpoint; Release it when the endpoint is
@@ -75,9 +79,12 @@ func (e *Endpoint) collect(s *scrape) {
 		s.cell(mEndpointAttempts, uint16(r), e.attempts[r].Value(), Result(r).String(), "")
 	}
 	s.counter(mEndpointEjections, e.Ejections.Value())
+	s.cell(mHealthChanges, 0, e.BecameHealthy.Value(), "healthy", "")
+	s.cell(mHealthChanges, 1, e.BecameUnhealthy.Value(), "unhealthy", "")
 	if g := e.gauges.Load(); g != nil {
 		s.read(mEndpointState, g.State)
 		s.read(mEndpointActive, g.Active)
 		s.read(mEndpointEWMA, g.EWMA)
+		s.read(mEndpointHealth, g.Health)
 	}
 }

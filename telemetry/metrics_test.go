@@ -136,6 +136,10 @@ func updateAll(m *Metrics) {
 		c.WouldHave(g)
 	}
 	c.WouldHave(guardKindCount)
+	for r := range CheckResult(checkResultCount) {
+		c.Checked(r)
+	}
+	c.Checked(checkResultCount)
 	c.ConnectFailed(outcome.ConnectTimeout)
 	c.ConnectFailed(outcome.Reason(255))
 	c.BreakerOpened.Inc()
@@ -151,7 +155,9 @@ func updateAll(m *Metrics) {
 	}
 	e.Attempt(resultCount)
 	e.Ejections.Inc()
-	e.Bind(EndpointGauges{State: constant(1), Active: constant(3), EWMA: constant(0.0125)})
+	e.BecameHealthy.Inc()
+	e.BecameUnhealthy.Inc()
+	e.Bind(EndpointGauges{State: constant(1), Active: constant(3), EWMA: constant(0.0125), Health: constant(2)})
 
 	d := m.Discovery("api")
 	d.Updates.Add(4)

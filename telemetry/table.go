@@ -42,6 +42,9 @@ const (
 	mEndpointState
 	mEndpointActive
 	mEndpointEWMA
+	mEndpointHealth
+	mHealthChanges
+	mHealthChecks
 	mDiscoveryAge
 	mDiscoveryEndpoints
 	mDiscoveryUpdates
@@ -104,7 +107,7 @@ var table = [metricCount]metric{
 	mLimitRejections:  {"outrigger_limit_rejections_total", counter, "{exchange}", "cluster direction limit", "Exchanges rejected by a limit."},
 	mBreakerState:     {"outrigger_breaker_state", gauge, "", "cluster direction", "State of the circuit breaker: 0 closed, 1 half-open, 2 open."},
 	mBreakerOpenings:  {"outrigger_breaker_openings_total", counter, "{opening}", "cluster direction", "Times that the circuit breaker opened."},
-	mWouldHave:        {"outrigger_would_have_total", counter, "{decision}", "cluster direction action", "What guards in observe mode would have done: ejected, broken (rejected by the breaker), limited, retried, denied."},
+	mWouldHave:        {"outrigger_would_have_total", counter, "{decision}", "cluster direction action", "What guards in observe mode would have done: ejected, broken (rejected by the breaker), limited, retried, denied, unhealthy (taken out by its active checks)."},
 
 	mUpstreamConnections:     {"outrigger_upstream_connections_total", counter, "{connection}", "cluster direction", "Connections made to endpoints."},
 	mUpstreamActive:          {"outrigger_upstream_connections_active", gauge, "{connection}", "cluster direction", "Connections to endpoints in use now."},
@@ -118,6 +121,10 @@ var table = [metricCount]metric{
 	mEndpointState:     {"outrigger_endpoint_state", gauge, "", "cluster endpoint", "State of the endpoint: 0 healthy, 1 ejected, 2 probation."},
 	mEndpointActive:    {"outrigger_endpoint_attempts_active", gauge, "{attempt}", "cluster endpoint", "Attempts under way now."},
 	mEndpointEWMA:      {"outrigger_endpoint_latency_estimate_seconds", gauge, "s", "cluster endpoint", "The balancer's moving estimate of the endpoint's latency."},
+
+	mEndpointHealth: {"outrigger_endpoint_health", gauge, "", "cluster endpoint", "State of the endpoint by its active checks: 0 not checked yet, 1 healthy, 2 unhealthy."},
+	mHealthChanges:  {"outrigger_health_changes_total", counter, "{change}", "cluster endpoint to", "Changes of that state; the first one to healthy is not counted."},
+	mHealthChecks:   {"outrigger_health_checks_total", counter, "{check}", "cluster direction result", "Active checks that ended, by result; local is a check that this proxy could not make, which changes nothing."},
 
 	mDiscoveryAge:       {"outrigger_discovery_age_seconds", gauge, "s", "service", "Time since the service's data were last confirmed."},
 	mDiscoveryEndpoints: {"outrigger_discovery_endpoints", gauge, "{endpoint}", "service", "Endpoints in the service's data."},

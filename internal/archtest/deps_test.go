@@ -24,7 +24,7 @@ const floors = `
 	  proxy/outcome, proxy/http1, proxy/wire;
 
 	resilience/guard
-	< resilience/breaker, resilience/limit, resilience/outlier, resilience/retry;
+	< resilience/breaker, resilience/health, resilience/limit, resilience/outlier, resilience/retry;
 
 	# Floor 1: sources of identity and endpoints, authorization, telemetry.
 	mtls < mtls/workload, mtls/devca;
@@ -38,22 +38,23 @@ const floors = `
 	# which names, values and paths there can be.
 	mtls, mtls/authz, proxy/http1,
 	discovery/consul, discovery/dns, discovery/file,
-	resilience/balance, resilience/breaker, resilience/limit, resilience/outlier, resilience/retry
+	resilience/balance, resilience/breaker, resilience/health, resilience/limit, resilience/outlier, resilience/retry
 	< config;
 	config, proxy/outcome < config/internal/docgen;
 
 	# Floor 3: the data plane. None of it may import config or discovery.
 	proxy/wire < proxy/http2 < proxy/relay;
 	mtls, telemetry, proxy/outcome, proxy/wire, proxy/http2,
-	resilience/balance, resilience/breaker, resilience/limit, resilience/outlier, resilience/retry
+	resilience/balance, resilience/breaker, resilience/health, resilience/limit, resilience/outlier, resilience/retry
 	< proxy/upstream;
+	proxy/http1, proxy/upstream < proxy/check;
 	mtls/authz, proxy/http1, proxy/upstream < proxy/plan;
 	proxy/plan, proxy/relay < proxy/exchange;
 	proxy/exchange < proxy/listener;
 
 	# Floor 4: where configuration becomes a plan, and all of it a proxy.
 	config, proxy/plan < proxy/compile;
-	internal/lifecycle, mtls/workload, telemetry/admin, proxy/compile, proxy/listener
+	internal/lifecycle, mtls/workload, telemetry/admin, proxy/compile, proxy/check, proxy/listener
 	< proxy;
 
 	# Floor 5: programs.
@@ -75,12 +76,12 @@ var planned = []string{}
 
 // hotPath is what a request passes through.
 var hotPath = []string{
-	"proxy/wire", "proxy/http1", "proxy/http2", "proxy/relay", "proxy/outcome", "proxy/upstream", "proxy/plan", "proxy/exchange", "proxy/listener",
+	"proxy/wire", "proxy/http1", "proxy/http2", "proxy/relay", "proxy/outcome", "proxy/upstream", "proxy/plan", "proxy/check", "proxy/exchange", "proxy/listener",
 }
 
 // machines are the pure ones: they are told the time and given random words.
 var machines = []string{
-	"resilience/guard", "resilience/balance", "resilience/breaker", "resilience/limit", "resilience/outlier", "resilience/retry",
+	"resilience/guard", "resilience/balance", "resilience/breaker", "resilience/health", "resilience/limit", "resilience/outlier", "resilience/retry",
 }
 
 // never are imports that no floor forbids by itself. A prefix that ends in a

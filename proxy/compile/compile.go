@@ -202,7 +202,7 @@ func (c *compiler) service(path, name string) int {
 		Policy: upstream.Policy{
 			Timeout: p.Timeout, ConnectTimeout: p.ConnectTimeout, StreamIdle: p.StreamIdleTimeout,
 			Keepalive: p.KeepaliveTimeout, TCPIdle: p.TCPIdleTimeout,
-			HTTP2: proto.HTTP2(), Retry: p.Retry, Outlier: p.Outlier, Breaker: p.Breaker, Limits: p.Limits, Balance: p.Balance,
+			HTTP2: proto.HTTP2(), Retry: p.Retry, Outlier: p.Outlier, Health: p.Health, Breaker: p.Breaker, Limits: p.Limits, Balance: p.Balance,
 		},
 	}
 	if p.Transport == config.TransportMTLS && !c.secure(path, &s, &p, protocol(proto)) {

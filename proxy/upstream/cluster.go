@@ -134,7 +134,7 @@ func (c *Cluster) rebuild(now time.Duration) {
 		s := e.spec.Load()
 		all[i] = balance.Candidate{
 			Member:  balance.Member{Load: &e.Load, Weight: s.Weight, Since: e.since, Index: i},
-			Healthy: s.Healthy,
+			Healthy: s.Healthy && e.check.fit(p.Health),
 			Ejected: p.Outlier != nil && e.Outlier.State() == outlier.Ejected,
 		}
 	}
@@ -179,6 +179,9 @@ func (c *Cluster) setEndpoints(list []EndpointSpec, now time.Duration) (added, r
 		if e == nil {
 			e = &Endpoint{cluster: c, address: s.Address.String(), addr: s.Address, since: since}
 			e.Load.Init(p.Balance)
+			if p.Health != nil {
+				e.check.start(p.Health, now)
+			}
 			e.bindMetrics()
 			added++
 		} else {
@@ -198,9 +201,13 @@ func (c *Cluster) setEndpoints(list []EndpointSpec, now time.Duration) (added, r
 	if first {
 		close(c.listed)
 	}
+	if added > 0 && p.Health != nil {
+		c.registry.wakeChecks()
+	}
 	for _, e := range old {
 		e.pool.close(true, e.drop)
 		e.mux.drain(true)
+		e.check.stop(true)
 		e.metrics.Release()
 		removed++
 	}
@@ -266,6 +273,7 @@ func (c *Cluster) apply(spec *Spec, now time.Duration) {
 			e.mux.drain(false)
 		}
 	}
+	c.applyHealth(oldPolicy, &policy, now)
 	if old != nil {
 		for _, e := range c.endpoints {
 			e.Load.Init(policy.Balance)

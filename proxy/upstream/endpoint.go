@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"slices"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -43,6 +44,7 @@ type Endpoint struct {
 	mux     mux
 	alone   atomic.Bool // the handshake said last that it does not take the mesh transport
 	noALPN  atomic.Bool // it ended a handshake for the names that were offered
+	check   check
 	conns   atomic.Int64
 	metrics *telemetry.Endpoint
 }
@@ -169,13 +171,24 @@ func (e *Endpoint) join(p *Policy, until time.Time) (Leg, *outcome.Error) {
 // connect makes a new connection with its TLS handshake.
 func (e *Endpoint) connect(until time.Time) (*wire.Conn, *outcome.Error) {
 	cl := e.cluster
+	c, oe := e.open(cl.registry.ctx, until, nil, cl.metrics.UpstreamConnections.Inc)
+	if oe != nil {
+		cl.metrics.ConnectFailed(oe.Reason)
+	}
+	return c, oe
+}
+
+// open makes a connection and calls opened, when that is given, before the TLS
+// handshake. It offers protos by ALPN in place of the cluster's own, unless
+// they are nil.
+func (e *Endpoint) open(ctx context.Context, until time.Time, protos []string, opened func()) (*wire.Conn, *outcome.Error) {
+	cl := e.cluster
 	fail := func(r outcome.Reason, err error) *outcome.Error {
-		cl.metrics.ConnectFailed(r)
 		return &outcome.Error{Reason: r, Op: "connect " + e.address, Err: err}
 	}
 	gen := cl.generation.Load()
 	spec := cl.spec.Load()
-	ctx, cancel := context.WithDeadline(cl.registry.ctx, until)
+	ctx, cancel := context.WithDeadline(ctx, until)
 	defer cancel()
 	nc, err := cl.registry.dialer.DialContext(ctx, "tcp", e.address)
 	if err != nil {
@@ -193,19 +206,24 @@ func (e *Endpoint) connect(until time.Time) (*wire.Conn, *outcome.Error) {
 		return nil, fail(outcome.Internal, err)
 	}
 	c.Generation = gen
-	cl.metrics.UpstreamConnections.Inc()
+	if opened != nil {
+		opened()
+	}
 	if spec.TLS == nil {
 		return c, nil
 	}
-	config := spec.TLS
-	if e.noALPN.Load() {
-		config = config.Clone()
-		config.NextProtos = nil
+	tlsConfig := spec.TLS
+	if protos == nil && e.noALPN.Load() {
+		protos = []string{}
 	}
-	if err := c.Client(config, until); err != nil {
+	if protos != nil && !slices.Equal(protos, tlsConfig.NextProtos) {
+		tlsConfig = tlsConfig.Clone()
+		tlsConfig.NextProtos = protos
+	}
+	if err := c.Client(tlsConfig, until); err != nil {
 		_ = c.Close()
-		if spec.Protocol == "tcp" && refusesALPN(err) && !e.noALPN.Swap(true) {
-			return e.connect(until)
+		if protos == nil && spec.Protocol == "tcp" && refusesALPN(err) && !e.noALPN.Swap(true) {
+			return e.open(ctx, until, nil, opened)
 		}
 		var ve *mtls.VerifyError
 		switch {

@@ -6,6 +6,7 @@ import (
 
 	"github.com/outrigger-mesh/outrigger/resilience/balance"
 	"github.com/outrigger-mesh/outrigger/resilience/breaker"
+	"github.com/outrigger-mesh/outrigger/resilience/health"
 	"github.com/outrigger-mesh/outrigger/resilience/limit"
 	"github.com/outrigger-mesh/outrigger/resilience/outlier"
 	"github.com/outrigger-mesh/outrigger/resilience/retry"
@@ -30,6 +31,7 @@ type Policy struct {
 	Retry   *retry.Config
 	Outlier *outlier.Config
 	Breaker *breaker.Config
+	Health  *health.Config // active checks
 	Limits  limit.Config
 	Balance balance.Config // the zero value means balance.Default
 }

@@ -36,6 +36,9 @@ type Registry struct {
 	// first cluster that needs them.
 	HTTP2 *http2.Config
 
+	// recheck wakes whoever makes the active checks; capacity 1.
+	recheck chan struct{}
+
 	// changing is held by whoever changes clusters or their endpoints, so that
 	// what comes last is what stays.
 	changing sync.Mutex
@@ -55,6 +58,7 @@ func NewRegistry(ctx context.Context, sw *wire.Sweeper, m *telemetry.Metrics, lo
 		dialer:   net.Dialer{KeepAlive: time.Minute},
 		clusters: map[string]*Cluster{},
 		latest:   map[string][]EndpointSpec{},
+		recheck:  make(chan struct{}, 1),
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/outrigger-mesh/outrigger/resilience/breaker"
+	"github.com/outrigger-mesh/outrigger/resilience/health"
 	"github.com/outrigger-mesh/outrigger/resilience/limit"
 	"github.com/outrigger-mesh/outrigger/resilience/outlier"
 	"github.com/outrigger-mesh/outrigger/telemetry"
@@ -12,7 +13,12 @@ import (
 func (e *Endpoint) bindMetrics() {
 	e.metrics = e.cluster.registry.metrics.Endpoint(e.cluster.name, e.address)
 	clock := e.cluster.registry.sweeper.Now
+	var healthState func() float64
+	if e.cluster.policy.Load().Health != nil {
+		healthState = func() float64 { return float64(e.check.state()) }
+	}
 	e.metrics.Bind(telemetry.EndpointGauges{
+		Health: healthState,
 		State:  func() float64 { return float64(e.Outlier.State()) },
 		Active: func() float64 { return float64(e.Load.Inflight()) },
 		EWMA:   func() float64 { return e.Load.EWMA(clock()).Seconds() },
@@ -77,6 +83,9 @@ type EndpointState struct {
 	EWMA     time.Duration
 	Success  uint64
 	Failures uint64
+	// Check and CheckConfig are nil without active checks.
+	Check       *health.Snapshot
+	CheckConfig *health.Config
 }
 
 // ClusterState is a copy of what is known about a cluster.
@@ -120,6 +129,10 @@ func (r *Registry) States() (clusters []ClusterState, endpoints []EndpointState)
 				Evidence: e.Outlier.Evidence(now), Active: e.Load.Inflight(), EWMA: e.Load.EWMA(now),
 				Success:  e.metrics.Attempts(telemetry.ResultSuccess),
 				Failures: e.metrics.Attempts(telemetry.ResultFailure) + e.metrics.Attempts(telemetry.ResultLocalFailure),
+			}
+			if hc := c.policy.Load().Health; hc != nil {
+				snap := e.check.snapshot()
+				es.Check, es.CheckConfig = &snap, hc
 			}
 			if es.Evidence.State == outlier.Ejected {
 				cs.Ejected++

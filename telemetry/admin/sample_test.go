@@ -27,6 +27,18 @@ func outcomes(marks string) []OutcomeView {
 	return v
 }
 
+// sampleCheck is a check that once failed, or one of an endpoint that is out.
+func sampleCheck(now time.Time, state string) *CheckView {
+	v := &CheckView{
+		Kind: "grpc", Mode: "enforce", State: state, Since: now.Add(-9 * time.Minute), At: now.Add(-200 * time.Millisecond), Next: now.Add(800 * time.Millisecond),
+		Result: "timeout", Detail: "waiting for the answer", Against: 1, Checks: 118,
+	}
+	if state == "unhealthy" {
+		v.Cause, v.CauseDetail, v.Against = "not_serving", "NOT_SERVING", 0
+	}
+	return v
+}
+
 // sampleViews are a proxy in trouble, so that every part of the pages shows.
 func sampleViews(now time.Time) Views {
 	good := strings.Repeat(".", 20)
@@ -91,8 +103,8 @@ func sampleViews(now time.Time) Views {
 					Cluster: "api", Address: "10.1.4.23:20000", ID: "api-7f6c-3", Health: "passing", State: "probation", Cause: "ejection over: one probe decides", Since: now.Add(-600 * time.Millisecond),
 					Evidence: outcomes("............!!!!!"), Weight: 1, Active: 1, EWMAMs: 5000, Requests: 209870, Failures: 150, Ejections: 1,
 				},
-				{Cluster: "api", Address: "10.1.4.24:20000", ID: "api-7f6c-4", Health: "warning", State: "healthy", Since: now.Add(-9 * time.Minute), Evidence: outcomes("....o..............."), Weight: 1, Active: 9, EWMAMs: 2.6, Requests: 95220, Failures: 19, WouldHaveEjected: 2},
-				{Cluster: "ledger", Address: "10.1.9.4:20000", ID: "ledger-0", Health: "critical", State: "healthy", Since: now.Add(-50 * time.Minute), Evidence: outcomes("x..xx.x..xx..xx.x.xx"), Weight: 1, Active: 48, EWMAMs: 640, Requests: 20011, Failures: 1904},
+				{Cluster: "api", Address: "10.1.4.24:20000", ID: "api-7f6c-4", Health: "warning", Check: sampleCheck(now, "healthy"), State: "healthy", Since: now.Add(-9 * time.Minute), Evidence: outcomes("....o..............."), Weight: 1, Active: 9, EWMAMs: 2.6, Requests: 95220, Failures: 19, WouldHaveEjected: 2},
+				{Cluster: "ledger", Address: "10.1.9.4:20000", ID: "ledger-0", Health: "critical", Check: sampleCheck(now, "unhealthy"), State: "healthy", Since: now.Add(-50 * time.Minute), Evidence: outcomes("x..xx.x..xx..xx.x.xx"), Weight: 1, Active: 48, EWMAMs: 640, Requests: 20011, Failures: 1904},
 				{Cluster: "ledger", Address: "10.1.9.5:20000", ID: "ledger-1", Health: "passing", State: "healthy", Since: now.Add(-50 * time.Minute), Evidence: outcomes(".x..x.xx...x.xx..x.."), Weight: 1, Active: 49, EWMAMs: 588, Requests: 20111, Failures: 1907},
 			}
 		},

@@ -119,15 +119,42 @@ func readyText(w io.Writer, v readiness) {
 }
 
 func endpointsText(w io.Writer, v []EndpointView, now time.Time) {
-	table(w, "CLUSTER ADDRESS ID HEALTH STATE CAUSE SINCE UNTIL WEIGHT ACTIVE EWMA REQUESTS FAILURES EJECTIONS WOULD-EJECT LAST", func(row func(...any)) {
+	table(w, "CLUSTER ADDRESS ID HEALTH CHECK NEXT STATE CAUSE SINCE UNTIL WEIGHT ACTIVE EWMA REQUESTS FAILURES EJECTIONS WOULD-EJECT LAST", func(row func(...any)) {
 		for _, e := range v {
-			row(e.Cluster, e.Address, e.ID, e.Health, e.State, e.Cause, age(e.Since, now), ahead(e.Until, now), e.Weight, e.Active,
+			state, next := checkCells(e.Check, now)
+			row(e.Cluster, e.Address, e.ID, e.Health, state, next, e.State, e.Cause, age(e.Since, now), ahead(e.Until, now), e.Weight, e.Active,
 				fmt.Sprintf("%.1fms", e.EWMAMs), e.Requests, e.Failures, e.Ejections, e.WouldHaveEjected, strip(e.Evidence))
 		}
 	})
 	if len(v) > 0 {
 		_, _ = fmt.Fprintln(w, "\nLAST: the last outcomes, oldest first: . success  x failure  ! connect, reset or timeout  o ignored")
 	}
+}
+
+// checkCells says what active checks make of an endpoint, with the cause where
+// it is not well, and when they look again.
+func checkCells(c *CheckView, now time.Time) (state, next string) {
+	if c == nil {
+		return "-", "-"
+	}
+	state = c.State
+	switch {
+	case c.Cause != "":
+		state += " (" + why(c.Cause, c.CauseDetail) + ")"
+	case c.Result != "" && c.Result != "passed":
+		state += " (last: " + why(c.Result, c.Detail) + ")"
+	}
+	if c.Mode == "observe" {
+		state += " (observed)"
+	}
+	return state, ahead(c.Next, now)
+}
+
+func why(cause, detail string) string {
+	if detail == "" {
+		return cause
+	}
+	return cause + ": " + detail
 }
 
 func clustersText(w io.Writer, v []ClusterView, now time.Time) {

@@ -29,10 +29,11 @@ type Check struct {
 type EndpointView struct {
 	Cluster          string        `json:"cluster"`
 	Address          string        `json:"address"`
-	ID               string        `json:"id"`     // the discovery source's name for the instance
-	Health           string        `json:"health"` // as discovery says: passing, warning, critical
-	State            string        `json:"state"`  // as outlier detection says: healthy, ejected, probation
-	Cause            string        `json:"cause"`  // why it is in that state
+	ID               string        `json:"id"`              // the discovery source's name for the instance
+	Health           string        `json:"health"`          // as discovery says: passing, warning, critical
+	Check            *CheckView    `json:"check,omitempty"` // nil without active checks
+	State            string        `json:"state"`           // as outlier detection says: healthy, ejected, probation
+	Cause            string        `json:"cause"`           // why it is in that state
 	Since            time.Time     `json:"since,omitzero"`
 	Until            time.Time     `json:"until,omitzero"` // when an ejection ends
 	Evidence         []OutcomeView `json:"evidence"`       // the last outcomes, oldest first
@@ -43,6 +44,22 @@ type EndpointView struct {
 	Failures         uint64        `json:"failures"`
 	Ejections        uint64        `json:"ejections"`
 	WouldHaveEjected uint64        `json:"would_have_ejected"`
+}
+
+// CheckView is what an endpoint's active checks say.
+type CheckView struct {
+	Kind        string    `json:"kind"`  // grpc, http, tcp
+	Mode        string    `json:"mode"`  // enforce, observe
+	State       string    `json:"state"` // unknown, healthy, unhealthy
+	Since       time.Time `json:"since,omitzero"`
+	Cause       string    `json:"cause,omitempty"` // why it is unhealthy: connect, identity, timeout, status, not_serving ...
+	CauseDetail string    `json:"cause_detail,omitempty"`
+	Result      string    `json:"result,omitempty"` // of the last check: passed, or a cause
+	Detail      string    `json:"detail,omitempty"`
+	At          time.Time `json:"at,omitzero"` // when the last check ended
+	Next        time.Time `json:"next"`        // when the next one is due
+	Against     uint32    `json:"against"`     // results in a row that speak against the state
+	Checks      uint64    `json:"checks"`      // made so far
 }
 
 // OutcomeView is one attempt's outcome, kept as evidence.

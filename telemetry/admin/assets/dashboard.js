@@ -143,11 +143,12 @@ function strip(evidence) {
 function endpoints(v, now, rate) {
   const kinds = { healthy: "good", probation: "warn", ejected: "bad" };
   const healths = { passing: "", warning: "text-warn", critical: "text-bad" };
+  const checks = { healthy: "good", unknown: "warn", unhealthy: "bad" };
   let last = null;
   let away = 0;
   const rows = v.endpoints.map((e) => {
     const r = rate("endpoints", e.cluster + " " + e.address + " " + e.id);
-    if (e.state !== "healthy") away++;
+    if (e.state !== "healthy" || (e.check && e.check.state === "unhealthy" && e.check.mode === "enforce")) away++;
     const state = td("", pill(e.state, kinds[e.state]));
     if (e.state !== "healthy" && e.until) state.append(el("span", "sub", (e.state === "ejected" ? "until " : "") + ahead(e.until, now)));
     else if (e.since) state.append(el("span", "sub", "for " + short(now - Date.parse(e.since))));
@@ -155,7 +156,16 @@ function endpoints(v, now, rate) {
     if (e.id) address.append(el("span", "sub", e.id));
     const ejections = num(count(e.ejections));
     if (e.would_have_ejected) ejections.append(el("span", "sub", "would have: " + count(e.would_have_ejected)));
-    const row = el("tr", "", td("group", e.cluster === last ? "" : e.cluster), address, td(healths[e.health] || "", e.health || "–"), state,
+    const health = td(healths[e.health] || "", e.health || "–");
+    if (e.check) {
+      const c = e.check;
+      const p = pill(c.kind + " " + c.state, checks[c.state]);
+      p.title = "next check " + ahead(c.next, now) + (c.mode === "observe" ? ", observed only" : "");
+      health.append(el("span", "sub", ""), p);
+      const cause = c.cause ? [c.cause, c.cause_detail] : c.result && c.result !== "passed" ? [c.result, c.detail] : [];
+      if (cause.length) health.append(el("span", "sub", cause.filter(Boolean).join(": ")));
+    }
+    const row = el("tr", "", td("group", e.cluster === last ? "" : e.cluster), address, health, state,
       td("wrap", e.cause || "–"), td("", strip(e.evidence)), rateCell(r), successCell(r, e.requests, e.failures), num(count(e.active)),
       num(millis(e.ewma_ms)), num(count(e.requests)), num(count(e.failures)), ejections);
     last = e.cluster;
