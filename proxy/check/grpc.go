@@ -18,10 +18,11 @@ const maxMessage = 4 << 10
 // grpc calls grpc.health.v1.Health/Check.
 func (c *check) grpc() health.Result {
 	left := max(time.Until(c.deadline).Milliseconds(), 1)
+	body := healthRequest(c.cfg.GRPC.Service)
 	head := []byte("POST /grpc.health.v1.Health/Check HTTP/1.1\r\nhost: " + c.e.Cluster() +
-		"\r\nte: trailers\r\ncontent-type: application/grpc\r\ngrpc-timeout: " + strconv.FormatInt(left, 10) +
-		"m\r\nuser-agent: " + UserAgent + "\r\n\r\n")
-	return c.stream(head, healthRequest(c.cfg.GRPC.Service), http1.MethodPost, c.grpcAnswer)
+		"\r\nte: trailers\r\ncontent-type: application/grpc\r\ncontent-length: " + strconv.Itoa(len(body)) +
+		"\r\ngrpc-timeout: " + strconv.FormatInt(left, 10) + "m\r\nuser-agent: " + UserAgent + "\r\n\r\n")
+	return c.stream(head, body, http1.MethodPost, c.grpcAnswer)
 }
 
 // healthRequest is a HealthCheckRequest{service} as a gRPC message.

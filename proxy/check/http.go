@@ -52,7 +52,11 @@ func (c *check) http1() health.Result {
 		}
 		// It was closed just when it was used: that says nothing.
 	}
-	conn, release, res := c.dial([]string{"http/1.1"})
+	protos := []string{"http/1.1"}
+	if c.e.Protocol() == "tcp" {
+		protos = nil // what is behind it speaks HTTP, but does not know that others ask
+	}
+	conn, release, res := c.dial(protos)
 	if conn == nil {
 		return res
 	}
@@ -148,11 +152,15 @@ func (c *check) stream(head, body []byte, method http1.Method, answered func(*ht
 	c.drop()
 	until := c.clock() + time.Until(c.deadline)
 	for again := true; ; again = false {
-		st, _, _, oe := c.e.Stream(upstream.Want{Now: c.clock(), Deadline: until})
+		leg, oe := c.e.Get(upstream.Want{Now: c.clock(), Deadline: until})
 		if oe != nil {
 			return refused(oe)
 		}
-		res, unsent := c.onStream(st, until, head, body, method, answered)
+		if leg.Stream == nil { // the policy has just changed
+			c.e.Drop(leg.Conn)
+			return health.Result{Cause: health.Local, Detail: "the upstream no longer speaks HTTP/2"}
+		}
+		res, unsent := c.onStream(leg.Stream, until, head, body, method, answered)
 		if !unsent || !again {
 			return res
 		}
@@ -174,6 +182,7 @@ func (c *check) onStream(st *http2.Stream, until time.Duration, head, body []byt
 		st.Close()
 	}()
 	st.SetDeadline(until)
+	st.Origin = http2.FromHTTP2
 	if err := st.WriteRequest(head, body, http2.End); err != nil {
 		return broken(err, "sending"), http2.Unsent(err)
 	}

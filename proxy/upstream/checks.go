@@ -281,6 +281,9 @@ func (c *Cluster) healthChanged(e *Endpoint, cfg *health.Config, before health.S
 // Cluster returns the name of the cluster that e belongs to.
 func (e *Endpoint) Cluster() string { return e.cluster.name }
 
+// Protocol is the word for what is spoken with e: http, http2, grpc or tcp.
+func (e *Endpoint) Protocol() string { return e.cluster.spec.Load().Protocol }
+
 // HTTP2 reports whether HTTP/2 is spoken with e.
 func (e *Endpoint) HTTP2() bool { return e.cluster.policy.Load().HTTP2 }
 

@@ -160,8 +160,8 @@ function endpoints(v, now, rate) {
     if (e.check) {
       const c = e.check;
       const p = pill(c.kind + " " + c.state, checks[c.state]);
-      p.title = "next check " + ahead(c.next, now) + (c.mode === "observe" ? ", observed only" : "");
-      health.append(el("span", "sub", ""), p);
+      if (c.mode === "observe") p.title = "observed only";
+      health.append(el("span", "sub", p, " next " + ahead(c.next, now)));
       const cause = c.cause ? [c.cause, c.cause_detail] : c.result && c.result !== "passed" ? [c.result, c.detail] : [];
       if (cause.length) health.append(el("span", "sub", cause.filter(Boolean).join(": ")));
     }
