@@ -194,7 +194,7 @@ func (p *Proxy) viewClusters() []admin.ClusterView {
 		most := c.Spec.Policy.Limits
 		v := admin.ClusterView{
 			Name: c.Name, Direction: c.Direction.String(), Protocol: c.Spec.Protocol,
-			Endpoints: c.Endpoints, Available: c.Available, Ejected: c.Ejected, Panic: c.Panicking,
+			Endpoints: c.Endpoints, Available: c.Available, Ejected: c.Ejected, Unhealthy: c.Unhealthy, Panic: c.Panicking,
 			BudgetBalance: c.Budget, Active: c.Requests,
 			Requests: c.Totals.Exchanges, Failures: c.Totals.Failures, Retries: c.Totals.Retries,
 			P50Ms: c.Totals.Durations.Quantile(0.5).Seconds() * 1000, P99Ms: c.Totals.Durations.Quantile(0.99).Seconds() * 1000,

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"strings"
@@ -181,4 +182,64 @@ func TestGRPCHealthThroughSidecars(t *testing.T) {
 	if by := answers(); by["cart-1"] == 0 {
 		t.Errorf("without checks, answers %v", by)
 	}
+}
+
+// A TCP check speaks with the application through both sidecars, so that it
+// knows when only the sidecar is left.
+func TestTCPCheckThroughSidecars(t *testing.T) {
+	t.Parallel()
+	m := newMesh(t)
+	var hang atomic.Bool
+	ln, err := net.Listen("tcp", freeAddress(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = ln.Close() })
+	go func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer c.Close()
+				ping := make([]byte, 6)
+				if _, err := io.ReadFull(c, ping); err != nil {
+					return
+				}
+				if hang.Load() {
+					_, _ = io.Copy(io.Discard, c)
+					return
+				}
+				_, _ = io.WriteString(c, "+PONG\r\n")
+			}()
+		}
+	}()
+	port := ln.Addr().(*net.TCPAddr).Port
+	in, address := m.inbound("cache", port, sections{"service": fmt.Sprintf("{name: cache, port: %d, protocol: tcp}", port)})
+	in.ready()
+	m.catalog(map[string][]string{"cache": {address}})
+	web := m.sidecar("web", sections{
+		"service":   "{name: web}",
+		"outbound":  fmt.Sprintf(`{upstreams: [{service: cache, listen: "%s", protocol: tcp}]}`, freeAddress(t)),
+		"discovery": m.discovery(),
+		"policies":  `{cache: {health: {tcp: {send: "PING\r\n", expect: "+PONG"}, interval: 200ms, fast_interval: 100ms, timeout: 500ms}}}`,
+	})
+	web.ready()
+	web.checked(address, "healthy")
+	hang.Store(true)
+	if v := web.checked(address, "unhealthy"); v.Cause != "timeout" {
+		t.Errorf("it hangs: %+v", v)
+	}
+	hang.Store(false)
+	web.checked(address, "healthy")
+	_ = ln.Close()
+	if v := web.checked(address, "unhealthy"); v.Cause != "closed" {
+		t.Errorf("only its sidecar is left: %+v", v)
+	}
+	in.kill()
+	eventually(t, patience, "it is told that nobody is there", func() (bool, string) {
+		v := web.check(address)
+		return v.Result == "connect", fmt.Sprintf("%+v", v)
+	})
 }

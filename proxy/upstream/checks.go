@@ -244,6 +244,11 @@ func (c *Cluster) checked(now time.Duration, res *CheckResult) (rebuild bool, du
 		return false, due
 	}
 	c.metrics.Checked(telemetry.CheckResult(res.Result.Cause))
+	if rebuild && before.State == health.Unhealthy {
+		c.mu.Lock()
+		e.since = now // slow start: it may have been restarted
+		c.mu.Unlock()
+	}
 	if changed {
 		c.healthChanged(e, cfg, before.State, &after)
 	}

@@ -199,6 +199,27 @@ func TestUnhealthyLosesItsConnections(t *testing.T) {
 	b.wantConnections(c, 0, 0)
 }
 
+// TestSlowReturn: an endpoint that was down starts slowly, as a new one does.
+func TestSlowReturn(t *testing.T) {
+	b := newBed(t)
+	b.r.SetEndpoints("api", numbered(2))
+	c := b.r.Acquire(spec(func(s *Spec) { s.Policy.Health = checkConfig(nil) }), telemetry.Outbound)
+	defer b.r.Release(c)
+	b.checkAll(time.Second, failing(1))
+	for i := range 2 {
+		b.checkAll(time.Duration(2+i)*time.Second, failing())
+	}
+	s := c.set.Load()
+	for i, want := range []time.Duration{-1, 3 * time.Second} {
+		if got := s.picker.Member(i).Since; got != want {
+			t.Errorf("endpoint %d is there since %s, want %s", i, got, want)
+		}
+	}
+	if clusters, _ := b.r.States(); clusters[0].Unhealthy != 0 {
+		t.Errorf("%d are unhealthy", clusters[0].Unhealthy)
+	}
+}
+
 // TestDueChecks: the longest due first, each once, and when to ask again.
 func TestDueChecks(t *testing.T) {
 	b := newBed(t)

@@ -96,6 +96,7 @@ type ClusterState struct {
 	Endpoints int
 	Available int
 	Ejected   int
+	Unhealthy int // by active checks
 	Panicking bool
 	Breaker   *breaker.Snapshot // nil without a breaker
 	Budget    float64           // retries that may be made now
@@ -133,6 +134,9 @@ func (r *Registry) States() (clusters []ClusterState, endpoints []EndpointState)
 			if hc := c.policy.Load().Health; hc != nil {
 				snap := e.check.snapshot()
 				es.Check, es.CheckConfig = &snap, hc
+				if snap.State == health.Unhealthy {
+					cs.Unhealthy++
+				}
 			}
 			if es.Evidence.State == outlier.Ejected {
 				cs.Ejected++

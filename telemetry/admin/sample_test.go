@@ -83,7 +83,7 @@ func sampleViews(now time.Time) Views {
 					Identities: []string{"spiffe://example.test/api"},
 				},
 				{
-					Name: "ledger", Direction: "outbound", Protocol: "http", Endpoints: 2, Available: 2, Panic: true,
+					Name: "ledger", Direction: "outbound", Protocol: "http", Endpoints: 2, Available: 2, Unhealthy: 1, Panic: true,
 					Breaker:       &BreakerView{State: "open", Mode: "enforce", Since: now.Add(-2 * time.Second), Until: now.Add(3 * time.Second), Requests: 88, Failures: 61, Opened: 4},
 					BudgetBalance: 0.2, Active: 97, Requests: 40122, Failures: 3811, Retries: 800, P50Ms: 18.2, P99Ms: 1480,
 					Limits:     LimitsView{Connections: LimitView{Value: 100, Max: 100, Rejected: 37}, Pending: LimitView{Value: 211, Max: 1024}, Requests: LimitView{Value: 97}},

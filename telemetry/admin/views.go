@@ -77,6 +77,7 @@ type ClusterView struct {
 	Endpoints     int          `json:"endpoints"`
 	Available     int          `json:"available"`
 	Ejected       int          `json:"ejected"`
+	Unhealthy     int          `json:"unhealthy"`         // by active checks
 	Panic         bool         `json:"panic"`             // too few are available, so all are used
 	Breaker       *BreakerView `json:"breaker,omitempty"` // nil: none configured
 	BudgetBalance float64      `json:"budget_balance"`    // retries that may be made now

@@ -116,6 +116,7 @@ function clusters(v, now, rate) {
     const r = rate("clusters", c.direction + " " + c.name);
     const share = td("", c.available + " / " + c.endpoints);
     if (c.ejected) share.append(" ", pill(c.ejected + " ejected", "bad"));
+    if (c.unhealthy) share.append(" ", pill(c.unhealthy + " unhealthy", "bad"));
     if (c.panic) share.append(" ", pill("panic", "bad"));
     const name = td("group", c.name);
     name.append(el("span", "sub", [c.direction, c.protocol].filter(Boolean).join(" · ")));
