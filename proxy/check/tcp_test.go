@@ -14,7 +14,7 @@ import (
 // reply answers the first bytes that come with text.
 func reply(text string) func(net.Conn) {
 	return func(c net.Conn) {
-		if _, err := c.Read(make([]byte, 64)); err == nil {
+		if _, err := c.Read(make([]byte, 4096)); err == nil {
 			_, _ = io.WriteString(c, text)
 		}
 	}
