@@ -360,6 +360,7 @@ const (
 	MaxRoutes = 512
 	maxEdits  = 64
 	maxValue  = 2048
+	maxAdded  = 8192
 	maxRegex  = 1024
 	maxReply  = 4096
 )

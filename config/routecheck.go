@@ -108,6 +108,8 @@ func validatePath(field, path string, add func(field, problem string)) {
 		add(field, fmt.Sprintf("is %q; a path begins with a slash", path))
 	case strings.ContainsAny(path, "?#"):
 		add(field, fmt.Sprintf("is %q; a query or fragment is no part of a path", path))
+	case http1.IsPath(path) && http1.AmbiguousPath([]byte(path)):
+		add(field, fmt.Sprintf("is %q, which has a dot segment, a backslash or a control character, plain or encoded: requests for such paths are refused", path))
 	case !http1.IsPath(path):
 		add(field, fmt.Sprintf("is %q, which no request can have: spaces and other characters are percent-encoded, as they are sent", path))
 	}
@@ -226,6 +228,15 @@ func (r RouteRewrite) Validate(add func(field, problem string)) {
 func (e HeaderEdits) Validate(add func(field, problem string)) {
 	if len(e.Set)+len(e.Add)+len(e.Remove) > maxEdits {
 		add("", fmt.Sprintf("has more than %d changes", maxEdits))
+	}
+	bytes := 0
+	for _, values := range []map[string]string{e.Set, e.Add} {
+		for name, value := range values {
+			bytes += len(name) + len(value) + len(": \r\n")
+		}
+	}
+	if bytes > maxAdded {
+		add("", fmt.Sprintf("adds %d bytes to a head; at most %d are possible", bytes, maxAdded))
 	}
 	seen := map[string]bool{}
 	check := func(field, name string) {

@@ -4,12 +4,14 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -54,7 +56,6 @@ func prepare(t *testing.T, bin, name string) *example {
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	x := &example{t: t, dir: dir, bin: bin, ports: map[string]string{}}
 	port := regexp.MustCompile(`127\.0\.0\.1:(\d+)|port: (\d+)`)
-	var held []net.Listener
 	files, err := filepath.Glob(filepath.Join(name, "*.yaml"))
 	if err != nil || len(files) == 0 {
 		t.Fatalf("%s has no configuration files: %v", name, err)
@@ -67,12 +68,7 @@ func prepare(t *testing.T, bin, name string) *example {
 		s := port.ReplaceAllStringFunc(string(text), func(m string) string {
 			old := m[strings.LastIndexAny(m, ": ")+1:]
 			if x.ports[old] == "" {
-				l, err := net.Listen("tcp", "127.0.0.1:0")
-				if err != nil {
-					t.Fatal(err)
-				}
-				held = append(held, l)
-				_, x.ports[old], _ = net.SplitHostPort(l.Addr().String())
+				x.ports[old] = freePort(t)
 			}
 			return strings.TrimSuffix(m, old) + x.ports[old]
 		})
@@ -81,10 +77,39 @@ func prepare(t *testing.T, bin, name string) *example {
 			t.Fatal(err)
 		}
 	}
-	for _, l := range held {
-		l.Close()
-	}
 	return x
+}
+
+var ports struct {
+	mu    sync.Mutex
+	taken map[int]bool
+}
+
+// freePort returns a port that is free on loopback and that no other example has
+// been given. It lies below those that the kernel gives to outgoing connections,
+// so that none of these takes it before its owner listens.
+func freePort(t *testing.T) string {
+	t.Helper()
+	ports.mu.Lock()
+	defer ports.mu.Unlock()
+	if ports.taken == nil {
+		ports.taken = map[int]bool{}
+	}
+	for range 1000 {
+		p := 20000 + rand.IntN(8000)
+		if ports.taken[p] {
+			continue
+		}
+		l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(p)))
+		if err != nil {
+			continue
+		}
+		_ = l.Close()
+		ports.taken[p] = true
+		return strconv.Itoa(p)
+	}
+	t.Fatal("no free port between 20000 and 28000 on 127.0.0.1")
+	return ""
 }
 
 // address is the loopback address that stands for a port of the example.

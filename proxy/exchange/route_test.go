@@ -179,9 +179,13 @@ func TestFixedAnswer(t *testing.T) {
 			method, path, body, want string
 			status                   int
 		}{
-			{"GET", "/closed", "", "no\n", 403}, {"HEAD", "/closed", "", "", 403}, {"POST", "/closed", "short", "no\n", 403},
+			{"GET", "/closed", "", "no\n", 403},
+			{"HEAD", "/closed", "", "", 403},
+			{"POST", "/closed", "short", "no\n", 403},
 			{"POST", "/closed", strings.Repeat("x", 300_000), "no\n", 403},
-			{"GET", "/old/x", "", "", 308}, {"GET", "/empty", "", "", 204}, {"GET", "/closed", "", "no\n", 403},
+			{"GET", "/old/x", "", "", 308},
+			{"GET", "/empty", "", "", 204},
+			{"GET", "/closed", "", "no\n", 403},
 		} {
 			var body io.Reader
 			if c.body != "" {

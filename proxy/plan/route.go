@@ -76,6 +76,12 @@ type Rewrite struct {
 	To  string
 }
 
+// escapes reports whether what remains of the path might lead out of what it is
+// put behind, as "/x../y" would if "/x" became "/".
+func (w *Rewrite) escapes(path []byte) bool {
+	return w.On && w.Cut > 0 && len(path) > w.Cut && path[w.Cut] != '/' && http1.AmbiguousRest(path[w.Cut:])
+}
+
 // AppendHead appends the head of the request for forwarding, as
 // http1.Request.AppendHead does, with the path that the route gives it.
 func (r *Route) AppendHead(dst []byte, req *http1.Request, raw []byte) []byte {

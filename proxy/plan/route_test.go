@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/outrigger-mesh/outrigger/proxy/http1"
+	"github.com/outrigger-mesh/outrigger/proxy/outcome"
 )
 
 // TestSplit: every random word belongs to exactly the destination whose share
@@ -165,4 +166,63 @@ func TestHeadDoesNotAllocate(t *testing.T) {
 	}); n != 0 {
 		t.Errorf("%v allocations", n)
 	}
+}
+
+// What is cut off a path must not make a dot segment of what is left.
+func TestRewriteStaysBelow(t *testing.T) {
+	table := func(from, to string) *Table {
+		r := named("r", Match{Path: Text{Kind: Prefix, Value: from}})
+		r.Rewrite = Rewrite{On: true, Cut: len(from), To: to}
+		return NewTable([]*Route{r}, &Route{Name: "rest"})
+	}
+	for _, c := range []struct {
+		from, to, path string
+		refused        bool
+	}{
+		{"/api", "/", "/api../secret", true},
+		{"/api", "/", "/api..", true},
+		{"/api", "/", "/api%2e%2E/secret", true},
+		{"/api", "/", "/api..;x/secret", true},
+		{"/api", "/", "/api.", true},
+		{"/api", "/v2", "/api../secret", true}, // harmless here, and refused all the same
+		{"/api/", "/v2/", "/api/..a/b", false},
+		{"/api", "/", "/api.json", false},
+		{"/api", "/", "/api/x", false},
+		{"/api", "/", "/api", false},
+	} {
+		r, raw := parse(t, "GET "+c.path)
+		if got := table(c.from, c.to).Find(r, raw); (got.Refuse == outcome.BadRequest) != c.refused {
+			t.Errorf("%s with %s as %s: %s", c.path, c.from, c.to, got.Refuse)
+		}
+	}
+}
+
+// FuzzRewrite: whatever the path, a route that takes it makes a path of it that
+// begins as it should and can be read in one way only.
+func FuzzRewrite(f *testing.F) {
+	f.Add("/api", "/", "/api/x")
+	f.Add("/api", "/v2/", "/api%2e./x")
+	f.Add("/a/b", "/", "/a/b..;/c")
+	f.Fuzz(func(t *testing.T, from, to, path string) {
+		if !http1.IsPath(from) || !http1.IsPath(to) || http1.AmbiguousPath([]byte(to)) {
+			return
+		}
+		var req, again http1.Request
+		raw := []byte("GET " + path + " HTTP/1.1\r\nHost: a\r\n\r\n")
+		if n, err := req.Parse(raw, nil); n != len(raw) || err != nil || req.Form != http1.OriginForm {
+			return
+		}
+		r := named("r", Match{Path: Text{Kind: Prefix, Value: from}})
+		r.Rewrite = Rewrite{On: true, Cut: len(from), To: to}
+		if NewTable([]*Route{r}, &Route{Name: "rest"}).Find(&req, raw) != r {
+			return
+		}
+		out := append(r.AppendHead(nil, &req, raw), "\r\n"...)
+		if n, err := again.Parse(out, nil); n != len(out) || err != nil {
+			t.Fatalf("%q became %q: %v", raw, out, err)
+		}
+		if p := again.Path.Of(out); http1.AmbiguousPath(p) || !strings.HasPrefix(string(p), strings.TrimSuffix(to, "/")) {
+			t.Errorf("%s with %s as %s became %s", path, from, to, p)
+		}
+	})
 }

@@ -50,7 +50,7 @@ func NewTable(routes []*Route, last *Route) *Table {
 // Find returns the route of a request whose head is r in raw.
 func (t *Table) Find(r *http1.Request, raw []byte) *Route {
 	path := pathOf(r, raw)
-	if t.ambiguous != nil && ambiguous(path) {
+	if t.ambiguous != nil && http1.AmbiguousPath(path) {
 		return t.ambiguous
 	}
 	exact, scan := t.lookup(path), t.scan
@@ -65,6 +65,9 @@ func (t *Table) Find(r *http1.Request, raw []byte) *Route {
 			}
 		}
 		if m.Match.beside(r, raw) {
+			if m.Rewrite.escapes(path) {
+				return t.ambiguous
+			}
 			return m
 		}
 	}
