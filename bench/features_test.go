@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"crypto/tls"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -117,6 +118,97 @@ func TestPeersDoTheSameWork(t *testing.T) {
 			strangers(t, r.certs.web, b.entry)
 		})
 	}
+}
+
+// TestPairsRefuseStrangers holds the inbound sidecars that carry gRPC and TCP
+// to the same: only a client with the right certificate is served.
+func TestPairsRefuseStrangers(t *testing.T) {
+	r := testRunner(t)
+	foreign, err := makeCerts(t.TempDir(), time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, scenario := range []string{report.MeshGRPC, report.MeshTCP} {
+		c := r.o.courses(scenario)[0]
+		behind, err := r.startOrigin(t.Context(), c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer behind.tearDown()
+		for _, s := range r.subjects {
+			if s.takes(c) != nil {
+				continue
+			}
+			t.Run(scenario+"/"+s.name(), func(t *testing.T) {
+				inbound := *c
+				inbound.chain = oneSecure
+				b, err := r.setUp(t.Context(), s, &inbound, behind.entry)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer b.tearDown()
+				cfg, err := tlsConfig(r.certs.web)
+				if err != nil {
+					t.Fatal(err)
+				}
+				cfg.NextProtos = nil
+				if err := served(t.Context(), c.protocol, b.entry, cfg); err != nil {
+					t.Errorf("the right client: %v", err)
+				}
+				cfg.Certificates = nil
+				if err := served(t.Context(), c.protocol, b.entry, cfg); err == nil {
+					t.Error("a client without a certificate is served")
+				}
+				other, err := tls.LoadX509KeyPair(foreign.web.Cert, foreign.web.Key)
+				if err != nil {
+					t.Fatal(err)
+				}
+				cfg.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &other, nil }
+				if err := served(t.Context(), c.protocol, b.entry, cfg); err == nil {
+					t.Error("a client with a foreign certificate is served")
+				}
+			})
+		}
+	}
+}
+
+// served makes one gRPC call, or waits for the first byte of a TCP relay.
+func served(ctx context.Context, protocol peers.Protocol, at netip.AddrPort, cfg *tls.Config) error {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	if protocol == peers.GRPC {
+		transport := &http.Transport{TLSClientConfig: cfg.Clone(), ForceAttemptHTTP2: true}
+		defer transport.CloseIdleConnections()
+		req, err := http.NewRequestWithContext(ctx, http.MethodPost, "https://"+at.String()+"/shop.v1.Catalogue/GetItem", strings.NewReader("\x00\x00\x00\x00\x01x"))
+		if err != nil {
+			return err
+		}
+		req.Header.Set("Content-Type", "application/grpc")
+		req.Header.Set("Te", "trailers")
+		resp, err := transport.RoundTrip(req)
+		if err != nil {
+			return err
+		}
+		defer resp.Body.Close()
+		if resp.StatusCode != http.StatusOK || resp.ProtoMajor != 2 {
+			return fmt.Errorf("%s %s", resp.Proto, resp.Status)
+		}
+		_, err = io.Copy(io.Discard, resp.Body)
+		return err
+	}
+	d := tls.Dialer{Config: cfg}
+	conn, err := d.DialContext(ctx, "tcp", at.String())
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	defer stop()
+	if _, err := io.WriteString(conn, "\n"); err != nil {
+		return err
+	}
+	_, err = io.ReadFull(conn, make([]byte, 1))
+	return err
 }
 
 // strangers are clients that an inbound sidecar must not serve.

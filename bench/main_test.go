@@ -108,7 +108,7 @@ func TestInterrupt(t *testing.T) {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
-	log := &watch{text: "h1-plain", seen: cancel}
+	log := &watch{text: "\nh1-plain\n", seen: cancel}
 	if err := runBench(ctx, o, log); !errors.Is(err, context.Canceled) {
 		t.Fatalf("%v", err)
 	}

@@ -20,7 +20,7 @@ import (
 
 // stopPatience is how long a process may take to end after SIGTERM before it
 // is killed with its descendants.
-const stopPatience = 2 * time.Second
+const stopPatience = 500 * time.Millisecond
 
 // process is a child with its output in a file.
 type process struct {
