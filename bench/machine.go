@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"runtime"
@@ -53,9 +54,15 @@ func procField(text []byte, name string) string {
 	return ""
 }
 
-// cpuTicks are the ticks of all cores together: in all, and stolen by the
-// hypervisor.
-type cpuTicks struct{ all, steal uint64 }
+// cpuTicks are the ticks of all cores together: in all, spent by processes in
+// user and system mode, and stolen by the hypervisor. Interrupts are left out:
+// some kernels account them to the process that they interrupt, some do not.
+// own is what this process and the children
+// that it has waited for have used.
+type cpuTicks struct {
+	all, busy, steal uint64
+	own              time.Duration
+}
 
 // parseTicks reads the first line of /proc/stat (proc(5)): user nice system
 // idle iowait irq softirq steal, and guest times that user already contains.
@@ -72,7 +79,10 @@ func parseTicks(text []byte) (cpuTicks, error) {
 			return cpuTicks{}, fmt.Errorf("/proc/stat: %w", err)
 		}
 		t.all += n
-		if i == 7 {
+		switch i {
+		case 0, 1, 2:
+			t.busy += n
+		case 7:
 			t.steal = n
 		}
 	}
@@ -84,7 +94,24 @@ func readTicks() (cpuTicks, error) {
 	if err != nil {
 		return cpuTicks{}, err
 	}
-	return parseTicks(text)
+	t, err := parseTicks(text)
+	for _, who := range []int{unix.RUSAGE_SELF, unix.RUSAGE_CHILDREN} {
+		var u unix.Rusage
+		err = errors.Join(err, unix.Getrusage(who, &u))
+		t.own += time.Duration(u.Utime.Nano() + u.Stime.Nano())
+	}
+	return t, err
+}
+
+// foreignPercent is the share of all CPU time between two readings that went
+// to processes other than the benchmark's.
+func foreignPercent(from, to cpuTicks) float64 {
+	if to.all <= from.all {
+		return 0
+	}
+	const ticksPerSecond = 100 // USER_HZ, on every Linux port that Go supports
+	busy := float64(to.busy-from.busy) / ticksPerSecond
+	return max(0, 100*(busy-(to.own-from.own).Seconds())*ticksPerSecond/float64(to.all-from.all))
 }
 
 // stealPercent is the stolen share between two readings.

@@ -453,6 +453,17 @@ func TestMachine(t *testing.T) {
 	if got := stealPercent(from, to); got != 20 {
 		t.Errorf("steal %v %%", got)
 	}
+	// 100 ticks are a second, of which this program used three quarters; 250 passed.
+	to.own = from.own + 750*time.Millisecond
+	if got := foreignPercent(from, to); got != 10 {
+		t.Errorf("foreign %v %%", got)
+	}
+	if to.own += time.Hour; foreignPercent(from, to) != 0 || foreignPercent(to, from) != 0 {
+		t.Error("foreign time below zero, or over no time")
+	}
+	if now, err := readTicks(); err != nil || now.own <= 0 || now.busy == 0 || now.busy >= now.all {
+		t.Errorf("%+v, %v", now, err)
+	}
 	if stealPercent(to, from) != 0 || stealPercent(to, to) != 0 {
 		t.Error("steal over no time")
 	}

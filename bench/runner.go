@@ -50,6 +50,10 @@ func (r *runner) note(format string, args ...any) {
 // errFailed says that the results are written but not complete.
 var errFailed = errors.New("a subject failed or answered with errors, see above; the rest is measured and written")
 
+// mostForeign is how much of the CPU time, in percent, other processes may take
+// before the report warns of it.
+const mostForeign = 3
+
 // runBench measures and writes the results. It ends everything it started
 // before it returns, also when the context ends; then nothing is written.
 func runBench(ctx context.Context, o *options, log io.Writer) error {
@@ -72,6 +76,10 @@ func runBench(ctx context.Context, o *options, log io.Writer) error {
 	}
 	if now, err := readTicks(); err == nil && ticksErr == nil {
 		r.report.Machine.StealPct = stealPercent(ticks, now)
+		r.report.Machine.ForeignPct = foreignPercent(ticks, now)
+		if r.report.Machine.ForeignPct > mostForeign {
+			r.note("other processes took %.0f %% of the CPU time during the run: its figures are noisy, and its latencies not to be relied on", r.report.Machine.ForeignPct)
+		}
 	}
 	r.report.Machine.DurationMS = time.Since(began).Milliseconds()
 	if err := r.write(); err != nil {

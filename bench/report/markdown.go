@@ -52,7 +52,7 @@ func (r *Report) Markdown() string {
 	if m.Instructions != "" {
 		fmt.Fprintf(&b, "Instructions %s. ", m.Instructions)
 	}
-	fmt.Fprintf(&b, "Load average before the run %.2f; the hypervisor took %.1f %% of the CPU time during it. The run took %s.\n", m.Load1, m.StealPct, r.took())
+	fmt.Fprintf(&b, "Load average before the run %.2f; during it the hypervisor took %.1f %% of the CPU time and other processes %.1f %%. The run took %s.\n", m.Load1, m.StealPct, m.ForeignPct, r.took())
 	if len(m.Versions) > 0 {
 		b.WriteString("\n")
 		for _, name := range sortedKeys(m.Versions) {

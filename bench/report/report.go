@@ -56,17 +56,20 @@ type Report struct {
 
 // Machine is where a run took place.
 type Machine struct {
-	CPU       string            `json:"cpu"`
-	Cores     int               `json:"cores"`
-	MemoryMB  int               `json:"memory_mb"`
-	Kernel    string            `json:"kernel"`
-	Arch      string            `json:"arch"`
-	Go        string            `json:"go"`
-	Versions  map[string]string `json:"versions"`   // subject -> what it says of itself
-	Load1     float64           `json:"load1"`      // load average of the last minute before the run
-	StealPct  float64           `json:"steal_pct"`  // CPU time that the hypervisor gave to others during the run, of all, in percent
-	ProxyCore int               `json:"proxy_core"` // -1: not pinned
-	LoadCore  int               `json:"load_core"`  // of load generator and origin; -1: not pinned
+	CPU      string            `json:"cpu"`
+	Cores    int               `json:"cores"`
+	MemoryMB int               `json:"memory_mb"`
+	Kernel   string            `json:"kernel"`
+	Arch     string            `json:"arch"`
+	Go       string            `json:"go"`
+	Versions map[string]string `json:"versions"`  // subject -> what it says of itself
+	Load1    float64           `json:"load1"`     // load average of the last minute before the run
+	StealPct float64           `json:"steal_pct"` // CPU time that the hypervisor gave to others during the run, of all, in percent
+	// ForeignPct is the CPU time that processes other than the benchmark's used
+	// during the run, of all, in percent.
+	ForeignPct float64 `json:"foreign_pct"`
+	ProxyCore  int     `json:"proxy_core"` // -1: not pinned
+	LoadCore   int     `json:"load_core"`  // of load generator and origin; -1: not pinned
 	// Instructions says whether this machine counts instructions, and if not, why.
 	Instructions string    `json:"instructions,omitempty"`
 	Date         time.Time `json:"date"`

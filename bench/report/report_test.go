@@ -54,7 +54,7 @@ func example() *Report {
 		Machine: Machine{
 			CPU: "Example CPU @ 3.00GHz", Cores: 2, MemoryMB: 8000, Kernel: "6.1.0", Arch: "amd64", Go: "go1.26.0",
 			Versions: map[string]string{"nginx": "nginx version: nginx/1.22.1", "outrigger": "outrigger 0.1.0"},
-			Load1:    0.25, StealPct: 1.5, ProxyCore: 1, LoadCore: 0,
+			Load1:    0.25, StealPct: 1.5, ForeignPct: 0.4, ProxyCore: 1, LoadCore: 0,
 			Date: time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC), DurationMS: 61000,
 		},
 		Settings: Settings{Form: "full", Slices: 3, SliceSeconds: 1.5, ResponseSize: 1024, Rate: 2000},
