@@ -57,8 +57,7 @@ func procField(text []byte, name string) string {
 // cpuTicks are the ticks of all cores together: in all, spent by processes in
 // user and system mode, and stolen by the hypervisor. Interrupts are left out:
 // some kernels account them to the process that they interrupt, some do not.
-// own is what this process and the children
-// that it has waited for have used.
+// own is what this process and the children that it has waited for have used.
 type cpuTicks struct {
 	all, busy, steal uint64
 	own              time.Duration

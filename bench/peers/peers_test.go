@@ -96,7 +96,9 @@ func golden(t *testing.T, name, variant string, p Params) {
 func TestOutriggerTakesItsConfig(t *testing.T) {
 	for _, role := range []Role{Plain, Outbound, Inbound} {
 		for _, log := range []bool{true, false} {
-			text, err := Render("outrigger", params(role, log))
+			p := params(role, log)
+			p.Profile = log
+			text, err := Render("outrigger", p)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -112,6 +114,9 @@ func TestOutriggerTakesItsConfig(t *testing.T) {
 			c := loaded.Config
 			if (c.Inbound.Listen == "127.0.0.1:8001" && c.Service.Port == 9000) != (role == Inbound) || (len(c.Outbound.Upstreams) == 1) == (role == Inbound) {
 				t.Errorf("%s: inbound %q to port %d, upstreams %v", role, c.Inbound.Listen, c.Service.Port, c.Outbound.Upstreams)
+			}
+			if c.Admin.Pprof != p.Profile {
+				t.Errorf("%s: pprof %v", role, c.Admin.Pprof)
 			}
 			if c.Identity.Configured() != (role != Plain) {
 				t.Errorf("%s: identity %+v", role, c.Identity)
