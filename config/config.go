@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/outrigger-mesh/outrigger/mtls/authz"
+	"github.com/outrigger-mesh/outrigger/proxy/memory"
 	"github.com/outrigger-mesh/outrigger/resilience/limit"
 )
 
@@ -41,6 +42,8 @@ type Config struct {
 	Telemetry Telemetry `yaml:"telemetry"`
 	// The admin API: metrics, health, state.
 	Admin Admin `yaml:"admin"`
+	// How much memory the proxy may take.
+	Memory memory.Config `yaml:"memory"`
 	// How the proxy stops.
 	Drain Drain `yaml:"drain"`
 }

@@ -29,6 +29,8 @@ func fieldDoc(id string) string {
 		return "Where this proxy's certificate and the trusted roots come from."
 	case "github.com/outrigger-mesh/outrigger/config.Config.Inbound":
 		return "Traffic from others to the service."
+	case "github.com/outrigger-mesh/outrigger/config.Config.Memory":
+		return "How much memory the proxy may take."
 	case "github.com/outrigger-mesh/outrigger/config.Config.Outbound":
 		return "Traffic from the service to others."
 	case "github.com/outrigger-mesh/outrigger/config.Config.Policies":
@@ -369,6 +371,8 @@ func fieldDoc(id string) string {
 		return "name appears in refusals, logs and metrics; default rules[N]. It must be unique."
 	case "github.com/outrigger-mesh/outrigger/mtls/authz.Rule.Paths":
 		return "paths lists URL paths without query: exact (\"/login\"), or a path and everything below it (\"/admin/*\" matches /admin and /admin/users, not /administrator); empty means all. Requests are compared in normal form: percent-encoding undone, repeated slashes joined. Paths that servers read in different ways, such as those with \"..\" or an encoded slash, are refused where any rule names paths."
+	case "github.com/outrigger-mesh/outrigger/proxy/memory.Config.Budget":
+		return "The most memory that the process may take, such as \"48MiB\" or \"1GiB\". What is given up as it is neared, and in which order, is told in docs/memory.md. The flag --memory of outrigger run takes precedence. Empty: no budget."
 	case "github.com/outrigger-mesh/outrigger/resilience/balance.Config.Algorithm":
 		return "How an endpoint is picked: p2c_ewma (default), weighted_round_robin, least_request or random."
 	case "github.com/outrigger-mesh/outrigger/resilience/balance.Config.Decay":

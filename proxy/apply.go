@@ -130,6 +130,7 @@ func (p *Proxy) restartNeeded(loaded *config.Loaded) error {
 		{"identity", old.Identity, now.Identity},
 		{"discovery", old.Discovery, now.Discovery},
 		{"admin", old.Admin, now.Admin},
+		{"memory", old.Memory, now.Memory},
 		{"telemetry", oldLog, nowLog},
 		{"service.name", old.Service.Name, now.Service.Name},
 		{"inbound.listen", registered(old), registered(now)},

@@ -76,15 +76,15 @@ func TestIdleConnectionsHoldLittle(t *testing.T) {
 	}
 }
 
-type memory struct{ heap, stacks int64 }
+type held struct{ heap, stacks int64 }
 
-func inUse() memory {
+func inUse() held {
 	var m runtime.MemStats
 	for range 3 {
 		runtime.GC()
 	}
 	runtime.ReadMemStats(&m)
-	return memory{int64(m.HeapAlloc), int64(m.StackInuse)}
+	return held{int64(m.HeapAlloc), int64(m.StackInuse)}
 }
 
 // connectRaw opens a connection as a raw descriptor, which takes nothing of what

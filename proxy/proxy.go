@@ -22,6 +22,7 @@ import (
 	"github.com/outrigger-mesh/outrigger/proxy/exchange"
 	"github.com/outrigger-mesh/outrigger/proxy/http2"
 	"github.com/outrigger-mesh/outrigger/proxy/listener"
+	"github.com/outrigger-mesh/outrigger/proxy/memory"
 	"github.com/outrigger-mesh/outrigger/proxy/plan"
 	"github.com/outrigger-mesh/outrigger/proxy/upstream"
 	"github.com/outrigger-mesh/outrigger/proxy/wire"
@@ -36,6 +37,8 @@ type Options struct {
 	LogLevel *slog.LevelVar // changed by the admin API and by reloads; may be nil
 	Version  string
 	Commit   string
+	// Memory is the memory budget in bytes; 0 takes that of the configuration.
+	Memory int64
 }
 
 // Proxy is one proxy. New makes it, Run serves until its context ends, Apply
@@ -49,6 +52,7 @@ type Proxy struct {
 	sweeper  *wire.Sweeper
 	streams  *http2.Sweeper
 	resting  *wire.Resting
+	memory   *memory.Budget
 	metrics  *telemetry.Metrics
 	access   *telemetry.AccessLog
 	tracer   *telemetry.Tracer
@@ -116,17 +120,24 @@ func New(o Options) (*Proxy, error) {
 		p.endLife()
 		return nil, err
 	}
+	budget := o.Memory
+	if budget == 0 {
+		budget = cfg.Memory.Bytes()
+	}
+	p.memory = p.newBudget(budget)
+	p.sweeper.Memory = p.memory
 	h2 := http2.Config{
-		Sweeper: p.streams, PingAfter: pingAfter, ExtendedConnect: true,
+		Sweeper: p.streams, PingAfter: pingAfter, ExtendedConnect: true, Memory: p.memory,
 		OnFlood: func(f http2.Flood) {
 			p.log.Warn("an HTTP/2 peer was stopped", "event", "http2_flood", "kind", f.String())
 		},
 	}
+	fitWindows(&h2, budget)
 	p.registry = upstream.NewRegistry(p.life, p.sweeper, p.metrics, p.log)
 	p.registry.HTTP2 = &h2
 	p.server = &exchange.Server{
 		Sweeper: p.sweeper, Tracer: p.tracer, AccessLog: p.access, Log: p.log,
-		HTTP2: &h2, Resting: p.resting, LocalID: p.ownID, Draining: &p.closing, AccessSample: cfg.Telemetry.AccessLog.SamplePercent / 100,
+		HTTP2: &h2, Resting: p.resting, Memory: p.memory, LocalID: p.ownID, Draining: &p.closing, AccessSample: cfg.Telemetry.AccessLog.SamplePercent / 100,
 	}
 	p.identity = newIdentity(&cfg.Identity, p.log)
 	if err := p.newDiscovery(cfg); err != nil {
@@ -241,6 +252,7 @@ func (p *Proxy) serve(ctx context.Context, core *lifecycle.Group) error {
 	core.Go("sweeper", p.sweeper.Run)
 	core.Go("stream sweeper", p.streams.Run)
 	core.Go("resting connections", p.resting.Run)
+	core.Go("memory", p.memory.Run)
 	core.Go("upstreams", p.registry.Run)
 	core.Go("health checks", check.New(p.registry, p.sweeper).Run)
 	starting, cancel := context.WithCancel(ctx)

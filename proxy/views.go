@@ -32,7 +32,7 @@ func (p *Proxy) adminServer() *admin.Server {
 
 // bindProcess lets the metrics read what concerns the whole process.
 func (p *Proxy) bindProcess() {
-	p.metrics.Process().Bind(telemetry.ProcessGauges{
+	g := telemetry.ProcessGauges{
 		IdentityExpiry: func() float64 {
 			if p.identity == nil || p.identity.Material() == nil {
 				return 0
@@ -42,7 +42,9 @@ func (p *Proxy) bindProcess() {
 		AccessLogRecords: p.access.Written,
 		AccessLogDropped: p.access.Dropped,
 		SpansDropped:     p.tracer.Dropped,
-	})
+	}
+	p.bindMemory(&g)
+	p.metrics.Process().Bind(g)
 }
 
 // Ready reports whether the proxy may get traffic: it has a valid identity if
@@ -325,5 +327,6 @@ func (p *Proxy) viewReload() admin.ReloadView {
 func (p *Proxy) viewProcess() admin.ProcessView {
 	return admin.ProcessView{
 		Service: p.initial.Config.Service.Name, Version: p.version, Started: p.started, Draining: p.draining.Load(),
+		Memory: p.viewMemory(),
 	}
 }

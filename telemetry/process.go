@@ -30,6 +30,17 @@ type ProcessGauges struct {
 	AccessLogRecords func() uint64  // AccessLog.Written
 	AccessLogDropped func() uint64  // AccessLog.Dropped
 	SpansDropped     func() uint64  // Tracer.Dropped
+
+	// The memory budget; all nil without one.
+	MemoryBudget, MemoryUsed, MemoryLevel func() float64
+	MemoryLevels                          []Named // how often each level was entered
+	MemoryGivenUp                         []Named // how often each thing was given up
+}
+
+// Named is a counter with the value of its own label. It is read at each scrape.
+type Named struct {
+	Name  string
+	Value func() uint64
 }
 
 func newProcess(m *Metrics, r Resource) *Process {
@@ -69,6 +80,17 @@ func (p *Process) collect(s *scrape) {
 		s.readCounter(mAccessLogRecords, g.AccessLogRecords)
 		s.readCounter(mAccessLogDropped, g.AccessLogDropped)
 		s.readCounter(mSpansDropped, g.SpansDropped)
+		s.read(mMemoryBudget, g.MemoryBudget)
+		s.read(mMemoryUsed, g.MemoryUsed)
+		s.read(mMemoryLevel, g.MemoryLevel)
+		s.named(mMemoryLevels, g.MemoryLevels)
+		s.named(mMemoryGivenUp, g.MemoryGivenUp)
+	}
+}
+
+func (s *scrape) named(id metricID, list []Named) {
+	for i, n := range list {
+		s.labelledCounter(id, uint16(i), n.Value(), n.Name)
 	}
 }
 

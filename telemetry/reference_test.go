@@ -33,7 +33,7 @@ func TestTableFollowsTheRules(t *testing.T) {
 		if strings.HasSuffix(m.name, "_seconds") != (m.unit == "s") {
 			t.Errorf("%s: _seconds and the unit %q do not agree", m.name, m.unit)
 		}
-		if strings.HasSuffix(m.name, "_bytes_total") != (m.unit == "By") {
+		if strings.HasSuffix(strings.TrimSuffix(m.name, "_total"), "_bytes") != (m.unit == "By") {
 			t.Errorf("%s: _bytes and the unit %q do not agree", m.name, m.unit)
 		}
 		if !strings.HasSuffix(m.help, ".") || strings.ContainsAny(m.help, "|\n") {

@@ -57,6 +57,11 @@ const (
 	mAccessLogRecords
 	mAccessLogDropped
 	mSpansDropped
+	mMemoryBudget
+	mMemoryUsed
+	mMemoryLevel
+	mMemoryLevels
+	mMemoryGivenUp
 	mSeriesOverflowed
 	mBuildInfo
 
@@ -141,6 +146,11 @@ var table = [metricCount]metric{
 	mAccessLogRecords: {"outrigger_access_log_records_total", counter, "{record}", "", "Access-log records taken."},
 	mAccessLogDropped: {"outrigger_access_log_dropped_records_total", counter, "{record}", "", "Access-log records lost because the sink was too slow or failed."},
 	mSpansDropped:     {"outrigger_trace_dropped_spans_total", counter, "{span}", "", "Spans lost because the collector was too slow or failed."},
+	mMemoryBudget:     {"outrigger_memory_budget_bytes", gauge, "By", "", "The memory budget."},
+	mMemoryUsed:       {"outrigger_memory_used_bytes", gauge, "By", "", "How much of the budget is in use."},
+	mMemoryLevel:      {"outrigger_memory_level", gauge, "", "", "What is given up for want of memory: 0 nothing, 1 trim, 2 narrow, 3 refuse, 4 shed."},
+	mMemoryLevels:     {"outrigger_memory_levels_total", counter, "{time}", "level", "How often a level was entered."},
+	mMemoryGivenUp:    {"outrigger_memory_given_up_total", counter, "{thing}", "what", "What was given up for want of memory."},
 	mSeriesOverflowed: {"outrigger_metric_series_overflowed_total", counter, "{series}", "metric", "Series that found no room in their metric's budget."},
 	mBuildInfo:        {"outrigger_build_info", gauge, "", "version commit go_version", "Always 1; the labels say what is running."},
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"os/signal"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/outrigger-mesh/outrigger/config"
 	"github.com/outrigger-mesh/outrigger/proxy"
+	"github.com/outrigger-mesh/outrigger/proxy/memory"
 )
 
 // Exit codes of "outrigger run".
@@ -22,7 +24,7 @@ const (
 
 // newRunCommand returns "outrigger run".
 func newRunCommand() *cobra.Command {
-	var file string
+	var file, budget string
 	cmd := &cobra.Command{
 		Use:   "run --config FILE",
 		Short: "Run the proxy",
@@ -30,6 +32,11 @@ func newRunCommand() *cobra.Command {
 
 The file is read again when it changes and on SIGHUP. A new version is applied
 whole or not at all: a bad one is reported and the last good one stays in use.
+
+--memory is a budget for the process as the system counts it. The closer it is,
+the more is given up, in the order that docs/memory.md tells. Without it the
+runtime plans with 90 % of the memory limit of the control group, unless
+GOMEMLIMIT is set; the number of processors follows the group's CPU quota.
 
 SIGTERM and SIGINT drain: the proxy turns not ready, deregisters, goes on
 serving for drain.delay, then lets connections end for up to drain.timeout.
@@ -41,26 +48,36 @@ failed, 3 connections in use were cut off at the end of the drain.`,
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cmd.SilenceUsage = true
-			return serve(cmd.Context(), file)
+			return serve(cmd.Context(), file, budget)
 		},
 	}
 	cmd.Flags().StringVarP(&file, "config", "c", "", "the configuration file")
+	cmd.Flags().StringVar(&budget, "memory", "", `the most memory to take, such as 48MiB (default: memory.budget of the configuration)`)
 	_ = cmd.MarkFlagRequired("config")
 	return cmd
 }
 
-func serve(ctx context.Context, file string) error {
+func serve(ctx context.Context, file, budget string) error {
+	bytes, err := memory.ParseSize(budget)
+	if err != nil {
+		return &exitCode{exitFailed, fmt.Errorf("--memory %w", err)}
+	}
 	loaded, err := config.Load(file)
 	if err != nil {
 		return &exitCode{exitFailed, err}
 	}
+	if bytes == 0 {
+		bytes = loaded.Config.Memory.Bytes()
+	}
+	lim := setLimits(bytes)
 	level := new(slog.LevelVar)
 	log := newLogger(&loaded.Config.Telemetry.Log, level)
-	p, err := proxy.New(proxy.Options{Config: loaded, Log: log, LogLevel: level, Version: version, Commit: buildCommit()})
+	p, err := proxy.New(proxy.Options{Config: loaded, Log: log, LogLevel: level, Version: version, Commit: buildCommit(), Memory: lim.budget})
 	if err != nil {
 		return &exitCode{exitFailed, err}
 	}
 	log.Info("starting", "event", "start", "service", loaded.Config.Service.Name, "version", version, "admin", adminURL(p))
+	lim.log(log)
 
 	stop, cancel := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
 	defer cancel()

@@ -21,7 +21,9 @@ const floors = `
 	# Floor 0: words, and machines that import no other package of ours.
 	NONE
 	< internal/lifecycle, resilience/guard, resilience/balance, mtls, discovery,
-	  proxy/outcome, proxy/http1, proxy/wire;
+	  proxy/outcome, proxy/http1, proxy/memory, internal/cgroup;
+
+	proxy/memory < proxy/wire;
 
 	resilience/guard
 	< resilience/breaker, resilience/health, resilience/limit, resilience/outlier, resilience/retry;
@@ -36,7 +38,7 @@ const floors = `
 	# Floor 2: the language of configuration. It embeds the Config of each
 	# machine and each source: a knob lives beside what obeys it. The codec says
 	# which names, values and paths there can be.
-	mtls, mtls/authz, proxy/http1,
+	mtls, mtls/authz, proxy/http1, proxy/memory,
 	discovery/consul, discovery/dns, discovery/file,
 	resilience/balance, resilience/breaker, resilience/health, resilience/limit, resilience/outlier, resilience/retry
 	< config;
@@ -59,7 +61,7 @@ const floors = `
 
 	# Floor 5: programs.
 	proxy, mtls/devca < internal/demo;
-	internal/demo < cmd/outrigger;
+	internal/demo, internal/cgroup < cmd/outrigger;
 
 	# The benchmark knows no package of the product: it runs the binary.
 	NONE < bench/h2, bench/hist, bench/peers, bench/procstat, bench/report, bench/socket;

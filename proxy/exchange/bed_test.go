@@ -19,6 +19,7 @@ import (
 	"github.com/outrigger-mesh/outrigger/mtls/devca"
 	"github.com/outrigger-mesh/outrigger/proxy/exchange"
 	"github.com/outrigger-mesh/outrigger/proxy/http2"
+	"github.com/outrigger-mesh/outrigger/proxy/memory"
 	"github.com/outrigger-mesh/outrigger/proxy/plan"
 	"github.com/outrigger-mesh/outrigger/proxy/upstream"
 	"github.com/outrigger-mesh/outrigger/proxy/wire"
@@ -84,6 +85,7 @@ type setup struct {
 	tcp    bool
 	quiet  bool // no access log
 	http2  bool // served by prior knowledge
+	memory *memory.Budget
 }
 
 func defaults() setup {
@@ -122,6 +124,7 @@ func newBed(t testing.TB, m mode, change func(*setup)) *bed {
 		change(&s)
 	}
 	b := &bed{t: t, mode: m, sweeper: wire.NewSweeper(time.Now())}
+	b.sweeper.Memory = s.memory
 	if m != plain {
 		b.identities()
 	}
@@ -141,10 +144,10 @@ func newBed(t testing.TB, m mode, change func(*setup)) *bed {
 	}
 	b.server = &exchange.Server{
 		Sweeper: b.sweeper, AccessLog: access, Log: logger, LocalID: func() string { return proxyID },
-		Draining: &b.draining, AccessSample: 1,
+		Draining: &b.draining, AccessSample: 1, Memory: s.memory,
 	}
 	b.streams = http2.NewSweeper(b.sweeper.Now)
-	h2 := &http2.Config{Sweeper: b.streams, ExtendedConnect: true}
+	h2 := &http2.Config{Sweeper: b.streams, ExtendedConnect: true, Memory: s.memory}
 	b.registry.HTTP2 = h2
 	if s.http2 {
 		b.server.HTTP2 = h2

@@ -5,6 +5,7 @@ import (
 
 	"github.com/outrigger-mesh/outrigger/proxy/http1"
 	"github.com/outrigger-mesh/outrigger/proxy/http2"
+	"github.com/outrigger-mesh/outrigger/proxy/memory"
 	"github.com/outrigger-mesh/outrigger/proxy/outcome"
 	"github.com/outrigger-mesh/outrigger/proxy/plan"
 	"github.com/outrigger-mesh/outrigger/proxy/upstream"
@@ -178,6 +179,10 @@ func (x *exchange) idleBy() time.Duration {
 func (x *exchange) admit() outcome.Reason {
 	if r := x.tunnelRefused(); r != outcome.OK {
 		return r
+	}
+	if m := x.s.srv.Memory; m.At(memory.Shed) {
+		m.Gave(memory.Exchanges)
+		return outcome.Overload
 	}
 	if x.s.draining() {
 		x.close = true

@@ -66,7 +66,7 @@ func (x *exchange) collect(n int) (total int, ok bool) {
 	if pol.Retry != nil {
 		most = int64(pol.Retry.MaxBodyBytes)
 	}
-	if x.req.Length > most || int64(n)+x.req.Length > wire.Large {
+	if x.req.Length > most || int64(n)+x.req.Length > wire.Large || !x.keepsBodies() {
 		return 0, false
 	}
 	total = n + int(x.req.Length)

@@ -14,6 +14,7 @@ import (
 	"github.com/outrigger-mesh/outrigger/mtls"
 	"github.com/outrigger-mesh/outrigger/proxy/http1"
 	"github.com/outrigger-mesh/outrigger/proxy/http2"
+	"github.com/outrigger-mesh/outrigger/proxy/memory"
 	"github.com/outrigger-mesh/outrigger/proxy/outcome"
 	"github.com/outrigger-mesh/outrigger/proxy/plan"
 	"github.com/outrigger-mesh/outrigger/proxy/wire"
@@ -34,6 +35,8 @@ type Server struct {
 	// AccessSample is the share of successful exchanges that the access log
 	// records; others are recorded always.
 	AccessSample float64
+	// Memory says what is to be given up; nil nothing.
+	Memory *memory.Budget
 	// Resting takes connections between exchanges; nil: each keeps its goroutine.
 	Resting *wire.Resting
 	// HTTP2 is how HTTP/2 connections behave; nil serves none.
@@ -75,6 +78,7 @@ type Session struct {
 	tunnels  tunnels
 	streams  atomic.Pointer[http2.Server] // nil on HTTP/1.1 connections
 	drained  atomic.Bool
+	stood    time.Duration // the connection's deadline at the last Relieve
 }
 
 // NewSession returns the session of an accepted connection. source holds the
@@ -155,7 +159,7 @@ func (s *Session) draining() bool {
 // idle sets the deadline between exchanges.
 func (s *Session) idle() {
 	l := s.source.Load()
-	if t := l.HTTP.IdleTimeout; t > 0 {
+	if t := s.srv.Memory.Idle(l.HTTP.IdleTimeout); t > 0 {
 		s.conn.SetDeadline(s.srv.Sweeper.Soon() + t)
 	} else {
 		s.conn.SetDeadline(0)
@@ -181,6 +185,7 @@ func (s *Session) onBytes() bool {
 					return true
 				}
 			}
+			s.srv.Memory.Pledge(memory.PerExchange)
 			s.x = newExchange(s, l)
 			s.busy.Store(true)
 		}
@@ -294,6 +299,7 @@ func (s *Session) finish(consume int) {
 func (s *Session) drop() {
 	if s.x != nil {
 		s.x.free()
+		s.srv.Memory.Redeem(memory.PerExchange)
 		s.x, s.head = nil, 0
 		s.busy.Store(false)
 	}

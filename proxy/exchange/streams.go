@@ -184,6 +184,9 @@ func (x *exchange) collectStream() bool {
 	if pol.Timeout > 0 {
 		end = x.start + pol.Timeout
 	}
+	if !x.keepsBodies() {
+		return false
+	}
 	x.spool = wire.GetLarge()
 	for at := 0; ; {
 		x.st.SetDeadline(sooner(end, x.idleBy()))

@@ -221,6 +221,12 @@ func (t *tunnels) add(n *tunnelled) {
 }
 
 // remove is called before the legs are anybody else's.
+func (t *tunnels) any() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.open) > 0
+}
+
 func (t *tunnels) remove(n *tunnelled) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -124,10 +124,11 @@ func (x *exchange) uploadBody(up *wire.Conn) {
 	u := &x.uploader
 	defer func() { u.done <- struct{}{} }()
 	down := x.s.conn
-	out := wire.GetLarge()
-	defer wire.Put(out)
+	var out []byte // what is sent of a chunked body
 	if x.req.Framing == http1.FramingChunked {
 		x.in.Reset(&x.l.HTTP.Limits)
+		out = wire.GetLarge()
+		defer wire.Put(out)
 	}
 	left := x.req.Length
 	x.moveUpload(up, false)

@@ -1,6 +1,10 @@
 package http2
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+
+	"github.com/outrigger-mesh/outrigger/proxy/memory"
+)
 
 // Bounds of a field section as it is received.
 const (
@@ -145,11 +149,15 @@ func (c *conn) onRequest(id uint32, end bool) error {
 		code = ProtocolError
 	case c.open >= c.cfg.Streams || c.running >= 2*c.cfg.Streams:
 		code = RefusedStream
+	case c.cfg.Memory.At(memory.Refuse):
+		c.cfg.Memory.Gave(memory.Streams)
+		code = RefusedStream
 	case in.tooLarge && c.cfg.Raw:
 		code = EnhanceYourCalm // the other sidecar has the same limits unless told otherwise
 	case in.tooLarge:
 		return c.refuseLargeLocked(id, end)
 	default:
+		c.cfg.Memory.Pledge(memory.PerExchange)
 		s := c.newStream()
 		s.id = id
 		s.sendLeft = c.peerWindow

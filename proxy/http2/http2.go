@@ -12,7 +12,11 @@
 // streams. Neither outlives the call.
 package http2
 
-import "time"
+import (
+	"time"
+
+	"github.com/outrigger-mesh/outrigger/proxy/memory"
+)
 
 // Defaults of Config.
 const (
@@ -87,6 +91,10 @@ type Config struct {
 	OnIdle func()
 	// OnEnd is called once, when a client's connection takes no more streams.
 	OnEnd func(error)
+
+	// Memory says when windows must not grow and streams must be refused; nil
+	// never.
+	Memory *memory.Budget
 
 	// Sweeper watches deadlines and times. Without one there are none.
 	Sweeper *Sweeper

@@ -1,6 +1,9 @@
 package http2
 
-import "github.com/outrigger-mesh/outrigger/proxy/wire"
+import (
+	"github.com/outrigger-mesh/outrigger/proxy/memory"
+	"github.com/outrigger-mesh/outrigger/proxy/wire"
+)
 
 // onData takes a DATA frame, RFC 9113 section 6.1.
 func (c *conn) onData(f *frame) error {
@@ -54,7 +57,7 @@ func (c *conn) onData(f *frame) error {
 	} else {
 		s.keep(p)
 		c.buffered += int64(n)
-		if c.buffered <= int64(c.cfg.ConnBuffer) {
+		if c.buffered <= c.mayBuffer() {
 			c.creditLocked(int64(n + pad))
 		} else {
 			c.withheld += int64(n)
@@ -144,11 +147,23 @@ func (c *conn) gaveUp(s *Stream, n int) {
 // freed counts n bytes that wait no longer.
 func (c *conn) freed(n int) {
 	c.buffered -= int64(n)
-	if c.withheld > 0 && c.buffered <= int64(c.cfg.ConnBuffer) {
-		w := c.withheld
-		c.withheld = 0
+	if c.withheld > 0 {
+		w := min(c.withheld, int64(n))
+		if c.buffered <= c.mayBuffer() {
+			w = c.withheld
+		}
+		c.withheld -= w
 		c.creditLocked(w)
 	}
+}
+
+// mayBuffer is how many bytes may wait to be read before the peer's window for
+// the connection is given back only as they are.
+func (c *conn) mayBuffer() int64 {
+	if c.cfg.Memory.At(memory.Narrow) {
+		return 0
+	}
+	return int64(c.cfg.ConnBuffer)
 }
 
 // creditLocked lets the peer send n bytes more on the connection, in steps of a
@@ -170,7 +185,7 @@ func (c *conn) owe(s *Stream, n int) {
 	if s.owed < s.window/2 || s.err != nil {
 		return
 	}
-	if grown := min(2*s.window, int64(c.cfg.MaxWindow)); s.got > 4*s.window && grown > s.window {
+	if grown := min(2*s.window, int64(c.cfg.MaxWindow)); s.got > 4*s.window && grown > s.window && !c.cfg.Memory.At(memory.Narrow) {
 		s.owed += grown - s.window
 		s.window = grown
 	}

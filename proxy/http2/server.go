@@ -39,6 +39,24 @@ func (s *Server) Active() int {
 	return s.c.running
 }
 
+// EndStalled ends the streams that have not moved since the call before, though
+// a deadline says that they should, and returns how many.
+func (s *Server) EndStalled() (n int) {
+	c := s.c
+	c.mu.Lock()
+	for _, st := range c.streams {
+		d := st.deadline.Load()
+		if d > 0 && d == st.stood && (st.bodyN > 0 || st.sending) {
+			st.expireLocked()
+			n++
+		}
+		st.stood = d
+	}
+	c.mu.Unlock()
+	c.callCanceled()
+	return n
+}
+
 // Busy reports whether a handler has not returned.
 func (s *Server) Busy() bool { return s.Active() > 0 }
 

@@ -4,6 +4,8 @@ import (
 	"io"
 	"sync"
 	"sync/atomic"
+
+	"github.com/outrigger-mesh/outrigger/proxy/memory"
 )
 
 // Stream is one exchange. One goroutine may read (ReadHead, Peek, Discard, Read,
@@ -81,6 +83,7 @@ type Stream struct {
 	writable         chan struct{}
 
 	deadline atomic.Int64
+	stood    int64 // deadline at the last EndStalled
 	expires  atomic.Bool
 
 	hookMu sync.Mutex
@@ -115,6 +118,7 @@ func (s *Stream) recycle() {
 	s.got, s.owed, s.sendLeft, s.sentAt = 0, 0, 0, 0
 	s.out, s.outWantEnd, s.sending, s.turn = nil, false, false, 0
 	s.deadline.Store(0)
+	s.stood = 0
 	s.expires.Store(false)
 	streamPool.Put(s)
 }
@@ -365,6 +369,7 @@ func (s *Stream) release(code Code) {
 		idle = c.open == 0
 		c.drainedLocked()
 	} else {
+		c.cfg.Memory.Redeem(memory.PerExchange)
 		c.running--
 		if s.err == nil {
 			c.watch.finished.Add(1)

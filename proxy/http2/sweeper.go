@@ -5,6 +5,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/outrigger-mesh/outrigger/proxy/memory"
 )
 
 // SweepInterval is how often times are looked at, and so how late a stream or
@@ -168,6 +170,9 @@ func (c *conn) sweepConn(now time.Duration) {
 			c.agreeDrainLocked()
 		}
 	}
+	if c.withheld > 0 && !c.cfg.Memory.At(memory.Narrow) {
+		c.freed(0) // memory may not be short any more
+	}
 	// Idle.
 	if c.open > 0 || c.running > 0 || c.opened != k.openedSeq || k.used == 0 {
 		k.used, k.openedSeq = now, c.opened
@@ -178,7 +183,11 @@ func (c *conn) sweepConn(now time.Duration) {
 		c.restWriterLocked()
 		c.askRestLocked()
 	}
-	if c.cfg.IdleTimeout > 0 && now-k.used >= c.cfg.IdleTimeout {
+	idle := c.cfg.IdleTimeout
+	if !c.client {
+		idle = c.cfg.Memory.Idle(idle)
+	}
+	if idle > 0 && now-k.used >= idle {
 		c.buffer()
 		c.pend = appendGoAway(c.pend, c.lastForGoAway(), NoError, "idle")
 		c.endLocked()

@@ -19,6 +19,7 @@ import (
 	"github.com/outrigger-mesh/outrigger/mtls"
 	"github.com/outrigger-mesh/outrigger/proxy/exchange"
 	"github.com/outrigger-mesh/outrigger/proxy/http2"
+	"github.com/outrigger-mesh/outrigger/proxy/memory"
 	"github.com/outrigger-mesh/outrigger/proxy/plan"
 	"github.com/outrigger-mesh/outrigger/proxy/wire"
 	"github.com/outrigger-mesh/outrigger/telemetry"
@@ -51,6 +52,7 @@ func (c *conn) carry(m *telemetry.Listener, f func(*telemetry.Listener) (resting
 		}
 		_ = c.wire.Close()
 		c.l.forget(c)
+		c.l.srv.Memory.Redeem(memory.PerConnection)
 		m.Active.Dec()
 		c.l.wg.Done()
 	}()
@@ -128,7 +130,9 @@ func (c *conn) secure(p *plan.Listener, m *telemetry.Listener) bool {
 		m.HandshakeFailed(telemetry.HandshakeLimit)
 		return false
 	}
+	c.l.srv.Memory.Pledge(memory.PerHandshake)
 	err = c.wire.Server(p.TLS, until)
+	c.l.srv.Memory.Redeem(memory.PerHandshake)
 	s.give()
 	if err != nil {
 		c.handshakeFailed(p, m, err)

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/outrigger-mesh/outrigger/proxy/exchange"
+	"github.com/outrigger-mesh/outrigger/proxy/memory"
 	"github.com/outrigger-mesh/outrigger/proxy/plan"
 	"github.com/outrigger-mesh/outrigger/proxy/wire"
 )
@@ -167,12 +168,17 @@ func (l *Listener) admit(sock *net.TCPConn) {
 	}
 	c := &conn{l: l, id: l.accepted.Add(1), wire: w, since: time.Now()}
 	c.peer.Addr = w.RemoteAddr()
-	if !l.register(c, p.MaxConnections) {
+	short := l.srv.Memory.At(memory.Refuse)
+	if short {
+		l.srv.Memory.Gave(memory.Connections)
+	}
+	if short || !l.register(c, p.MaxConnections) {
 		m.Refused.Inc()
 		_ = sock.SetLinger(0)
 		_ = w.Close()
 		return
 	}
+	l.srv.Memory.Pledge(memory.PerConnection)
 	m.Connections.Inc()
 	m.Active.Inc()
 	l.wg.Add(1)
@@ -214,6 +220,15 @@ func (l *Listener) CloseIdle() {
 	for _, c := range l.snapshot() {
 		if s := c.session.Load(); s != nil {
 			s.Drain()
+		}
+	}
+}
+
+// Relieve gives up what holds memory for little: see exchange.Session.Relieve.
+func (l *Listener) Relieve() {
+	for _, c := range l.snapshot() {
+		if s := c.session.Load(); s != nil {
+			s.Relieve()
 		}
 	}
 }

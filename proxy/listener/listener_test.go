@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/outrigger-mesh/outrigger/proxy/exchange"
+	"github.com/outrigger-mesh/outrigger/proxy/memory"
 	"github.com/outrigger-mesh/outrigger/proxy/plan"
 	"github.com/outrigger-mesh/outrigger/proxy/upstream"
 	"github.com/outrigger-mesh/outrigger/proxy/wire"
@@ -111,6 +112,26 @@ func TestStopLetsConnectionsGoOn(t *testing.T) {
 	}
 	_ = c.Close()
 	r.ended()
+}
+
+// Where memory is short nobody else is let in; those who are in are served on.
+func TestConnectionsAreRefusedForWantOfMemory(t *testing.T) {
+	r := start(t, clear)
+	in := r.dial()
+	echoes(t, in, "hello")
+	m := r.l.srv.Memory
+	m.Pledge(budget / 100 * 92)
+	refused := r.m.Refused.Value()
+	if c, err := net.Dial("tcp", r.l.Address().String()); err == nil { // else it has been reset already
+		defer c.Close()
+		_ = c.SetDeadline(time.Now().Add(patience))
+		isEnded(t, c)
+	}
+	eventually(t, func() bool { return m.Given(memory.Connections) == 1 })
+	if m.Given(memory.Connections) != 1 || r.m.Refused.Value() != refused+1 {
+		t.Errorf("%d and %d counted", m.Given(memory.Connections), r.m.Refused.Value()-refused)
+	}
+	echoes(t, in, "hello again")
 }
 
 func TestContextEndsAccepting(t *testing.T) {

@@ -20,6 +20,7 @@ import (
 	"github.com/outrigger-mesh/outrigger/mtls"
 	"github.com/outrigger-mesh/outrigger/mtls/authz"
 	"github.com/outrigger-mesh/outrigger/proxy/exchange"
+	"github.com/outrigger-mesh/outrigger/proxy/memory"
 	"github.com/outrigger-mesh/outrigger/proxy/plan"
 	"github.com/outrigger-mesh/outrigger/proxy/upstream"
 	"github.com/outrigger-mesh/outrigger/proxy/wire"
@@ -82,6 +83,9 @@ func (r *records) kinds() (kinds []string) {
 	return kinds
 }
 
+// budget is so much memory that none is ever short.
+const budget = 1 << 50
+
 // rig is a listener at work in front of an origin.
 type rig struct {
 	t   testing.TB
@@ -120,7 +124,7 @@ func start(t testing.TB, change func(*plan.Listener)) *rig {
 	if change != nil {
 		change(p)
 	}
-	srv := &exchange.Server{Sweeper: sw, Log: log, LocalID: func() string { return ownID }, Draining: new(atomic.Bool)}
+	srv := &exchange.Server{Sweeper: sw, Log: log, LocalID: func() string { return ownID }, Draining: new(atomic.Bool), Memory: memory.New(memory.Options{Bytes: budget})}
 	if r.l, err = Bind(p, srv, log); err != nil {
 		t.Fatal(err)
 	}

@@ -63,6 +63,8 @@ const (
 	UpstreamError
 	// Internal: a defect in this proxy.
 	Internal
+	// Overload: this proxy is at the end of its memory budget.
+	Overload
 
 	reasonCount
 )
@@ -133,6 +135,7 @@ var table = [Count]Row{
 	Draining:          {"draining", "DR", SourceLocal, 503, 14, RetryNever, false, "This proxy is shutting down."},
 	Unsupported:       {"unsupported", "NS", SourceDownstream, 501, 12, RetryNever, false, "This listener does not support what the request asks for."},
 	UpstreamError:     {"upstream_error", "U5", SourceUpstream, 0, 0, RetryIdempotent, true, "The endpoint answered with an error status."},
+	Overload:          {"overload", "OM", SourceLocal, 503, 14, RetryNever, false, "This proxy is short of memory."},
 	Internal:          {"internal", "IE", SourceLocal, 500, 13, RetryNever, false, "The proxy failed."},
 }
 

@@ -182,6 +182,15 @@ func (c *Cluster) tick(now time.Duration) {
 	}
 }
 
+// CloseIdle closes the connections that are kept for later exchanges.
+func (r *Registry) CloseIdle() {
+	for _, c := range r.all() {
+		for _, e := range c.list() {
+			e.pool.close(false, e.drop)
+		}
+	}
+}
+
 func (c *Cluster) closeIdle() {
 	c.mu.Lock()
 	endpoints := c.endpoints

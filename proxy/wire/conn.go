@@ -10,6 +10,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/outrigger-mesh/outrigger/proxy/memory"
 )
 
 // ErrExpired is returned by reads and writes after the connection's deadline
@@ -164,15 +166,19 @@ func (c *Conn) Room(most int) bool {
 }
 
 // Widen replaces the buffer by a large one, for a long body, if nothing is in
-// it.
+// it and memory allows.
 func (c *Conn) Widen() {
-	if c.r == c.w && len(c.buf) != Large {
+	if c.r == c.w && !c.Narrow() && len(c.buf) != Large {
 		if c.buf != nil {
 			Put(c.buf)
 		}
 		c.buf, c.r, c.w = GetLarge(), 0, 0
 	}
 }
+
+// Narrow reports whether memory is so short that long bodies have to be moved in
+// small pieces.
+func (c *Conn) Narrow() bool { return c.sweeper != nil && c.sweeper.Memory.At(memory.Narrow) }
 
 // Release gives the buffer back if nothing is in it.
 func (c *Conn) Release() {

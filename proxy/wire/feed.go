@@ -72,7 +72,7 @@ func (f *feed) Read(p []byte) (int, error) {
 // one now. Where it waits, it holds no memory.
 func (f *feed) fill() error {
 	size := Small
-	if f.full {
+	if f.full && !f.c.Narrow() {
 		size = Large
 	}
 	var n int

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -20,6 +21,8 @@ var ErrResting = errors.New("wire: nothing has come for a while")
 type Resting struct {
 	epoll *os.File
 	raw   syscall.RawConn
+
+	total atomic.Uint64
 
 	mu    sync.Mutex
 	conns []*Conn // by slot; nil where it is free
@@ -94,6 +97,7 @@ func (r *Resting) Add(c *Conn, wake func()) bool {
 		}
 		return true
 	}
+	r.total.Add(1)
 	if c.roused.Load() {
 		c.Rouse()
 	}
@@ -144,6 +148,9 @@ func (r *Resting) remove(c *Conn) {
 	c.wakeUp = nil
 	r.mu.Unlock()
 }
+
+// Total returns how often a connection has gone to rest.
+func (r *Resting) Total() uint64 { return r.total.Load() }
 
 // Len returns how many connections rest.
 func (r *Resting) Len() int {

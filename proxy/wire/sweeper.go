@@ -5,6 +5,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/outrigger-mesh/outrigger/proxy/memory"
 )
 
 // SweepInterval is how often deadlines are looked at, and so how late a
@@ -19,6 +21,9 @@ const Exact = time.Second
 // atomic store here costs nothing on the request path, where a timer per read
 // costs several microseconds.
 type Sweeper struct {
+	// Memory says when connections must do with small buffers; nil never.
+	Memory *memory.Budget
+
 	base   time.Time
 	coarse atomic.Int64 // Now at the last sweep
 	wall   atomic.Int64 // base on the wall clock, in ns since 1970, as of the last sweep
@@ -175,6 +180,9 @@ func (c *Conn) SetExact(t time.Time) {
 	}
 	_ = c.sock.SetReadDeadline(longAgo)
 }
+
+// Deadline returns what SetDeadline has set last; 0 for none.
+func (c *Conn) Deadline() time.Duration { return time.Duration(max(c.deadline.Load(), 0)) }
 
 // Expired reports whether the connection was ended by its deadline or Expire.
 func (c *Conn) Expired() bool { return c.deadline.Load() == expired }

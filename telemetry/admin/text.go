@@ -229,6 +229,9 @@ func overviewText(w io.Writer, v Overview) {
 	if v.Reload.LastError != "" {
 		_, _ = fmt.Fprintf(w, "RELOAD FAILED %s; the plan before it stays in use: %s\n", age(v.Reload.LastErrorAt, v.Now), plain(v.Reload.LastError))
 	}
+	if m := v.Process.Memory; m != nil {
+		_, _ = fmt.Fprintf(w, "memory %d of %d MiB in use, level %s\n", m.Used>>20, m.Budget>>20, plain(m.Level))
+	}
 	readyText(w, readiness{v.Ready, v.Checks})
 	title("clusters")
 	clustersText(w, v.Clusters, v.Now)

@@ -187,10 +187,19 @@ type ReloadView struct {
 	File        string    `json:"file"`
 }
 
+// MemoryView is the memory budget.
+type MemoryView struct {
+	Budget  int64             `json:"budget"` // bytes
+	Used    int64             `json:"used"`
+	Level   string            `json:"level"` // what is given up: easy, trim, narrow, refuse, shed
+	GivenUp map[string]uint64 `json:"given_up"`
+}
+
 // ProcessView says what runs here.
 type ProcessView struct {
-	Service  string    `json:"service"`
-	Version  string    `json:"version"`
-	Started  time.Time `json:"started,omitzero"`
-	Draining bool      `json:"draining"`
+	Service  string      `json:"service"`
+	Version  string      `json:"version"`
+	Started  time.Time   `json:"started,omitzero"`
+	Draining bool        `json:"draining"`
+	Memory   *MemoryView `json:"memory,omitempty"` // nil without a budget
 }

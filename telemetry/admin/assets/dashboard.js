@@ -205,6 +205,8 @@ function discovery(v) {
 
 function banners(v, now) {
   const list = [];
+  const m = v.process.memory;
+  if (m && m.level !== "easy") list.push(el("div", "banner warn", "Memory is short (level " + m.level + "): " + Math.round(m.used / 1048576) + " of " + Math.round(m.budget / 1048576) + " MiB are in use."));
   if (v.process.draining) list.push(el("div", "banner warn", "This proxy is draining: it finishes what it has and takes nothing new."));
   if (v.reload.last_error) {
     list.push(el("div", "banner bad", el("b", "", "The configuration could not be reloaded"), " " + ago(v.reload.last_error_at, now) + "; plan " + v.reload.version + " stays in use.",
