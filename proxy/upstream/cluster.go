@@ -205,10 +205,7 @@ func (c *Cluster) setEndpoints(list []EndpointSpec, now time.Duration) (added, r
 		c.registry.wakeChecks()
 	}
 	for _, e := range old {
-		e.pool.close(true, e.drop)
-		e.mux.drain(true)
-		e.check.stop(true)
-		e.metrics.Release()
+		e.gone()
 		removed++
 	}
 	return added, removed

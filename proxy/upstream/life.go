@@ -37,8 +37,14 @@ func (c *Cluster) retire() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, e := range c.endpoints {
-		e.pool.close(true, e.drop)
-		e.mux.drain(true)
-		e.metrics.Release()
+		e.gone()
 	}
+}
+
+// gone ends what e keeps; connections in use end with their exchanges.
+func (e *Endpoint) gone() {
+	e.pool.close(true, e.drop)
+	e.mux.drain(true)
+	e.check.stop(true)
+	e.metrics.Release()
 }
