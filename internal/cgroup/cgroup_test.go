@@ -27,14 +27,16 @@ func TestMemoryLimit(t *testing.T) {
 		"v2 parent": {"0::/pod/app\n", mount2, map[string]string{"pod/app/memory.max": "max\n", "pod/memory.max": "1048576\n"}, 1 << 20, "/sys/fs/cgroup/pod/memory.max"},
 		"v2 child of a stricter parent": {
 			"0::/pod/app\n", mount2,
-			map[string]string{"pod/app/memory.max": "2097152\n", "pod/memory.max": "1048576\n"}, 1 << 20, "/sys/fs/cgroup/pod/memory.max",
+			map[string]string{"pod/app/memory.max": "2097152\n", "pod/memory.max": "1048576\n"},
+			1 << 20, "/sys/fs/cgroup/pod/memory.max",
 		},
 		"v2 in a namespace": {"0::/\n", mount2, map[string]string{"memory.max": "1048576\n"}, 1 << 20, "/sys/fs/cgroup/memory.max"},
 		"v1":                {"4:memory:/app\n0::/\n", mount1, map[string]string{"memory/app/memory.limit_in_bytes": "1048576\n"}, 1 << 20, "/sys/fs/cgroup/memory/app/memory.limit_in_bytes"},
 		"v1 unlimited":      {"4:memory:/app\n", mount1, map[string]string{"memory/app/memory.limit_in_bytes": "9223372036854771712\n"}, 0, ""},
 		"v1 named with others": {
 			"4:hugetlb,memory:/app\n", mount1,
-			map[string]string{"memory/app/memory.limit_in_bytes": "4096\n"}, 4096, "/sys/fs/cgroup/memory/app/memory.limit_in_bytes",
+			map[string]string{"memory/app/memory.limit_in_bytes": "4096\n"},
+			4096, "/sys/fs/cgroup/memory/app/memory.limit_in_bytes",
 		},
 		"v1 part":          {"4:memory:/docker/abc\n", mountPart, map[string]string{"memory/memory.limit_in_bytes": "8192\n"}, 8192, "/sys/fs/cgroup/memory/memory.limit_in_bytes"},
 		"v1 part, deeper":  {"4:memory:/docker/abc/x\n", mountPart, map[string]string{"memory/x/memory.limit_in_bytes": "8192\n"}, 8192, "/sys/fs/cgroup/memory/x/memory.limit_in_bytes"},
