@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/outrigger-mesh/outrigger/proxy/http2"
+	"github.com/outrigger-mesh/outrigger/proxy/websocket"
 	"github.com/outrigger-mesh/outrigger/proxy/wire"
 )
 
@@ -31,13 +32,45 @@ type Result struct {
 	// order.
 	Broke Side
 	Err   error
+	// Closed is why a WebSocket was closed, in order or after the time for that.
+	Closed Closed
 }
 
 // Options tunes a relay.
 type Options struct {
 	Now  func() time.Duration // the clock of the legs' deadlines
 	Idle time.Duration        // without a byte either way; 0 none
+	// WebSocket says that the bytes are WebSocket frames, and limits them in
+	// place of Idle.
+	WebSocket *websocket.Config
 }
+
+// Relay moves bytes between two legs.
+type Relay struct {
+	down, up Leg
+	o        Options
+	ways     [2]way
+	closing  *closing // of a WebSocket
+	broke    atomic.Pointer[breakage]
+	stopped  atomic.Bool
+	mu       sync.Mutex // held while legs are expired from outside
+	over     bool       // the legs are their owner's again
+}
+
+// New returns the relay between two legs.
+func New(down, up Leg, o Options) *Relay {
+	r := &Relay{down: down, up: up, o: o}
+	r.ways[0] = way{r: r, src: down, dst: up, from: Downstream}
+	r.ways[1] = way{r: r, src: up, dst: down, from: Upstream}
+	if o.WebSocket != nil {
+		r.closing = &closing{cfg: *o.WebSocket}
+		r.ways[0].frames, r.ways[1].frames = new(frames), new(frames)
+	}
+	return r
+}
+
+// Run relays between two legs; see Relay.Run.
+func Run(down, up Leg, o Options) Result { return New(down, up, o).Run() }
 
 // Run relays until both directions have ended, or one leg fails, or nothing
 // moves for the idle time, or either leg is expired from outside. The end of one
@@ -48,13 +81,14 @@ type Options struct {
 //
 // Neither leg is closed, but neither may be used for anything but that
 // afterwards. Nobody else may have a Notify on them meanwhile.
-func Run(down, up Leg, o Options) Result {
-	r := &relay{down: down, up: up, o: o}
-	r.ways[0] = way{r: r, src: down, dst: up, from: Downstream}
-	r.ways[1] = way{r: r, src: up, dst: down, from: Upstream}
-	down.Notify(&r.ways[0])
-	up.Notify(&r.ways[1])
-	r.touch()
+func (r *Relay) Run() Result {
+	r.down.Notify(&r.ways[0])
+	r.up.Notify(&r.ways[1])
+	if r.closing != nil {
+		r.begin()
+	} else {
+		r.touch()
+	}
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -62,29 +96,22 @@ func Run(down, up Leg, o Options) Result {
 	}()
 	r.ways[0].run()
 	<-done
-	down.Notify(nil)
-	up.Notify(nil)
+	res := Result{Sent: r.ways[0].count.Load(), Received: r.ways[1].count.Load()}
+	if r.closing != nil {
+		res.Closed = r.finish()
+	}
+	r.down.Notify(nil)
+	r.up.Notify(nil)
 	r.mu.Lock()
 	r.over = true
 	r.mu.Unlock()
-	res := Result{Sent: r.ways[0].count.Load(), Received: r.ways[1].count.Load()}
 	if b := r.broke.Load(); b != nil {
 		res.Broke, res.Err = b.side, b.err
 		timed := errors.Is(b.err, wire.ErrExpired)
-		down.Cut(!timed && b.side != Downstream)
-		up.Cut(!timed && b.side != Upstream)
+		r.down.Cut(!timed && b.side != Downstream)
+		r.up.Cut(!timed && b.side != Upstream)
 	}
 	return res
-}
-
-type relay struct {
-	down, up Leg
-	o        Options
-	ways     [2]way
-	broke    atomic.Pointer[breakage]
-	stopped  atomic.Bool
-	mu       sync.Mutex // held while legs are expired from outside
-	over     bool       // the legs are their owner's again
 }
 
 type breakage struct {
@@ -93,10 +120,10 @@ type breakage struct {
 }
 
 // fail notes which leg failed first.
-func (r *relay) fail(side Side, err error) { r.broke.CompareAndSwap(nil, &breakage{side, err}) }
+func (r *Relay) fail(side Side, err error) { r.broke.CompareAndSwap(nil, &breakage{side, err}) }
 
 // stop ends both directions.
-func (r *relay) stop() {
+func (r *Relay) stop() {
 	if r.stopped.Swap(true) {
 		return // expiring one leg tells of it, here again
 	}
@@ -109,8 +136,11 @@ func (r *relay) stop() {
 }
 
 // touch moves the deadline of both legs: a byte either way keeps both.
-func (r *relay) touch() {
-	if r.o.Idle > 0 {
+func (r *Relay) touch() {
+	switch {
+	case r.closing != nil:
+		r.closing.moved.Store(int64(r.o.Now()))
+	case r.o.Idle > 0:
 		at := r.o.Now() + r.o.Idle
 		r.down.SetDeadline(at)
 		r.up.SetDeadline(at)
@@ -119,17 +149,12 @@ func (r *relay) touch() {
 
 // way is one direction.
 type way struct {
-	r        *relay
+	r        *Relay
 	src, dst Leg
 	from     Side
+	frames   *frames // nil where they are not followed
 	count    atomic.Uint64
 	done     atomic.Bool // src has ended, and dst knows
-}
-
-// moved counts bytes that dst has taken.
-func (w *way) moved(n int) {
-	w.count.Add(uint64(n))
-	w.r.touch()
 }
 
 // Canceled implements http2.Canceler: src has ended before its time, which its
@@ -158,7 +183,7 @@ func (w *way) dead(err error, finished bool) {
 func (w *way) run() {
 	side, err := w.copy()
 	if err == nil {
-		if err = w.dst.End(); err == nil {
+		if err = w.end(); err == nil {
 			w.done.Store(true)
 			if err, finished := w.src.Err(); err != nil {
 				w.dead(err, finished)
@@ -200,7 +225,7 @@ const piece = 16 << 10
 // copy returns nil at the end of src, else which side failed and how.
 func (w *way) copy() (Side, error) {
 	defer w.src.Release()
-	if from, to := plain(w.src), plain(w.dst); from != nil && to != nil {
+	if from, to := plain(w.src), plain(w.dst); w.frames == nil && from != nil && to != nil {
 		return w.splice(from, to)
 	}
 	for {
@@ -214,17 +239,26 @@ func (w *way) copy() (Side, error) {
 		if side, err := w.put(b); err != nil {
 			return side, err
 		}
+		if w.over() {
+			return Nobody, nil
+		}
 	}
 }
 
 // put passes on a part of what src has.
 func (w *way) put(b []byte) (Side, error) {
 	b = b[:min(len(b), piece)]
-	if err := w.dst.Put(b); err != nil {
+	var err error
+	if w.frames != nil {
+		err = w.putFrames(b)
+	} else if err = w.dst.Put(b); err == nil {
+		w.count.Add(uint64(len(b)))
+	}
+	if err != nil {
 		return other(w.from), err
 	}
 	w.src.Discard(len(b))
-	w.moved(len(b))
+	w.r.touch()
 	return Nobody, nil
 }
 

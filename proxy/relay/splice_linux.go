@@ -100,7 +100,8 @@ func (w *way) splice(src, dst *wire.Conn) (Side, error) {
 			if s.err != nil {
 				return other(from), s.err
 			}
-			w.moved(before - s.held)
+			w.count.Add(uint64(before - s.held))
+			w.r.touch()
 		}
 		s.release()
 	}
