@@ -13,6 +13,7 @@ import (
 
 	"github.com/outrigger-mesh/outrigger/mtls/authz"
 	"github.com/outrigger-mesh/outrigger/proxy/memory"
+	"github.com/outrigger-mesh/outrigger/proxy/websocket"
 	"github.com/outrigger-mesh/outrigger/resilience/limit"
 )
 
@@ -142,12 +143,14 @@ type Inbound struct {
 	Timeout time.Duration `yaml:"timeout"`
 	// How long a connection to the application may take to be made.
 	ConnectTimeout time.Duration `yaml:"connect_timeout"`
-	// How long a request may go without a byte in either direction. 0: no limit.
+	// How long a request may go without a byte in either direction; for WebSockets see websocket. 0: no limit.
 	StreamIdleTimeout time.Duration `yaml:"stream_idle_timeout"`
 	// How long an unused HTTP connection to the application is kept.
 	KeepaliveTimeout time.Duration `yaml:"keepalive_timeout"`
 	// How long a TCP connection may go without a byte in either direction. 0: no limit.
 	TCPIdleTimeout time.Duration `yaml:"tcp_idle_timeout"`
+	// How long WebSockets to the application may be idle, and last.
+	WebSocket websocket.Config `yaml:"websocket"`
 	// Limits that protect the application.
 	Limits limit.Config `yaml:"limits"`
 	// Requests to be treated in another manner, by path, method, header or gRPC method. The first that matches counts.

@@ -7,6 +7,7 @@ import (
 	"github.com/outrigger-mesh/outrigger/discovery/consul"
 	"github.com/outrigger-mesh/outrigger/discovery/dns"
 	"github.com/outrigger-mesh/outrigger/discovery/file"
+	"github.com/outrigger-mesh/outrigger/proxy/websocket"
 	"github.com/outrigger-mesh/outrigger/resilience/balance"
 	"github.com/outrigger-mesh/outrigger/resilience/breaker"
 	"github.com/outrigger-mesh/outrigger/resilience/health"
@@ -34,6 +35,7 @@ func Default() Config {
 			ConnectTimeout:    time.Second,
 			StreamIdleTimeout: 5 * time.Minute,
 			KeepaliveTimeout:  3 * time.Second,
+			WebSocket:         websocket.Default(),
 			Limits:            limit.Default(),
 			Unmatched:         UnmatchedForward,
 		},
@@ -64,6 +66,7 @@ func DefaultPolicy() Policy {
 		Multiplex:         true,
 		Retry:             &r,
 		Outlier:           &o,
+		WebSocket:         websocket.Default(),
 		Limits:            limit.Default(),
 		Balance:           balance.Default(),
 	}

@@ -124,13 +124,15 @@ func fieldDoc(id string) string {
 	case "github.com/outrigger-mesh/outrigger/config.Inbound.Routes":
 		return "Requests to be treated in another manner, by path, method, header or gRPC method. The first that matches counts."
 	case "github.com/outrigger-mesh/outrigger/config.Inbound.StreamIdleTimeout":
-		return "How long a request may go without a byte in either direction. 0: no limit."
+		return "How long a request may go without a byte in either direction; for WebSockets see websocket. 0: no limit."
 	case "github.com/outrigger-mesh/outrigger/config.Inbound.TCPIdleTimeout":
 		return "How long a TCP connection may go without a byte in either direction. 0: no limit."
 	case "github.com/outrigger-mesh/outrigger/config.Inbound.Timeout":
 		return "How long a whole request to the application may take. 0: no limit."
 	case "github.com/outrigger-mesh/outrigger/config.Inbound.Unmatched":
 		return "What becomes of requests that no route takes: forward sends them to the service, refuse answers 404."
+	case "github.com/outrigger-mesh/outrigger/config.Inbound.WebSocket":
+		return "How long WebSockets to the application may be idle, and last."
 	case "github.com/outrigger-mesh/outrigger/config.Log.Format":
 		return "The form of a line."
 	case "github.com/outrigger-mesh/outrigger/config.Log.Level":
@@ -158,13 +160,15 @@ func fieldDoc(id string) string {
 	case "github.com/outrigger-mesh/outrigger/config.Policy.Retry":
 		return "Another attempt after a failed one. off: exactly one attempt."
 	case "github.com/outrigger-mesh/outrigger/config.Policy.StreamIdleTimeout":
-		return "How long an exchange may go without a byte in either direction. 0: no limit."
+		return "How long an exchange may go without a byte in either direction; for WebSockets see websocket. 0: no limit."
 	case "github.com/outrigger-mesh/outrigger/config.Policy.TCPIdleTimeout":
 		return "How long a TCP connection may go without a byte in either direction. 0: no limit."
 	case "github.com/outrigger-mesh/outrigger/config.Policy.Timeout":
 		return "How long a whole exchange may take, all attempts together. 0: no limit."
 	case "github.com/outrigger-mesh/outrigger/config.Policy.Transport":
 		return "How endpoints are reached: mtls with verified identities, or plaintext for those outside the mesh."
+	case "github.com/outrigger-mesh/outrigger/config.Policy.WebSocket":
+		return "How long WebSockets may be idle, and last."
 	case "github.com/outrigger-mesh/outrigger/config.QueryMatch.Exact":
 		return "The whole value."
 	case "github.com/outrigger-mesh/outrigger/config.QueryMatch.Name":
@@ -373,6 +377,10 @@ func fieldDoc(id string) string {
 		return "paths lists URL paths without query: exact (\"/login\"), or a path and everything below it (\"/admin/*\" matches /admin and /admin/users, not /administrator); empty means all. Requests are compared in normal form: percent-encoding undone, repeated slashes joined. Paths that servers read in different ways, such as those with \"..\" or an encoded slash, are refused where any rule names paths."
 	case "github.com/outrigger-mesh/outrigger/proxy/memory.Config.Budget":
 		return "The most memory that the process may take, such as \"48MiB\" or \"1GiB\". What is given up as it is neared, and in which order, is told in docs/memory.md. The flag --memory of outrigger run takes precedence. Empty: no budget."
+	case "github.com/outrigger-mesh/outrigger/proxy/websocket.Config.IdleTimeout":
+		return "How long a WebSocket may go without a byte in either direction, pings included. 0: no limit."
+	case "github.com/outrigger-mesh/outrigger/proxy/websocket.Config.MaxLifetime":
+		return "How long a WebSocket may last, give or take a tenth, so that those opened together do not end together. 0: no limit."
 	case "github.com/outrigger-mesh/outrigger/resilience/balance.Config.Algorithm":
 		return "How an endpoint is picked: p2c_ewma (default), weighted_round_robin, least_request or random."
 	case "github.com/outrigger-mesh/outrigger/resilience/balance.Config.Decay":

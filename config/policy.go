@@ -3,6 +3,7 @@ package config
 import (
 	"time"
 
+	"github.com/outrigger-mesh/outrigger/proxy/websocket"
 	"github.com/outrigger-mesh/outrigger/resilience/balance"
 	"github.com/outrigger-mesh/outrigger/resilience/breaker"
 	"github.com/outrigger-mesh/outrigger/resilience/health"
@@ -31,7 +32,7 @@ type Policy struct {
 	Timeout time.Duration `yaml:"timeout"`
 	// How long a connection to an endpoint may take to be made, its TLS handshake included.
 	ConnectTimeout time.Duration `yaml:"connect_timeout"`
-	// How long an exchange may go without a byte in either direction. 0: no limit.
+	// How long an exchange may go without a byte in either direction; for WebSockets see websocket. 0: no limit.
 	StreamIdleTimeout time.Duration `yaml:"stream_idle_timeout"`
 	// How long an unused HTTP connection is kept for the next request. Short, so that the proxy closes before the endpoint does. 0: none is kept.
 	KeepaliveTimeout time.Duration `yaml:"keepalive_timeout"`
@@ -52,6 +53,8 @@ type Policy struct {
 	Health *health.Config `yaml:"health" off:"true"`
 	// A circuit breaker over the whole upstream.
 	Breaker *breaker.Config `yaml:"breaker" off:"true"`
+	// How long WebSockets may be idle, and last.
+	WebSocket websocket.Config `yaml:"websocket"`
 	// Limits on connections and requests.
 	Limits limit.Config `yaml:"limits"`
 	// How an endpoint is chosen.

@@ -56,7 +56,7 @@ func (p *Proxy) drain(kill context.Context, core *lifecycle.Group, orderly bool)
 	}
 	if orderly {
 		p.await(deadline, inbound, true)
-		p.await(deadline, outbound, false)
+		p.letGo(deadline, min(goodbye, cfg.Timeout/2), outbound)
 	}
 	left := 0
 	for _, l := range append(inbound, outbound...) {
@@ -68,6 +68,23 @@ func (p *Proxy) drain(kill context.Context, core *lifecycle.Group, orderly bool)
 	_ = p.accepting.Wait()
 	p.log.Info("drained", "event", "drained", "took", time.Since(began).Round(time.Millisecond).String(), "cut_off", left)
 	return orderly && left > 0
+}
+
+// goodbye is how long before the end of the drain the WebSockets of the own
+// application are closed: longer than both sides may take to answer.
+const goodbye = 8 * time.Second
+
+// letGo waits for the application to close its connections, and has WebSockets
+// closed that are still there when no more than last is left.
+func (p *Proxy) letGo(ctx context.Context, last time.Duration, list []*listener.Listener) {
+	end, _ := ctx.Deadline()
+	before, cancel := context.WithDeadline(ctx, end.Add(-last))
+	p.await(before, list, false)
+	cancel()
+	for _, l := range list {
+		l.GoAway()
+	}
+	p.await(ctx, list, false)
 }
 
 // await waits until the listeners have no connections left. With idle,

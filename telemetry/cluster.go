@@ -137,6 +137,8 @@ type Cluster struct {
 	limited         [limitCount]Counter
 	wouldHave       [guardKindCount]Counter
 	connectFailures [outcome.Count]Counter
+	tunnels         UpDown
+	tunnelsEnded    [outcome.Count]Counter
 	checks          [checkResultCount]Counter
 }
 
@@ -229,6 +231,17 @@ func (c *Cluster) Checked(r CheckResult) {
 	}
 }
 
+// TunnelOpened counts a switch to another protocol, such as WebSocket.
+func (c *Cluster) TunnelOpened() { c.tunnels.Inc() }
+
+// TunnelEnded counts the end of what TunnelOpened counted, and why it came.
+func (c *Cluster) TunnelEnded(r outcome.Reason) {
+	c.tunnels.Dec()
+	if int(r) < outcome.Count {
+		c.tunnelsEnded[r].Inc()
+	}
+}
+
 // Active returns how many exchanges are under way.
 func (c *Cluster) Active() int64 {
 	var n int64
@@ -283,10 +296,12 @@ func (c *Cluster) collect(s *scrape) {
 			s.cell(mExchanges, uint16(r*classCount+k), n, outcome.Reason(r).String(), classNames[k])
 		}
 		s.cell(mRetries, uint16(r), c.retries[r].Value(), outcome.Reason(r).String(), "")
+		s.cell(mTunnels, uint16(r), c.tunnelsEnded[r].Value(), outcome.Reason(r).String(), "")
 		s.cell(mUpstreamConnectFailures, uint16(r), c.connectFailures[r].Value(), outcome.Reason(r).String(), "")
 	}
 	s.histogram(mExchangeDuration, &d)
 	s.gauge(mExchangesActive, float64(c.Active()))
+	s.gauge(mTunnelsActive, float64(c.tunnels.Value()))
 	for i := range c.withheld {
 		s.cell(mRetriesWithheld, uint16(i), c.withheld[i].Value(), RetryWithheld(i).String(), "")
 	}

@@ -122,6 +122,11 @@ func updateAll(m *Metrics) {
 	c.Begin(8)
 	c.Finish(8, outcome.Reason(255), 500, 0) // not one: a defect
 	c.Begin(9)                               // under way
+	c.TunnelOpened()
+	c.TunnelOpened()
+	c.TunnelEnded(outcome.StreamIdle)
+	c.TunnelOpened()
+	c.TunnelEnded(outcome.Reason(255)) // not one: only not under way any more
 	c.Retried(outcome.ConnectFailed)
 	c.Retried(outcome.Reason(255))
 	for w := range retryWithheldCount {

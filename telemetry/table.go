@@ -24,6 +24,8 @@ const (
 	mExchangeDuration
 	mExchangesActive
 	mExchangesPending
+	mTunnels
+	mTunnelsActive
 	mRetries
 	mRetriesWithheld
 	mRetryBudget
@@ -106,6 +108,8 @@ var table = [metricCount]metric{
 	mExchangeDuration: {"outrigger_exchange_duration_seconds", histogramType, "s", "cluster direction", "How long exchanges took, to their last byte."},
 	mExchangesActive:  {"outrigger_exchanges_active", gauge, "{exchange}", "cluster direction", "Exchanges under way now."},
 	mExchangesPending: {"outrigger_exchanges_pending", gauge, "{exchange}", "cluster direction", "Exchanges waiting for an upstream connection now."},
+	mTunnels:          {"outrigger_tunnels_total", counter, "{tunnel}", "cluster direction reason", "Switches to another protocol, such as WebSocket, that ended, by reason."},
+	mTunnelsActive:    {"outrigger_tunnels_active", gauge, "{tunnel}", "cluster direction", "Switches to another protocol, such as WebSocket, under way now."},
 	mRetries:          {"outrigger_retries_total", counter, "{attempt}", "cluster direction reason", "Attempts after the first, by the reason that the one before failed for."},
 	mRetriesWithheld:  {"outrigger_retries_withheld_total", counter, "{attempt}", "cluster direction why", "Failed attempts that were not tried again, and why; budget_spent is an exhausted retry budget."},
 	mRetryBudget:      {"outrigger_retry_budget_balance", gauge, "{attempt}", "cluster direction", "Retries that the budget allows now."},

@@ -21,7 +21,7 @@ const floors = `
 	# Floor 0: words, and machines that import no other package of ours.
 	NONE
 	< internal/lifecycle, resilience/guard, resilience/balance, mtls, discovery,
-	  proxy/outcome, proxy/http1, proxy/memory, internal/cgroup;
+	  proxy/outcome, proxy/http1, proxy/memory, proxy/websocket, internal/cgroup;
 
 	proxy/memory < proxy/wire;
 
@@ -38,15 +38,16 @@ const floors = `
 	# Floor 2: the language of configuration. It embeds the Config of each
 	# machine and each source: a knob lives beside what obeys it. The codec says
 	# which names, values and paths there can be.
-	mtls, mtls/authz, proxy/http1, proxy/memory,
+	mtls, mtls/authz, proxy/http1, proxy/memory, proxy/websocket,
 	discovery/consul, discovery/dns, discovery/file,
 	resilience/balance, resilience/breaker, resilience/health, resilience/limit, resilience/outlier, resilience/retry
 	< config;
 	config, proxy/outcome < config/internal/docgen;
 
 	# Floor 3: the data plane. None of it may import config or discovery.
-	proxy/wire < proxy/http2 < proxy/relay;
-	mtls, telemetry, proxy/outcome, proxy/wire, proxy/http2,
+	proxy/wire < proxy/http2;
+	proxy/http2, proxy/websocket < proxy/relay;
+	mtls, telemetry, proxy/outcome, proxy/wire, proxy/http2, proxy/websocket,
 	resilience/balance, resilience/breaker, resilience/health, resilience/limit, resilience/outlier, resilience/retry
 	< proxy/upstream;
 	proxy/http1, proxy/upstream < proxy/check;
@@ -78,7 +79,7 @@ var planned = []string{}
 
 // hotPath is what a request passes through.
 var hotPath = []string{
-	"proxy/wire", "proxy/http1", "proxy/http2", "proxy/relay", "proxy/outcome", "proxy/upstream", "proxy/plan", "proxy/check", "proxy/exchange", "proxy/listener",
+	"proxy/wire", "proxy/http1", "proxy/http2", "proxy/websocket", "proxy/relay", "proxy/outcome", "proxy/upstream", "proxy/plan", "proxy/check", "proxy/exchange", "proxy/listener",
 }
 
 // machines are the pure ones: they are told the time and given random words.

@@ -151,7 +151,7 @@ func (c *compiler) inbound() {
 			Name: c.cfg.Service.Name, Protocol: string(in.Protocol), Local: true, Transport: "plaintext",
 			Policy: upstream.Policy{
 				Timeout: in.Timeout, ConnectTimeout: in.ConnectTimeout, StreamIdle: in.StreamIdleTimeout,
-				Keepalive: in.KeepaliveTimeout, TCPIdle: in.TCPIdleTimeout, Limits: in.Limits,
+				Keepalive: in.KeepaliveTimeout, TCPIdle: in.TCPIdleTimeout, Limits: in.Limits, WebSocket: in.WebSocket,
 				Retry: localRetry(), HTTP2: in.Protocol.HTTP2(),
 			},
 		},
@@ -202,7 +202,7 @@ func (c *compiler) service(path, name string) int {
 		Policy: upstream.Policy{
 			Timeout: p.Timeout, ConnectTimeout: p.ConnectTimeout, StreamIdle: p.StreamIdleTimeout,
 			Keepalive: p.KeepaliveTimeout, TCPIdle: p.TCPIdleTimeout,
-			HTTP2: proto.HTTP2(), Retry: p.Retry, Outlier: p.Outlier, Health: p.Health, Breaker: p.Breaker, Limits: p.Limits, Balance: p.Balance,
+			HTTP2: proto.HTTP2(), Retry: p.Retry, Outlier: p.Outlier, Health: p.Health, Breaker: p.Breaker, Limits: p.Limits, Balance: p.Balance, WebSocket: p.WebSocket,
 		},
 	}
 	if p.Transport == config.TransportMTLS && !c.secure(path, &s, &p, protocol(proto)) {

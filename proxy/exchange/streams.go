@@ -206,8 +206,10 @@ func (x *exchange) collectStream() bool {
 }
 
 // Drain ends the session in order: HTTP/2 peers are told to open no more
-// streams, an HTTP/1.1 connection is ended if it carries nothing.
+// streams, an HTTP/1.1 connection is ended if it carries nothing, WebSockets are
+// closed.
 func (s *Session) Drain() {
+	s.GoAway()
 	switch h := s.streams.Load(); {
 	case h == nil:
 		if !s.busy.Load() {

@@ -135,6 +135,10 @@ func (x *exchange) tunnel() outcome.Reason {
 		}
 	}
 	b := x.answer()
+	o := relay.Options{Now: x.s.srv.Sweeper.Now, Idle: x.pol.StreamIdle}
+	if bytes.EqualFold(x.res.UpgradeProto.Of(b), webSocket) {
+		o.WebSocket = &x.pol.WebSocket
+	}
 	x.grow(x.headLen + ownFields + x.route.Response.Size())
 	out := x.appendResponseHead(x.out[:0], b[:x.headLen])
 	out = append(out, "connection: upgrade\r\nupgrade: "...)
@@ -170,27 +174,46 @@ func (x *exchange) tunnel() outcome.Reason {
 	}
 	up.SetDeadline(0)
 	down.SetDeadline(0)
-	t := &tunnelled{leg: down, method: bytes.Clone(x.req.MethodSpan.Of(x.raw)), target: bytes.Clone(x.target())}
+	t := &tunnelled{
+		relay: relay.New(down, up, o), leg: down,
+		method: bytes.Clone(x.req.MethodSpan.Of(x.raw)), target: bytes.Clone(x.target()),
+	}
 	x.s.tunnels.add(t)
+	x.cl.Metrics().TunnelOpened()
 	if x.refusedNow(t) {
 		down.Expire() // the rules changed before the tunnel could be found
 	}
-	res := relay.Run(down, up, relay.Options{Now: x.s.srv.Sweeper.Now, Idle: x.pol.StreamIdle})
+	res := t.relay.Run()
 	x.s.tunnels.remove(t)
 	x.rec.BytesIn, x.rec.BytesOut = res.Sent, res.Received
 	x.dropUpstream()
-	return x.relayed(t, res)
+	r := x.relayed(t, res)
+	x.cl.Metrics().TunnelEnded(r)
+	return r
 }
 
 // relayed says what the end of a relay means.
 func (x *exchange) relayed(t *tunnelled, res relay.Result) outcome.Reason {
+	expired := errors.Is(res.Err, wire.ErrExpired)
+	if expired && x.refusedNow(t) {
+		x.cause = res.Err
+		return outcome.Denied
+	}
+	switch res.Closed {
+	case relay.ByPeers:
+		return outcome.OK
+	case relay.Idle:
+		return outcome.StreamIdle
+	case relay.Lifetime:
+		return outcome.MaxLifetime
+	case relay.GoingAway:
+		return outcome.Draining
+	}
 	x.cause = res.Err
 	switch {
 	case res.Broke == relay.Nobody:
 		return outcome.OK
-	case errors.Is(res.Err, wire.ErrExpired) && x.refusedNow(t):
-		return outcome.Denied
-	case errors.Is(res.Err, wire.ErrExpired):
+	case expired:
 		return x.expired(outcome.StreamIdle)
 	case res.Broke == relay.Downstream:
 		return outcome.DownstreamGone
@@ -200,6 +223,7 @@ func (x *exchange) relayed(t *tunnelled, res relay.Result) outcome.Reason {
 
 // tunnelled is a tunnel with the request that opened it.
 type tunnelled struct {
+	relay          *relay.Relay
 	leg            relay.Leg // downstream
 	method, target []byte
 }
@@ -207,8 +231,9 @@ type tunnelled struct {
 // tunnels are those of a session: one on an HTTP/1.1 connection, any number on
 // one of HTTP/2.
 type tunnels struct {
-	mu   sync.Mutex
-	open map[*tunnelled]struct{}
+	mu      sync.Mutex
+	open    map[*tunnelled]struct{}
+	leaving bool // WebSockets are closed
 }
 
 func (t *tunnels) add(n *tunnelled) {
@@ -218,6 +243,9 @@ func (t *tunnels) add(n *tunnelled) {
 		t.open = make(map[*tunnelled]struct{}, 1)
 	}
 	t.open[n] = struct{}{}
+	if t.leaving {
+		n.relay.GoAway()
+	}
 }
 
 // remove is called before the legs are anybody else's.
@@ -231,6 +259,21 @@ func (t *tunnels) remove(n *tunnelled) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	delete(t.open, n)
+}
+
+// GoAway has the session's WebSockets closed in order, those too that are opened
+// from now on.
+func (s *Session) GoAway() {
+	t := &s.tunnels
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.leaving {
+		return
+	}
+	t.leaving = true
+	for n := range t.open {
+		n.relay.GoAway()
+	}
 }
 
 // refused reports whether p would not allow t to be opened now.

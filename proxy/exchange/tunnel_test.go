@@ -126,13 +126,19 @@ func TestTunnelRefusedLater(t *testing.T) {
 	b.wantReasons("denied")
 }
 
+// TestTunnelIdle: a protocol that is not known is cut when nothing moves.
 func TestTunnelIdle(t *testing.T) {
 	short := func(s *setup) { s.policy.StreamIdle = 100 * time.Millisecond }
+	other := strings.NewReplacer("websocket", "other")
 	run(t, allModes, short, func(t *testing.T, b *bed) {
-		b.start(echoing(t))
+		b.start(func(c *originConn) {
+			c.head()
+			c.send("HTTP/1.1 101 Switching Protocols\r\nUpgrade: other\r\nConnection: Upgrade\r\n\r\n")
+			_, _ = io.Copy(c, c.br)
+		})
 		c := b.dial()
-		c.send(upgrade + "x")
-		c.expect(switched + "x")
+		c.send(other.Replace(upgrade) + "x")
+		c.expect(other.Replace(switched) + "x")
 		c.rest()
 		b.wantReasons("stream_idle")
 	})

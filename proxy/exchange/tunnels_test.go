@@ -15,6 +15,7 @@ import (
 	"golang.org/x/net/http2/hpack"
 
 	"github.com/outrigger-mesh/outrigger/mtls/authz"
+	"github.com/outrigger-mesh/outrigger/proxy/websocket"
 )
 
 // tunnelEnd is one end of a tunnel as the peer has it: a connection, or a stream
@@ -267,17 +268,87 @@ func TestTunnelsReset(t *testing.T) {
 	})
 }
 
-func TestTunnelsIdle(t *testing.T) {
-	runTunnels(t, func(s *setup) { s.policy.StreamIdle = 100 * time.Millisecond }, func(t *testing.T, l legs, b *bed) {
-		ended := make(chan bool, 1)
-		b.tunnels(l.up, func(e *tunnelEnd) {
-			e.ends(l.up) // a connection is closed, a stream has no other end
-			ended <- true
+// closes expects a close frame with status 1001 and answers it, as the client of
+// a WebSocket.
+func (e *tunnelEnd) closes(reason string) {
+	e.t.Helper()
+	want := append([]byte{0x88, byte(2 + len(reason)), 3, 0xe9}, reason...)
+	got, end := e.read(len(want))
+	if got != string(want) {
+		e.t.Errorf("got %q (%s), want %q", got, end, want)
+	}
+	e.send("\x88\x82\x00\x00\x00\x00\x03\xe9")
+}
+
+// TestWebSocketsClosed: a WebSocket that is ended from here ends with close
+// frames, on both legs.
+func TestWebSocketsClosed(t *testing.T) {
+	for _, test := range []struct {
+		name, reason, said string
+		cfg                websocket.Config
+		act                func(*bed)
+	}{
+		{"idle", "stream_idle", "idle", websocket.Config{IdleTimeout: 100 * time.Millisecond}, func(*bed) {}},
+		{"lifetime", "max_lifetime", "maximum lifetime", websocket.Config{MaxLifetime: 100 * time.Millisecond}, func(*bed) {}},
+		{"drain", "draining", "going away", websocket.Default(), func(b *bed) {
+			b.mu.Lock()
+			defer b.mu.Unlock()
+			b.sessions[0].Drain()
+		}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			runTunnels(t, func(s *setup) { s.policy.WebSocket = test.cfg }, func(t *testing.T, l legs, b *bed) {
+				answered := make(chan bool, 1)
+				b.tunnels(l.up, func(e *tunnelEnd) {
+					defer func() { answered <- true }()
+					e.expect("\x81\x80\x00\x00\x00\x00")
+					e.send("\x81\x00")
+					// The client's answer, passed on, is what asks the server.
+					e.expect("\x88\x82\x00\x00\x00\x00\x03\xe9")
+					e.send("\x88\x02\x03\xe9")
+					e.closeWrite()
+					e.ends(false)
+				})
+				e := b.open(l.down)
+				e.send("\x81\x80\x00\x00\x00\x00")
+				e.expect("\x81\x00")
+				test.act(b)
+				e.closes(test.said)
+				e.ends(false)
+				e.closeWrite()
+				<-answered
+				b.wantReasons(test.reason)
+			})
 		})
-		b.open(l.down).ends(l.down)
-		<-ended
-		b.wantReasons("stream_idle")
+	}
+}
+
+// TestWebSocketOpenedLate: a WebSocket that is opened on a session that goes away
+// is closed at once.
+func TestWebSocketOpenedLate(t *testing.T) {
+	b := newBed(t, plain, func(s *setup) { s.policy.WebSocket = websocket.Default() })
+	switching := make(chan bool)
+	b.start(func(c *originConn) {
+		c.head()
+		switching <- true
+		<-switching
+		c.send("HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n")
+		e := &tunnelEnd{t: t, c: c.sock, br: c.br}
+		e.expect("\x88\x82\x00\x00\x00\x00\x03\xe9")
+		e.send("\x88\x02\x03\xe9")
 	})
+	c := b.dial()
+	c.send(upgrade)
+	<-switching
+	b.mu.Lock()
+	b.sessions[0].GoAway()
+	b.mu.Unlock()
+	switching <- true
+	c.expect(switched)
+	e := &tunnelEnd{t: t, c: c.sock, br: c.br}
+	e.closes("going away")
+	c.closed()
+	b.wantReasons("draining")
 }
 
 // asked is what a client gets for a tunnel that is not made.

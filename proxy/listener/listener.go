@@ -233,6 +233,16 @@ func (l *Listener) Relieve() {
 	}
 }
 
+// GoAway has all WebSockets closed in order, those too that are opened on these
+// connections from now on.
+func (l *Listener) GoAway() {
+	for _, c := range l.snapshot() {
+		if s := c.session.Load(); s != nil {
+			s.GoAway()
+		}
+	}
+}
+
 // CloseAll ends every connection at once, those too that wait for their
 // handshake. After Stop none is left.
 func (l *Listener) CloseAll() {

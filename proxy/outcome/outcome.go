@@ -65,6 +65,8 @@ const (
 	Internal
 	// Overload: this proxy is at the end of its memory budget.
 	Overload
+	// MaxLifetime: a WebSocket was closed because it was as old as it may become.
+	MaxLifetime
 
 	reasonCount
 )
@@ -137,6 +139,7 @@ var table = [Count]Row{
 	UpstreamError:     {"upstream_error", "U5", SourceUpstream, 0, 0, RetryIdempotent, true, "The endpoint answered with an error status."},
 	Overload:          {"overload", "OM", SourceLocal, 503, 14, RetryNever, false, "This proxy is short of memory."},
 	Internal:          {"internal", "IE", SourceLocal, 500, 13, RetryNever, false, "The proxy failed."},
+	MaxLifetime:       {"max_lifetime", "ML", SourceLocal, 0, 14, RetryNever, false, "The WebSocket was as old as it may become."},
 }
 
 // Row returns the consequences of r.

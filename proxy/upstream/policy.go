@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"time"
 
+	"github.com/outrigger-mesh/outrigger/proxy/websocket"
 	"github.com/outrigger-mesh/outrigger/resilience/balance"
 	"github.com/outrigger-mesh/outrigger/resilience/breaker"
 	"github.com/outrigger-mesh/outrigger/resilience/health"
@@ -33,7 +34,9 @@ type Policy struct {
 	Breaker *breaker.Config
 	Health  *health.Config // active checks
 	Limits  limit.Config
-	Balance balance.Config // the zero value means balance.Default
+	// WebSocket limits WebSockets, in place of StreamIdle.
+	WebSocket websocket.Config
+	Balance   balance.Config // the zero value means balance.Default
 }
 
 // Spec is what a plan wants of a cluster.
