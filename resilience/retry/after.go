@@ -35,6 +35,25 @@ func ParseRetryAfter(b []byte, wall time.Time) (time.Duration, bool) {
 	return max(at.Sub(wall), 0), true
 }
 
+// ParsePushback reads the value of grpc-retry-pushback-ms: a 32-bit number of
+// milliseconds. One that is negative or no number asks for no further attempt
+// (gRFC A6, Pushback). It does not allocate.
+func ParsePushback(b []byte) (time.Duration, Pushback) {
+	if len(b) == 0 {
+		return 0, PushbackStop
+	}
+	var n int64
+	for _, c := range b {
+		if c < '0' || c > '9' {
+			return 0, PushbackStop
+		}
+		if n = n*10 + int64(c-'0'); n > math.MaxInt32 {
+			return 0, PushbackStop
+		}
+	}
+	return time.Duration(n) * time.Millisecond, PushbackWait
+}
+
 func seconds(b []byte) (time.Duration, bool) {
 	const most = math.MaxInt64 / int64(time.Second)
 	var n int64

@@ -15,7 +15,8 @@ const (
 	// Reset: the endpoint closed or reset before its response, or did not
 	// answer within the per-try timeout (as Envoy's reset).
 	Reset
-	// Unavailable: the endpoint answered 502, 503 or 504.
+	// Unavailable: the endpoint answered 502, 503 or 504; or a gRPC call with
+	// UNAVAILABLE or RESOURCE_EXHAUSTED and the time of the next attempt.
 	Unavailable
 	// StaleConnection: a kept-alive connection was closed as the request was sent.
 	StaleConnection
@@ -110,6 +111,8 @@ const (
 	NotConfigured
 	// RetryAfterTooLong: the endpoint asks for a longer wait than the policy allows.
 	RetryAfterTooLong
+	// PushedBack: the endpoint asks for no further attempt of the gRPC call.
+	PushedBack
 	// Observed: another attempt would be made, but the mode is observe.
 	Observed
 
@@ -137,6 +140,8 @@ func (w Why) String() string {
 		return "not_configured"
 	case RetryAfterTooLong:
 		return "retry_after_too_long"
+	case PushedBack:
+		return "pushed_back"
 	case Observed:
 		return "observed"
 	}

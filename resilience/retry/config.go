@@ -23,6 +23,16 @@ type Config struct {
 	// stale_connection.
 	On []Condition `yaml:"on"`
 
+	// GRPCStatuses lists the gRPC statuses that are retried beside On, such as
+	// UNAVAILABLE, whatever the method: whoever lists a status says that a call
+	// which ends with it may be made again. A call is retried only while nothing
+	// of its response was passed on. Default none, as in gRPC itself (gRFC A6,
+	// retryableStatusCodes) and Envoy. Without it, still retried are calls that
+	// the endpoint says it has not processed, and, by unavailable in On, those
+	// that it answers with UNAVAILABLE or RESOURCE_EXHAUSTED and a
+	// grpc-retry-pushback-ms of 0 or more.
+	GRPCStatuses []GRPCStatus `yaml:"grpc_statuses"`
+
 	// PerTryTimeout bounds each attempt by itself; an attempt that exceeds it
 	// counts as reset. Default 0, none: only the request's own timeout applies.
 	PerTryTimeout time.Duration `yaml:"per_try_timeout"`
@@ -48,13 +58,14 @@ type Config struct {
 	// Default false.
 	NonIdempotent bool `yaml:"non_idempotent"`
 
-	// MaxBodyBytes is how much of a request body is kept for another attempt;
-	// a request with a longer body is not retried once its body was sent.
-	// Default 65536.
+	// MaxBodyBytes is how much of a request body is kept for another attempt,
+	// of a body that is passed on as it comes too; a request of which more was
+	// sent is not retried. Default 65536.
 	MaxBodyBytes int `yaml:"max_body_bytes"`
 
-	// RetryAfterMax is the longest Retry-After (RFC 9110 section 10.2.3) that
-	// is waited for; with a longer one there is no retry. Default 5s.
+	// RetryAfterMax is the longest Retry-After (RFC 9110 section 10.2.3) or
+	// grpc-retry-pushback-ms (gRFC A6) that is waited for; with a longer one
+	// there is no retry. Default 5s.
 	RetryAfterMax time.Duration `yaml:"retry_after_max"`
 }
 
@@ -93,6 +104,18 @@ func (c Config) Validate(add func(field, problem string)) {
 			add(field, on.String()+" is listed twice; remove one")
 		default:
 			seen[on] = true
+		}
+	}
+	var listed [len(grpcNames)]bool
+	for i, g := range c.GRPCStatuses {
+		field := fmt.Sprintf("grpc_statuses[%d]", i)
+		switch {
+		case g == 0 || int(g) >= len(grpcNames):
+			add(field, "is no failure; "+statusAdvice)
+		case listed[g]:
+			add(field, g.String()+" is listed twice; remove one")
+		default:
+			listed[g] = true
 		}
 	}
 	if c.PerTryTimeout < 0 {

@@ -3,6 +3,7 @@ package retry
 import (
 	"math"
 	"math/bits"
+	"slices"
 	"time"
 
 	"github.com/outrigger-mesh/outrigger/resilience/guard"
@@ -18,7 +19,10 @@ type Question struct {
 	Idempotent     bool // the request's method is idempotent
 	BodyReplayable bool // the request has no body, or all of it can be sent again
 
-	RetryAfter time.Duration // the endpoint's Retry-After, 0 if none
+	GRPC     GRPCStatus // how the attempt of a gRPC call ended, 0 for other requests
+	Pushback Pushback   // what the endpoint says about another attempt of the call
+
+	RetryAfter time.Duration // the endpoint's Retry-After, or the time of PushbackWait; 0 if none
 	Elapsed    time.Duration // how long the attempt took
 	Deadline   time.Duration // what remains for the whole request; 0 if unbounded, negative if it has passed
 }
@@ -47,11 +51,13 @@ func (c *Config) decide(q Question, b *Budget, now time.Duration, r uint64) Deci
 	switch {
 	case q.Retryable == Never:
 		return Decision{Why: NotRetryable}
-	case c.Attempts <= 1 || !c.covers(q):
+	case c.Attempts <= 1 || !c.covers(q) && !c.invited(q):
 		return Decision{Why: NotConfigured}
+	case q.Pushback == PushbackStop:
+		return Decision{Why: PushedBack}
 	case q.Attempt >= c.Attempts:
 		return Decision{Why: AttemptsSpent}
-	case q.Retryable != IfUnsent && !q.Idempotent && !c.NonIdempotent:
+	case q.Retryable != IfUnsent && !q.Idempotent && !c.NonIdempotent && !c.invited(q):
 		return Decision{Why: NotIdempotent}
 	case !q.BodyReplayable:
 		return Decision{Why: BodyNotKept}
@@ -59,7 +65,10 @@ func (c *Config) decide(q Question, b *Budget, now time.Duration, r uint64) Deci
 		return Decision{Why: RetryAfterTooLong}
 	}
 	wait := c.backoff(q.Attempt, r)
-	if q.RetryAfter > 0 {
+	switch {
+	case q.Pushback == PushbackWait:
+		wait = q.RetryAfter // exactly: the endpoint can spread its callers itself
+	case q.RetryAfter > 0:
 		// The jitter stays, as others were told the same time.
 		wait += min(q.RetryAfter, math.MaxInt64-wait)
 	}
@@ -88,6 +97,18 @@ func fits(q Question, wait time.Duration) bool {
 		return left > max(q.Elapsed, 0)
 	}
 	return left > 0
+}
+
+// invited reports whether the gRPC status in q allows another attempt of any
+// call: by the configuration, or because the endpoint says when it may come.
+func (c *Config) invited(q Question) bool {
+	switch {
+	case q.GRPC == 0:
+		return false
+	case q.Pushback == PushbackWait && (q.GRPC == GRPCUnavailable || q.GRPC == GRPCResourceExhausted) && slices.Contains(c.On, Unavailable):
+		return true
+	}
+	return slices.Contains(c.GRPCStatuses, q.GRPC)
 }
 
 // covers reports whether the failure in q is listed in On.

@@ -170,6 +170,13 @@ func (m *machine) failed(out *strings.Builder, args []string) error {
 			q.Status = uint16(n)
 		case "after":
 			q.RetryAfter = d
+		case "grpc":
+			if err := q.GRPC.UnmarshalText([]byte(value)); err != nil {
+				return err
+			}
+			q.Status = 200
+		case "pushback":
+			q.RetryAfter, q.Pushback = ParsePushback([]byte(value))
 		case "elapsed":
 			q.Elapsed = d
 		case "left":
@@ -208,6 +215,15 @@ func setKey(c *Config, key, value string) error {
 				return err
 			}
 			c.On = append(c.On, on)
+		}
+	case "grpc_statuses":
+		c.GRPCStatuses, err = nil, nil
+		for word := range strings.SplitSeq(value, ",") {
+			var g GRPCStatus
+			if err := g.UnmarshalText([]byte(word)); err != nil {
+				return err
+			}
+			c.GRPCStatuses = append(c.GRPCStatuses, g)
 		}
 	case "backoff_base":
 		c.BackoffBase, err = d, durErr
