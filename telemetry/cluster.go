@@ -23,12 +23,13 @@ const (
 	RetryBudgetSpent
 	RetryDeadlineTooNear
 	RetryNotConfigured
+	RetryPushedBack
 
 	retryWithheldCount
 )
 
 var retryWithheldNames = [retryWithheldCount]string{
-	"attempts_spent", "not_retryable", "not_idempotent", "body_not_kept", "budget_spent", "deadline_too_near", "not_configured",
+	"attempts_spent", "not_retryable", "not_idempotent", "body_not_kept", "budget_spent", "deadline_too_near", "not_configured", "pushed_back",
 }
 
 // String returns the label value.

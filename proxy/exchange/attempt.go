@@ -19,8 +19,12 @@ import (
 // attempt makes one try against one endpoint, up to and with the response when
 // it may be passed on. again reports that nothing was passed on and another
 // attempt may be considered; then an error response is still unread in x.up.
-func (x *exchange) attempt(n int, began time.Duration) (r outcome.Reason, again bool) {
+func (x *exchange) attempt(began time.Duration) (r outcome.Reason, again bool) {
 	x.status, x.sent, x.heard, x.unsent = 0, 0, false, false
+	x.call.reset()
+	if x.stream {
+		x.uploader.begin()
+	}
 	ep := x.cl.Pick(began, &x.tried)
 	if ep == nil {
 		if ep = x.awaitEndpoint(); ep == nil {
@@ -35,12 +39,16 @@ func (x *exchange) attempt(n int, began time.Duration) (r outcome.Reason, again 
 	}
 	r = x.connect(ep, began, false)
 	if r == outcome.OK {
-		r = x.roundTrip(a.Span, n)
-		if r == outcome.StaleConnection && (x.replayable() || x.unsent && x.upload == uploadNone) {
+		r = x.roundTrip(a.Span)
+		if r == outcome.StaleConnection && x.kept() && (x.unsent || x.repeatable()) {
 			// Nobody's fault and nothing was read: once more on a new
 			// connection, as part of the same attempt.
+			x.unsent = false
+			if x.stream {
+				x.uploader.begin()
+			}
 			if r = x.connect(ep, x.now(), true); r == outcome.OK {
-				r = x.roundTrip(a.Span, n)
+				r = x.roundTrip(a.Span)
 			}
 		}
 	}
@@ -52,7 +60,7 @@ func (x *exchange) attempt(n int, began time.Duration) (r outcome.Reason, again 
 		rtt = x.at - began
 	}
 	a.Status, a.Reason = uint16(x.status), r
-	if r == outcome.OK {
+	if r == outcome.OK && !x.call.held {
 		r = x.forward(r)
 		a.Reason = r
 		x.now()
@@ -63,10 +71,14 @@ func (x *exchange) attempt(n int, began time.Duration) (r outcome.Reason, again 
 	return r, true
 }
 
-// replayable reports whether the request may be sent a second time although an
-// endpoint may have seen it.
-func (x *exchange) replayable() bool {
-	return !x.began && !x.stream && (x.req.Method.Idempotent() || x.pol.Retry != nil && x.pol.Retry.NonIdempotent)
+// kept reports whether the request can be sent a second time.
+func (x *exchange) kept() bool {
+	return !x.began && (!x.stream || x.uploader.replayable())
+}
+
+// repeatable reports whether it may be, although an endpoint may have seen it.
+func (x *exchange) repeatable() bool {
+	return x.req.Method.Idempotent() || x.pol.Retry != nil && x.pol.Retry.NonIdempotent
 }
 
 // connect gets x.up.
@@ -89,7 +101,7 @@ func (x *exchange) connect(ep *upstream.Endpoint, now time.Duration, fresh bool)
 		x.rec.ConnectTime = x.now() - now
 	}
 	x.attemptEnd = 0
-	if !x.stream || !x.hasBody() { // else the time begins with the end of the body
+	if !x.waits() { // else the time begins with the end of the body
 		x.attemptEnd = x.tryEnd(now)
 	}
 	x.setUpstreamDeadline()
@@ -153,7 +165,7 @@ func (x *exchange) inexact() {
 }
 
 // roundTrip sends the request and reads up to the final response head.
-func (x *exchange) roundTrip(span telemetry.SpanID, n int) outcome.Reason {
+func (x *exchange) roundTrip(span telemetry.SpanID) outcome.Reason {
 	if x.ust != nil && x.req.Upgrade {
 		if r := x.mayTunnel(); r != outcome.OK {
 			return r
@@ -168,7 +180,7 @@ func (x *exchange) roundTrip(span telemetry.SpanID, n int) outcome.Reason {
 	var err error
 	if x.stream && x.hasBody() || x.req.Upgrade {
 		if _, err = x.up.Write(x.out); err == nil && x.stream && x.hasBody() {
-			x.startUpload()
+			err = x.resume()
 		}
 		if err == nil {
 			x.up.Room(wire.Large)
@@ -226,13 +238,15 @@ func (x *exchange) answered(k int, b []byte) outcome.Reason {
 	if x.extended() && x.status/100 == 2 {
 		return x.notSwitched()
 	}
-	if x.status >= 500 && x.status != 501 && x.status != 505 {
-		return outcome.UpstreamError
-	}
 	if x.grpc {
-		if v, ok := x.res.Get(http1.GRPCStatus); ok && blamesEndpoint(v.Of(b)) {
-			return outcome.UpstreamError
-		}
+		return x.callAnswered(b)
+	}
+	return statusReason(x.status)
+}
+
+func statusReason(status int) outcome.Reason {
+	if status >= 500 && status != 501 && status != 505 {
+		return outcome.UpstreamError
 	}
 	return outcome.OK
 }
@@ -295,7 +309,7 @@ func (x *exchange) dropUpstream() {
 	if x.ust != nil {
 		if x.upload == uploadRunning {
 			x.ust.Expire()
-			x.uploader.discard()
+			x.uploader.detach()
 		}
 		x.ust.Close()
 		x.ust = nil
@@ -303,7 +317,7 @@ func (x *exchange) dropUpstream() {
 	if x.up != nil {
 		if x.upload == uploadRunning {
 			x.up.Expire()
-			x.uploader.discard()
+			x.uploader.detach()
 		}
 		x.ep.Drop(x.up)
 		x.up, x.exactAt = nil, 0
@@ -326,7 +340,7 @@ func (x *exchange) keepUpstream(clean bool) {
 	if clean && x.upload == uploadRunning && x.uploader.read.Load() {
 		x.awaitLastWrite()
 	}
-	if !clean || !x.res.KeepAlive || len(x.up.Buffered()) > 0 || x.upload == uploadRunning || x.upload == uploadFailed {
+	if !clean || !x.res.KeepAlive || len(x.up.Buffered()) > 0 || x.upload == uploadRunning || x.stream && x.hasBody() && !x.uploader.hadWhole() {
 		x.dropUpstream()
 		return
 	}

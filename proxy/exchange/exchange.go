@@ -58,7 +58,9 @@ type exchange struct {
 	exactAt  time.Duration // when up's exact deadline is, 0 without one
 	heard    bool          // the attempt has had a byte of an answer
 	unsent   bool          // the endpoint says that it did not process the request
+	earlier  int           // attempts before this one that an endpoint may have seen
 	grpc     bool          // the request is a gRPC call
+	call     call          // what is known of its answer
 	status   int
 	headLen  int  // of the response head in up's buffer
 	close    bool // the downstream connection must end
@@ -82,7 +84,6 @@ const (
 	uploadNone uploadState = iota
 	uploadRunning
 	uploadDone
-	uploadFailed // or cut off
 )
 
 func newExchange(s *Session, l *plan.Listener) *exchange {
@@ -106,7 +107,8 @@ func (x *exchange) free() {
 	x.route = nil
 	x.s, x.down, x.st, x.l, x.cl, x.pol, x.up, x.ust, x.ep = nil, nil, nil, nil, nil, nil, nil, nil, nil
 	x.raw, x.body, x.spool, x.own, x.out, x.id = nil, nil, nil, nil, nil, nil
-	x.unsent, x.grpc = false, false
+	x.unsent, x.grpc, x.earlier = false, false, 0
+	x.call.reset()
 	x.stream, x.heard, x.close, x.began, x.chunked, x.counted = false, false, false, false, false, false
 	x.exactAt = 0
 	x.parent, x.trace = telemetry.TraceContext{}, telemetry.TraceContext{}
@@ -156,6 +158,9 @@ func (x *exchange) run() {
 		return
 	}
 	r := x.attempts()
+	if x.stream {
+		x.uploader.commit()
+	}
 	x.cl.Limits.Release(limit.Requests)
 	if r != outcome.OK && !x.began {
 		x.reply(r, x.cause)

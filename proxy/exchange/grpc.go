@@ -72,36 +72,10 @@ func appendGRPCTimeout(b []byte, left time.Duration) []byte {
 	return append(b, "\r\n"...)
 }
 
-// blamesEndpoint reports whether a gRPC status counts against the endpoint
-// that answered it: UNKNOWN, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, INTERNAL,
-// UNAVAILABLE and DATA_LOSS. The others are about the request.
-func blamesEndpoint(status []byte) bool {
-	switch string(status) {
-	case "2", "4", "8", "13", "14", "15":
-		return true
-	}
-	return false
-}
-
-var grpcStatusField = []byte("grpc-status:")
-
-// grpcOutcome is what the trailers say of a call whose response was passed on.
-func (x *exchange) grpcOutcome(trailers []byte) outcome.Reason {
-	for line := range bytes.Lines(trailers) {
-		if len(line) > len(grpcStatusField) && bytes.EqualFold(line[:len(grpcStatusField)], grpcStatusField) {
-			if blamesEndpoint(bytes.TrimSpace(line[len(grpcStatusField):])) {
-				return outcome.UpstreamError
-			}
-			return outcome.OK
-		}
-	}
-	return outcome.OK
-}
-
 // replyGRPC answers a gRPC call in place of an endpoint, by headers alone
 // (gRPC over HTTP2, Trailers-Only).
 func (x *exchange) replyGRPC(row *outcome.Row) {
-	x.status = 200
+	x.status, x.call.status = 200, row.GRPC
 	b := append(x.out[:0], "HTTP/1.1 200 OK\r\ncontent-type: application/grpc\r\ncontent-length: 0\r\ngrpc-status: "...)
 	b = http1.AppendInt(b, int64(row.GRPC))
 	b = append(b, "\r\ngrpc-message: outrigger: "...)

@@ -169,16 +169,23 @@ func (x *exchange) callerDeadline() (time.Duration, bool) {
 	return ms * time.Millisecond, true
 }
 
-// buildRequest writes the head, and the body where it is kept, into x.out. It
-// returns the length of the head.
+// buildRequest writes the head into x.out, and to an HTTP/1.1 connection a body
+// that is kept. It returns the length of the head.
 func (x *exchange) buildRequest(span telemetry.SpanID) int {
-	x.grow(len(x.raw) + len(x.body) + ownFields + x.route.Extra())
+	behind := x.body // goes out with the head
+	if x.ust != nil {
+		behind = nil // as a part of its own
+	}
+	x.grow(len(x.raw) + len(behind) + ownFields + x.route.Extra())
 	r := &x.req
 	r.Drop(http1.XForwardedFor)
 	r.Drop(http1.XForwardedClientCert)
 	r.Drop(http1.XDeadline)
 	if x.grpc && x.deadline > 0 {
 		r.Drop(http1.GRPCTimeout)
+	}
+	if x.earlier > 0 && x.grpc {
+		x.dropEarlier()
 	}
 	if !x.stream && r.ExpectContinue {
 		r.Drop(http1.Expect)
@@ -210,8 +217,8 @@ func (x *exchange) buildRequest(span telemetry.SpanID) int {
 		b = telemetry.AppendTraceparent(b, trace)
 		b = append(b, "\r\n"...)
 	}
-	if x.grpc && x.deadline > 0 {
-		b = appendGRPCTimeout(b, x.deadline-x.at)
+	if x.grpc {
+		b = x.appendCall(b)
 	}
 	if x.deadline > 0 {
 		b = append(b, "x-outrigger-deadline: "...)
@@ -234,7 +241,7 @@ func (x *exchange) buildRequest(span telemetry.SpanID) int {
 	if x.st != nil && x.ust == nil && r.Framing == http1.FramingChunked && !x.stream {
 		x.out = http1.AppendLastChunk(http1.AppendChunk(b, x.body), x.st.Trailers())
 	} else {
-		x.out = append(b, x.body...)
+		x.out = append(b, behind...)
 	}
 	return head
 }

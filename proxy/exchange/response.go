@@ -69,6 +69,9 @@ func (x *exchange) discardResponse() {
 // forward passes the response on. r is what the attempt has come to so far and
 // is returned unless passing on fails.
 func (x *exchange) forward(r outcome.Reason) outcome.Reason {
+	if x.stream {
+		x.uploader.commit()
+	}
 	switch {
 	case x.res.Status == 101:
 		return x.tunnel()

@@ -29,6 +29,10 @@ func (x *exchange) attempts() outcome.Reason {
 			x.cause = x.st.Err()
 			return outcome.DownstreamGone
 		}
+		if r := x.uploader.failed(); r != outcome.OK {
+			x.cause = x.uploader.err
+			return r
+		}
 		b := x.cl.Breaker()
 		var ticket breaker.Ticket
 		if b != nil {
@@ -38,30 +42,69 @@ func (x *exchange) attempts() outcome.Reason {
 			}
 			ticket = t
 		}
-		r, again := x.attempt(n, began)
+		r, again := x.attempt(began)
 		ended := x.at
+		failure := r
 		if b != nil {
 			b.Done(ticket, ended, breakerResult(r))
 		}
-		if r == outcome.OK || x.began || !again {
+		if r == outcome.OK && !x.call.held || x.began || !again {
 			return r
 		}
-		d, ok := x.decide(n, r, ended-began, budget)
+		if x.call.held {
+			failure = outcome.UpstreamError
+		}
+		d, ok := x.decide(n, failure, ended-began, budget)
 		if !ok {
 			if x.status != 0 {
 				return x.forward(r)
 			}
 			return r
 		}
-		m.Retried(r)
+		m.Retried(failure)
+		if !x.unsent && failure.Row().Retryable != outcome.RetryUnsent {
+			x.earlier++
+		}
 		x.discardResponse()
 		x.tried.Add(x.ep)
 		x.ep = nil
-		if d > 0 {
-			time.Sleep(d)
-		}
+		x.pause(d)
 	}
 }
+
+// pause waits before another attempt, for as long as the caller does.
+func (x *exchange) pause(d time.Duration) {
+	switch {
+	case d <= 0:
+		return
+	case x.st == nil:
+		time.Sleep(d)
+		return
+	}
+	w := make(waiting, 1)
+	x.caller.watch(w)
+	defer x.caller.watch(nil)
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-w:
+	case <-t.C:
+	}
+}
+
+// waiting is an exchange between two attempts as its caller sees it.
+type waiting chan struct{}
+
+// Expire implements upstreamLeg.
+func (w waiting) Expire() {
+	select {
+	case w <- struct{}{}:
+	default:
+	}
+}
+
+// SetDeadline implements upstreamLeg.
+func (w waiting) SetDeadline(time.Duration) bool { return true }
 
 func breakerResult(r outcome.Reason) breaker.Result {
 	switch {
@@ -82,14 +125,18 @@ func (x *exchange) decide(n int, r outcome.Reason, took time.Duration, budget *r
 	q := retry.Question{
 		Attempt: n, Retryable: retryClass[r.Row().Retryable], Condition: condition(r),
 		Status: uint16(x.status), Idempotent: x.req.Method.Idempotent(), Elapsed: took,
-		BodyReplayable: x.upload == uploadNone && (x.sent == 0 || len(x.body) <= x.pol.Retry.MaxBodyBytes),
+		BodyReplayable: x.kept() && (x.sent == 0 || len(x.body) <= x.pol.Retry.MaxBodyBytes),
+		GRPC:           x.callFailed(r), Pushback: x.call.pushback, RetryAfter: x.call.wait,
+	}
+	if x.unsent {
+		q.Retryable = retry.IfUnsent
 	}
 	if x.deadline > 0 {
 		if q.Deadline = x.deadline - x.now(); q.Deadline == 0 {
 			q.Deadline = -1
 		}
 	}
-	if x.status != 0 {
+	if x.status != 0 && q.Pushback == retry.NoPushback {
 		if v, ok := x.res.Get(http1.RetryAfter); ok {
 			q.RetryAfter, _ = retry.ParseRetryAfter(v.Of(x.answer()), time.Now())
 		}
@@ -135,6 +182,8 @@ func withheld(w retry.Why) telemetry.RetryWithheld {
 		return telemetry.RetryBodyNotKept
 	case retry.BudgetSpent:
 		return telemetry.RetryBudgetSpent
+	case retry.PushedBack:
+		return telemetry.RetryPushedBack
 	case retry.DeadlineTooNear, retry.RetryAfterTooLong:
 		return telemetry.RetryDeadlineTooNear
 	}

@@ -362,4 +362,8 @@ func (s *Session) linger() {
 	}
 }
 
-var exchanges = sync.Pool{New: func() any { return new(exchange) }}
+var exchanges = sync.Pool{New: func() any {
+	x := new(exchange)
+	x.uploader.wake.L = &x.uploader.mu
+	return x
+}}

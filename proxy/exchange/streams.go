@@ -2,11 +2,9 @@ package exchange
 
 import (
 	"errors"
-	"io"
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/outrigger-mesh/outrigger/proxy/http1"
 	"github.com/outrigger-mesh/outrigger/proxy/http2"
@@ -163,48 +161,6 @@ func (c *caller) watch(leg upstreamLeg) {
 	}
 }
 
-// collectStream takes over a body that is short enough to be sent again: one
-// that has come whole, or whose length is known. It reports false when the body
-// must be passed on as it comes, or has failed.
-func (x *exchange) collectStream() bool {
-	most := keptBody
-	pol := x.policy()
-	if pol.Retry != nil {
-		most = pol.Retry.MaxBodyBytes
-	}
-	most = min(most, wire.Large-http1.DefaultHeadBytes/4)
-	if n, whole := x.st.Readable(); whole {
-		if n > most {
-			return false
-		}
-	} else if x.req.Framing != http1.FramingLength || x.req.ExpectContinue || x.req.Length > int64(most) {
-		return false
-	}
-	var end time.Duration // of the exchange: this is part of it
-	if pol.Timeout > 0 {
-		end = x.start + pol.Timeout
-	}
-	if !x.keepsBodies() {
-		return false
-	}
-	x.spool = wire.GetLarge()
-	for at := 0; ; {
-		x.st.SetDeadline(sooner(end, x.idleBy()))
-		p, err := x.st.Peek()
-		if err != nil {
-			x.st.SetDeadline(0)
-			if err != io.EOF {
-				x.cause, x.failed = err, reasonOfRead(err)
-				return false
-			}
-			x.body = x.spool[:at]
-			return true
-		}
-		at += copy(x.spool[at:], p)
-		x.st.Discard(len(p))
-	}
-}
-
 // Drain ends the session in order: HTTP/2 peers are told to open no more
 // streams, an HTTP/1.1 connection is ended if it carries nothing, WebSockets are
 // closed.
@@ -230,16 +186,21 @@ func (x *exchange) answer() []byte {
 
 // roundTripStream is roundTrip on an HTTP/2 stream. x.out has the request.
 func (x *exchange) roundTripStream(head int) outcome.Reason {
-	streaming := x.stream && x.hasBody()
-	f := http2.Flags(0)
-	if !streaming && !x.req.Upgrade {
-		f = http2.End
+	x.takeReady()
+	body, whole := x.body, true
+	var trailers []byte
+	switch {
+	case x.stream && x.hasBody():
+		body, trailers, whole = x.uploader.again()
+	case x.st != nil && !x.st.Ended:
+		trailers = x.st.Trailers()
 	}
-	var trailers []byte // of a body that was kept
-	if !streaming && x.st != nil && !x.st.Ended {
-		if trailers = x.st.Trailers(); len(trailers) > 0 {
-			f = http2.More
-		}
+	f := http2.Flags(0)
+	switch {
+	case len(trailers) > 0:
+		f = http2.More
+	case whole && !x.req.Upgrade:
+		f = http2.End
 	}
 	x.ust.Origin = http2.FromHTTP1
 	if x.st != nil {
@@ -248,12 +209,16 @@ func (x *exchange) roundTripStream(head int) outcome.Reason {
 			x.ust.Origin = x.st.Origin
 		}
 	}
-	err := x.ust.WriteRequest(x.out[:head], x.out[head:], f)
+	err := x.ust.WriteRequest(x.out[:head], body, f)
 	if err == nil && len(trailers) > 0 {
 		err = x.ust.WriteTrailers(trailers)
 	}
-	if err == nil && streaming {
-		x.startUpload()
+	switch {
+	case err != nil || !x.stream:
+	case whole:
+		x.uploader.complete()
+	case !x.attach():
+		err = x.uploader.err
 	}
 	for {
 		if err == nil {
@@ -373,7 +338,7 @@ func (x *exchange) forwardStream(r outcome.Reason) outcome.Reason {
 		}
 	}
 	if got == outcome.OK && x.grpc && r == outcome.OK && !none {
-		r = x.grpcOutcome(from.Trailers())
+		r = x.callOutcome(from.Trailers())
 	}
 	x.keepUpstream(got == outcome.OK)
 	if got != outcome.OK {
@@ -436,6 +401,7 @@ func (x *exchange) cutStream(r outcome.Reason) {
 	case ok && e.Remote && !e.Conn && r == outcome.UpstreamReset && e.Code != http2.NoError && e.Code != http2.RefusedStream:
 		code = e.Code
 	case x.grpc && r != outcome.DownstreamGone:
+		x.call.status = row.GRPC
 		b := append(x.out[:0], "grpc-status: "...)
 		b = http1.AppendInt(b, int64(row.GRPC))
 		b = append(b, "\r\ngrpc-message: outrigger: "...)

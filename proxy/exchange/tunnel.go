@@ -125,7 +125,7 @@ func (x *exchange) tunnel() outcome.Reason {
 	if x.upload == uploadRunning {
 		// The new protocol begins behind the request (RFC 9110 section 7.8).
 		x.waitUpload()
-		if x.upload == uploadFailed {
+		if !x.uploader.hadWhole() {
 			x.status, x.cause = 0, x.uploader.err
 			x.dropUpstream()
 			if r := x.uploader.failed(); r != outcome.OK {

@@ -2,17 +2,21 @@ package exchange
 
 import (
 	"errors"
+	"io"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/outrigger-mesh/outrigger/proxy/http1"
+	"github.com/outrigger-mesh/outrigger/proxy/http2"
 	"github.com/outrigger-mesh/outrigger/proxy/outcome"
 	"github.com/outrigger-mesh/outrigger/proxy/wire"
 )
 
-// uploader passes a long request body on while the response is awaited, in a
-// goroutine of its own that settleUpload waits for.
+// uploader passes a request's body on as it comes, in a goroutine of its own that
+// settleUpload waits for. While the response is awaited it keeps what it has
+// passed on: as long as that is all, another attempt can be made, which gets it
+// again and then the rest.
 type uploader struct {
 	done   chan struct{}
 	read   atomic.Bool   // the body has been read from downstream whole
@@ -22,9 +26,21 @@ type uploader struct {
 	// answered: the response has begun, so that the per-try timeout is over.
 	answered atomic.Bool
 
-	mu    sync.Mutex // held while upstream is written to
-	blind bool       // read and throw away: upstream is gone or has answered
-	err   error      // the cause of reason
+	writing sync.Mutex // held while upstream is written to; detach, which waits for it, holds nothing else
+
+	mu    sync.Mutex
+	wake  sync.Cond  // of mu: the next attempt has a leg, or there is none
+	up    *wire.Conn // where the body goes: one of these,
+	ust   *http2.Stream
+	sent  bool // the present attempt's leg has had the body whole
+	final bool // there is no further attempt: what no leg takes is thrown away
+	err   error
+
+	keep     int    // how much may be kept
+	kept     []byte // pooled: what was passed on, decoded
+	lost     bool   // more was passed on than is kept
+	whole    bool   // kept is all of the body
+	trailers []byte // behind it
 }
 
 func (u *uploader) reset() {
@@ -33,33 +49,161 @@ func (u *uploader) reset() {
 	u.bytes.Store(0)
 	u.end.Store(0)
 	u.answered.Store(false)
-	u.blind, u.err = false, nil
+	u.forget()
+	u.up, u.ust, u.err, u.trailers = nil, nil, nil, nil
+	u.sent, u.final, u.lost, u.whole, u.keep = false, false, false, false, 0
+}
+
+func (u *uploader) forget() {
+	if u.kept != nil {
+		wire.Put(u.kept)
+		u.kept = nil
+	}
 }
 
 func (u *uploader) failed() outcome.Reason { return outcome.Reason(u.reason.Load()) }
 
-// discard makes the uploader leave upstream alone from now on. A write that is
-// under way ends first, so expire the connection before.
-func (u *uploader) discard() {
+// leg is where the body goes at present, or nil. u.mu is held.
+func (u *uploader) leg() upstreamLeg {
+	switch {
+	case u.up != nil:
+		return u.up
+	case u.ust != nil:
+		return u.ust
+	}
+	return nil
+}
+
+// upstreamLeg is what an upload needs of the leg beside a place to write to.
+type upstreamLeg interface {
+	Expire()
+	SetDeadline(at time.Duration) bool
+}
+
+// keepable is how much of a body that is passed on as it comes is kept: nothing
+// where no attempt could follow.
+func (x *exchange) keepable() int {
+	r := x.pol.Retry
+	if r == nil || r.Attempts <= 1 || !x.pol.HTTP2 && !x.pol.Mesh && !r.NonIdempotent && !x.req.Method.Idempotent() {
+		return 0
+	}
+	return min(r.MaxBodyBytes, wire.Large)
+}
+
+// begin makes the uploader ready for an attempt.
+func (u *uploader) begin() {
+	u.end.Store(0)
+	u.answered.Store(false)
 	u.mu.Lock()
-	u.blind = true
+	u.sent = false
 	u.mu.Unlock()
 }
 
-// startUpload begins to pass the body on to x.up.
+// replayable reports whether all that was passed on can be sent again.
+func (u *uploader) replayable() bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return !u.lost && !u.final && u.failed() == outcome.OK
+}
+
+// again is what earlier attempts had of the body, or has come with the head; with
+// whole that is all. It stays as it is until attach.
+func (u *uploader) again() (body, trailers []byte, whole bool) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.kept, u.trailers, u.whole
+}
+
+// complete notes that the present attempt's leg has had the body whole.
+func (u *uploader) complete() {
+	u.mu.Lock()
+	u.sent = true
+	u.mu.Unlock()
+}
+
+// hadWhole reports whether the present attempt's leg has had the body whole.
+func (u *uploader) hadWhole() bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.sent
+}
+
+// waits reports whether something of the body is still to come.
+func (x *exchange) waits() bool {
+	if !x.stream || !x.hasBody() {
+		return false
+	}
+	_, _, whole := x.uploader.again()
+	return !whole
+}
+
+// resume sends what earlier attempts had of the body on an HTTP/1.1 connection
+// and has the rest follow.
+func (x *exchange) resume() error {
+	body, trailers, whole := x.uploader.again()
+	if len(body) > 0 || whole {
+		if err := writeConn(x.up, body, trailers, x.req.Framing == http1.FramingChunked, whole); err != nil {
+			return err
+		}
+	}
+	if whole {
+		x.uploader.complete()
+		return nil
+	}
+	if !x.attach() {
+		return x.uploader.err
+	}
+	return nil
+}
+
+// attach has what comes of the body go to the present attempt's leg, which has
+// had what came before. It reports false when the downstream leg has failed.
+func (x *exchange) attach() bool {
+	u := &x.uploader
+	if x.upload == uploadNone {
+		u.keep = x.keepable()
+	}
+	u.mu.Lock()
+	if len(u.kept) > u.keep {
+		u.lost = true
+		u.forget()
+	}
+	u.up, u.ust = x.up, x.ust
+	u.wake.Broadcast()
+	u.mu.Unlock()
+	if x.upload == uploadNone {
+		x.startUpload()
+	}
+	return u.failed() == outcome.OK
+}
+
+// detach takes the leg away from the uploader. A write that is under way ends
+// first, so expire the leg before.
+func (u *uploader) detach() {
+	u.mu.Lock()
+	u.up, u.ust = nil, nil
+	u.mu.Unlock()
+	u.writing.Lock()
+	u.writing.Unlock() //nolint:staticcheck // nothing is guarded: the write is awaited
+}
+
+// commit says that no other attempt follows. What comes from now on and no leg
+// takes is read and thrown away.
+func (u *uploader) commit() {
+	u.mu.Lock()
+	u.final = true
+	u.forget()
+	u.wake.Broadcast()
+	u.mu.Unlock()
+}
+
+// startUpload begins to pass the body on.
 func (x *exchange) startUpload() {
 	x.upload = uploadRunning
 	if x.uploader.done == nil {
 		x.uploader.done = make(chan struct{}, 1)
 	}
-	switch {
-	case x.ust != nil:
-		go x.uploadStream(x.bodyFrom(), streamOut{x.ust}, x.ust)
-	case x.st != nil:
-		go x.uploadStream(x.bodyFrom(), bodyOut{x.up, x.req.Framing == http1.FramingChunked}, x.up)
-	default:
-		go x.uploadBody(x.up)
-	}
+	go x.uploadBody()
 }
 
 // lastWrite is how long a response that is complete waits for the last bytes of
@@ -70,7 +214,7 @@ const lastWrite = 50 * time.Millisecond
 func (x *exchange) awaitLastWrite() {
 	select {
 	case <-x.uploader.done:
-		x.uploaded()
+		x.upload = uploadDone
 		return
 	default:
 	}
@@ -78,23 +222,15 @@ func (x *exchange) awaitLastWrite() {
 	defer t.Stop()
 	select {
 	case <-x.uploader.done:
-		x.uploaded()
+		x.upload = uploadDone
 	case <-t.C:
 	}
 }
 
-// waitUpload waits for the uploader's end.
+// waitUpload waits for the uploader's end. No attempt may follow.
 func (x *exchange) waitUpload() {
 	<-x.uploader.done
-	x.uploaded()
-}
-
-// uploaded is called once the uploader has ended.
-func (x *exchange) uploaded() {
 	x.upload = uploadDone
-	if x.uploader.blind || x.uploader.failed() != outcome.OK {
-		x.upload = uploadFailed
-	}
 }
 
 // settleUpload ends an upload after the response: what the caller still sends
@@ -120,60 +256,139 @@ func (x *exchange) settleUpload() {
 }
 
 // uploadBody runs in its own goroutine.
-func (x *exchange) uploadBody(up *wire.Conn) {
+func (x *exchange) uploadBody() {
 	u := &x.uploader
 	defer func() { u.done <- struct{}{} }()
-	down := x.s.conn
-	var out []byte // what is sent of a chunked body
-	if x.req.Framing == http1.FramingChunked {
-		x.in.Reset(&x.l.HTTP.Limits)
-		out = wire.GetLarge()
-		defer wire.Put(out)
+	from := x.bodyFrom()
+	if in, ok := from.(*requestIn); ok {
+		defer in.free()
 	}
-	left := x.req.Length
-	x.moveUpload(up, false)
+	x.moveUpload(false)
 	for {
-		b := down.Buffered()
-		if len(b) == 0 {
-			down.Widen()
-			if err := down.Fill(); err != nil {
-				x.uploadBroke(up, reasonOfRead(err), err)
-				return
-			}
-			b = down.Buffered()
-		}
-		used, send, done, err := x.take(b, out[:0], &left)
-		if err != nil {
-			x.uploadBroke(up, outcome.BadRequest, err)
+		p, err := from.Peek()
+		if err != nil && err != io.EOF {
+			x.uploadBroke(err)
 			return
 		}
-		u.bytes.Add(uint64(used))
-		if done {
+		last := err == io.EOF || from.Last(len(p))
+		if last {
 			u.read.Store(true)
 		}
-		u.mu.Lock()
-		if !u.blind {
-			if _, err := up.Write(send); err != nil {
-				// The response, or its absence, tells why.
-				u.blind = true
-			}
+		x.pass(p, from, last)
+		if len(p) > 0 {
+			from.Discard(len(p))
 		}
-		u.mu.Unlock()
-		down.Consume(used)
-		x.moveUpload(up, done)
-		if done {
+		u.bytes.Add(uint64(len(p)))
+		x.moveUpload(last)
+		if last {
 			return
 		}
 	}
 }
 
+// pass gives a part of the body to the present attempt and keeps it for the next.
+// Between attempts it waits for that.
+func (x *exchange) pass(p []byte, from bodySource, last bool) {
+	u := &x.uploader
+	up, ust, trailers := u.take(p, from, last)
+	defer u.writing.Unlock()
+	var err error
+	switch {
+	case ust != nil:
+		err = writeStream(ust, p, trailers, last)
+	case up != nil:
+		err = writeConn(up, p, trailers, x.req.Framing == http1.FramingChunked, last)
+	default:
+		return
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	switch {
+	case u.leg() == nil: // taken away meanwhile
+	case err != nil:
+		// The response, or its absence, tells why.
+		u.up, u.ust = nil, nil
+	case last:
+		u.sent = true
+	}
+}
+
+// take waits for a leg, keeps p and returns where it goes: nowhere if it is to be
+// thrown away. It returns with u.writing held.
+func (u *uploader) take(p []byte, from bodySource, last bool) (up *wire.Conn, ust *http2.Stream, trailers []byte) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for u.leg() == nil && !u.final && !u.lost {
+		u.wake.Wait()
+	}
+	if !u.final && !u.lost {
+		u.remember(p)
+	}
+	if last {
+		trailers = from.Trailers()
+		u.whole, u.trailers = !u.lost && !u.final, trailers
+	}
+	u.writing.Lock()
+	return u.up, u.ust, trailers
+}
+
+// remember keeps p behind what is kept, if there is room.
+func (u *uploader) remember(p []byte) {
+	n := len(u.kept) + len(p)
+	switch {
+	case n > u.keep:
+		u.lost = true
+		u.forget()
+		return
+	case len(p) == 0:
+		return
+	case u.kept == nil && n <= wire.Small:
+		u.kept = wire.GetSmall()[:0]
+	case n > cap(u.kept):
+		b := append(wire.GetLarge()[:0], u.kept...)
+		u.forget()
+		u.kept = b
+	}
+	u.kept = append(u.kept, p...)
+}
+
+func writeStream(s *http2.Stream, p, trailers []byte, last bool) error {
+	if last && len(trailers) > 0 {
+		if len(p) > 0 {
+			if err := s.Write(p, http2.More); err != nil {
+				return err
+			}
+		}
+		return s.WriteTrailers(trailers)
+	}
+	f := http2.Flags(0)
+	if last {
+		f = http2.End
+	}
+	return s.Write(p, f)
+}
+
+func writeConn(c *wire.Conn, p, trailers []byte, chunked, last bool) error {
+	o := bodyOut{c, chunked}
+	if len(p) > 0 {
+		if err := o.put(p); err != nil {
+			return err
+		}
+	}
+	if last {
+		return o.end(trailers)
+	}
+	return nil
+}
+
 // moveUpload moves the deadlines of both legs after a part of the body was
 // passed on; at its end the attempt's own time begins.
-func (x *exchange) moveUpload(up upstreamLeg, done bool) {
+func (x *exchange) moveUpload(done bool) {
 	u := &x.uploader
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if u.blind {
+	up := u.leg()
+	if up == nil {
 		return
 	}
 	at := x.idleBy()
@@ -198,86 +413,20 @@ func (x *exchange) moveUpload(up upstreamLeg, done bool) {
 	up.SetDeadline(at)
 }
 
-// take takes what b holds of the body: used bytes of it, which become send.
-func (x *exchange) take(b, out []byte, left *int64) (used int, send []byte, done bool, err error) {
-	if x.req.Framing == http1.FramingLength {
-		used = int(min(int64(len(b)), *left))
-		*left -= int64(used)
-		return used, b[:used], *left == 0, nil
-	}
-	used, send, _, done, err = recode(&x.in, codable(b, out), out, true)
-	return used, send, done, err
-}
-
 // uploadBroke notes why the downstream leg failed and wakes the other.
-func (x *exchange) uploadBroke(up upstreamLeg, r outcome.Reason, err error) {
+func (x *exchange) uploadBroke(err error) {
+	r := reasonOfRead(err)
+	if e, ok := errors.AsType[*http1.Error](err); ok {
+		r, err = outcome.BadRequest, e
+	}
 	u := &x.uploader
 	u.mu.Lock()
 	u.err = err
 	u.reason.Store(uint32(r))
-	if !u.blind {
+	if up := u.leg(); up != nil {
 		up.Expire()
 	}
 	u.mu.Unlock()
-}
-
-// upstreamLeg is what an upload needs of the leg beside a place to write to.
-type upstreamLeg interface {
-	Expire()
-	SetDeadline(at time.Duration) bool
-}
-
-// bodyFrom is the request's body, decoded.
-func (x *exchange) bodyFrom() source {
-	if x.st != nil {
-		return x.st
-	}
-	return newBodyIn(x.s.conn, x.req.Framing, x.req.Length, &x.in, &x.l.HTTP.Limits)
-}
-
-// guarded writes to upstream for as long as the exchange wants it.
-type guarded struct {
-	u  *uploader
-	to sink
-}
-
-func (g guarded) put(p []byte) error {
-	return g.do(func() error { return g.to.put(p) })
-}
-
-func (g guarded) end(trailers []byte) error {
-	g.u.read.Store(true)
-	return g.do(func() error { return g.to.end(trailers) })
-}
-
-func (g guarded) do(f func() error) error {
-	g.u.mu.Lock()
-	defer g.u.mu.Unlock()
-	if !g.u.blind && f() != nil {
-		// The response, or its absence, tells why.
-		g.u.blind = true
-	}
-	return nil
-}
-
-// uploadStream is uploadBody where either leg is HTTP/2. It runs in its own
-// goroutine.
-func (x *exchange) uploadStream(from source, to sink, up upstreamLeg) {
-	u := &x.uploader
-	defer func() { u.done <- struct{}{} }()
-	x.moveUpload(up, false)
-	if _, err := pump(from, guarded{u, to}, func(n int) {
-		u.bytes.Add(uint64(n))
-		x.moveUpload(up, false)
-	}); err != nil {
-		r := reasonOfRead(err)
-		if e, ok := errors.AsType[*http1.Error](err); ok {
-			r, err = outcome.BadRequest, e
-		}
-		x.uploadBroke(up, r, err)
-		return
-	}
-	x.moveUpload(up, true)
 }
 
 func reasonOfRead(err error) outcome.Reason {
