@@ -84,7 +84,7 @@ type upstreamLeg interface {
 // where no attempt could follow.
 func (x *exchange) keepable() int {
 	r := x.pol.Retry
-	if r == nil || r.Attempts <= 1 || !x.pol.HTTP2 && !x.pol.Mesh && !r.NonIdempotent && !x.req.Method.Idempotent() {
+	if r == nil || r.Attempts <= 1 || !x.pol.HTTP2 && !x.pol.Mesh && !x.grpc && !x.repeatable() {
 		return 0
 	}
 	return min(r.MaxBodyBytes, wire.Large)

@@ -1,0 +1,168 @@
+package exchange_test
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+)
+
+// TestReplay: an attempt fails while the body is still coming; the next gets what
+// the first had, and then the rest with its trailers.
+func TestReplay(t *testing.T) {
+	first, rest := octets(20_000), bytes.Repeat([]byte("rest"), 5000)
+	for _, l := range allLegs {
+		t.Run(l.String(), func(t *testing.T) {
+			t.Parallel()
+			var n atomic.Int64
+			failed := make(chan bool, 1)
+			p := newPair(t, l, func(s *setup) { s.policy.Retry = retrying(3) }, func(w http.ResponseWriter, r *http.Request) {
+				if n.Add(1) == 1 {
+					if _, err := io.ReadFull(r.Body, make([]byte, len(first))); err != nil {
+						t.Error(err)
+					}
+					w.Header().Set("Connection", "close")
+					w.WriteHeader(503)
+					_ = http.NewResponseController(w).Flush()
+					failed <- true
+					return
+				}
+				b, err := io.ReadAll(r.Body)
+				if err != nil {
+					t.Error(err)
+				}
+				w.Header().Set("x-check", r.Trailer.Get("x-check"))
+				_, _ = w.Write(b)
+			}, nil)
+			body, end := io.Pipe()
+			go func() {
+				_, _ = end.Write(first)
+				<-failed
+				_, _ = end.Write(rest)
+				_ = end.Close()
+			}()
+			r, _ := http.NewRequest("PUT", "http://"+p.ln.Addr().String()+"/", body)
+			r.Trailer = http.Header{"X-Check": {"checked"}}
+			res, err := p.client.Do(r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, err := io.ReadAll(res.Body)
+			res.Body.Close()
+			if err != nil || res.StatusCode != 200 || !bytes.Equal(got, append(bytes.Clone(first), rest...)) {
+				t.Errorf("status %d, %d bytes, %v", res.StatusCode, len(got), err)
+			}
+			if c := res.Header.Get("x-check"); c != "checked" {
+				t.Errorf("trailer %q", c)
+			}
+			if rec := p.wantReasons("ok"); len(rec) == 1 && (rec[0].Attempts != 2 || rec[0].BytesIn != uint64(len(first)+len(rest))) {
+				t.Errorf("%+v", rec[0])
+			}
+		})
+	}
+}
+
+// TestReplayWhole: the attempt fails when it has had all of a body that was passed
+// on as it came.
+func TestReplayWhole(t *testing.T) {
+	for _, l := range allLegs {
+		t.Run(l.String(), func(t *testing.T) {
+			t.Parallel()
+			var n atomic.Int64
+			p := newPair(t, l, func(s *setup) { s.policy.Retry = retrying(3) }, func(w http.ResponseWriter, r *http.Request) {
+				b, _ := io.ReadAll(r.Body)
+				if n.Add(1) < 3 {
+					w.WriteHeader(503)
+					return
+				}
+				w.Header().Set("x-check", r.Trailer.Get("x-check"))
+				_, _ = w.Write(b)
+			}, nil)
+			for _, size := range []int{10_000, 60_000} {
+				n.Store(0)
+				body, end := io.Pipe()
+				go func() {
+					for b := range slices.Chunk(octets(size), 700) {
+						_, _ = end.Write(b)
+					}
+					_ = end.Close()
+				}()
+				r, _ := http.NewRequest("PUT", "http://"+p.ln.Addr().String()+"/", body)
+				r.Trailer = http.Header{"X-Check": {"checked"}}
+				res, err := p.client.Do(r)
+				if err != nil {
+					t.Fatal(err)
+				}
+				got, err := io.ReadAll(res.Body)
+				res.Body.Close()
+				if err != nil || res.StatusCode != 200 || !bytes.Equal(got, octets(size)) || res.Header.Get("x-check") != "checked" || n.Load() != 3 {
+					t.Errorf("%d bytes: status %d, %d bytes, %v, %v, %d attempts", size, res.StatusCode, len(got), err, res.Header, n.Load())
+				}
+			}
+			p.wantReasons("ok", "ok")
+		})
+	}
+}
+
+// TestReplayLost: of more than is kept there is no second attempt.
+func TestReplayLost(t *testing.T) {
+	for _, l := range allLegs {
+		t.Run(l.String(), func(t *testing.T) {
+			t.Parallel()
+			p := newPair(t, l, func(s *setup) {
+				s.policy.Retry = retrying(3)
+				s.policy.Retry.MaxBodyBytes = 30_000
+			}, func(w http.ResponseWriter, r *http.Request) {
+				_, _ = io.Copy(io.Discard, r.Body)
+				w.WriteHeader(503)
+			}, nil)
+			for _, size := range []int{30_000, 30_001} {
+				p.heads.Store(0)
+				res, _ := p.must(t, "PUT", "/", opaque{bytes.NewReader(octets(size))})
+				want := int64(3)
+				if size > 30_000 {
+					want = 1
+				}
+				if res.StatusCode != 503 || p.heads.Load() != want {
+					t.Errorf("%d bytes: status %d after %d attempts, want %d", size, res.StatusCode, p.heads.Load(), want)
+				}
+			}
+			p.wantReasons("upstream_error", "upstream_error")
+		})
+	}
+}
+
+// TestReplayCallerGone: the caller breaks off between two attempts, or in one.
+func TestReplayCallerGone(t *testing.T) {
+	for _, l := range allLegs {
+		t.Run(l.String(), func(t *testing.T) {
+			t.Parallel()
+			asked, ended := make(chan bool, 4), make(chan bool, 4)
+			p := newPair(t, l, func(s *setup) { s.policy.Retry = retrying(2) }, func(w http.ResponseWriter, r *http.Request) {
+				asked <- true
+				_, _ = io.Copy(io.Discard, r.Body)
+				ended <- true
+			}, nil)
+			body, end := io.Pipe()
+			go func() {
+				_, _ = io.WriteString(end, "some of it")
+				<-asked
+				_ = end.CloseWithError(fmt.Errorf("enough"))
+			}()
+			if res, err := p.ask(t, "PUT", "/", body); err == nil {
+				res.Body.Close()
+				if l.down {
+					t.Errorf("status %d for a request that was broken off", res.StatusCode)
+				}
+			} else if !strings.Contains(err.Error(), "enough") {
+				t.Error(err)
+			}
+			<-ended
+			p.wantReasons("downstream_gone")
+		})
+	}
+}
