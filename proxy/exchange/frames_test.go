@@ -14,12 +14,13 @@ import (
 // framer is a raw HTTP/2 peer.
 type framer struct {
 	*http2.Framer
+	conn net.Conn
 	enc  *hpack.Encoder
 	head bytes.Buffer
 }
 
 func newFramer(c net.Conn) *framer {
-	f := &framer{Framer: http2.NewFramer(c, c)}
+	f := &framer{Framer: http2.NewFramer(c, c), conn: c}
 	f.enc = hpack.NewEncoder(&f.head)
 	f.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
 	return f

@@ -1,16 +1,22 @@
 package exchange_test
 
 import (
+	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
 
 	"github.com/outrigger-mesh/outrigger/resilience/retry"
 )
@@ -19,7 +25,6 @@ import (
 // what each attempt was told:
 //
 //	only14    a status in the head
-//	late14    a head, and then trailers with the status
 //	body14    a message before the trailers
 //	http503   a status of HTTP
 //	reset     no answer
@@ -45,8 +50,6 @@ func (s *scripted) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch kind, status := word[:4], word[4:]; kind {
 	case "only":
 		set("", status)
-	case "late":
-		set(http.TrailerPrefix, status)
 	case "body":
 		_, _ = w.Write(b)
 		set(http.TrailerPrefix, status)
@@ -69,7 +72,6 @@ func TestGRPCRetry(t *testing.T) {
 	}{
 		{"only14,body0", nil, "14", 1, "upstream_error"},
 		{"only14,body0", listed, "0", 2, "ok"},
-		{"late14,body0", listed, "0", 2, "ok"},
 		{"body14,body0", listed, "14", 1, "upstream_error"},
 		{"only10,body0", listed, "0", 2, "ok"},
 		{"only10,only10,only10", listed, "10", 3, "ok"},
@@ -78,10 +80,10 @@ func TestGRPCRetry(t *testing.T) {
 		{"only5,body0", listed, "5", 1, "ok"},
 		{"only0,body0", listed, "0", 1, "ok"},
 		{"only14:20,body0", nil, "0", 2, "ok"},
-		{"only8:0,late8:0,body0", nil, "0", 3, "ok"},
+		{"only8:0,only8:0,body0", nil, "0", 3, "ok"},
 		{"only13:20,body0", nil, "13", 1, "upstream_error"},
 		{"only14:-1,body0", listed, "14", 1, "upstream_error"},
-		{"late14:soon,body0", listed, "14", 1, "upstream_error"},
+		{"only14:soon,body0", listed, "14", 1, "upstream_error"},
 		{"only14:5001,body0", listed, "14", 1, "upstream_error"},
 		{"http503,body0", nil, "", 1, "upstream_error"},
 		{"http503,body0", listed, "0", 2, "ok"},
@@ -242,3 +244,74 @@ func TestGRPCStreamStarts(t *testing.T) {
 }
 
 const message = "\x00\x00\x00\x00\x05hello"
+
+// framedOrigin answers each request by HTTP/2 frames that leave in one write, once
+// the request has come whole. What it got is in requests.
+func (b *bed) framedOrigin(requests chan<- []string, answer func(f *framer, n int, id uint32)) {
+	n := 0
+	b.start(func(c *originConn) {
+		_ = c.read(len(http2.ClientPreface))
+		out := bufio.NewWriter(c.Conn)
+		f := newFramer(c.Conn)
+		f.Framer = http2.NewFramer(out, c.br)
+		f.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
+		_ = f.WriteSettings()
+		_ = out.Flush()
+		var got []string
+		for fr := f.next(); fr != nil; fr = f.next() {
+			ended := false
+			switch fr := fr.(type) {
+			case *http2.MetaHeadersFrame:
+				got, ended = append(got, "head"), fr.StreamEnded()
+			case *http2.DataFrame:
+				got, ended = append(got, string(fr.Data())), fr.StreamEnded()
+			}
+			if ended {
+				requests <- got
+				got, n = nil, n+1
+				answer(f, n, fr.Header().StreamID)
+			}
+			_ = out.Flush()
+		}
+	})
+}
+
+// TestGRPCTrailersWithHead: a status that comes in trailers, together with the
+// head, is seen before anything is passed on. A call that comes whole goes out in
+// a head and one frame.
+func TestGRPCTrailersWithHead(t *testing.T) {
+	b := newBed(t, plain, func(s *setup) {
+		s.http2, s.policy.HTTP2 = true, true
+		s.policy.Retry = retrying(3)
+		s.policy.Retry.GRPCStatuses = []retry.GRPCStatus{retry.GRPCUnavailable}
+	})
+	requests := make(chan []string, 4)
+	b.framedOrigin(requests, func(f *framer, n int, id uint32) {
+		f.headers(id, false, ":status", "200", "content-type", "application/grpc")
+		status := "0"
+		if n == 1 {
+			status = "14"
+		}
+		f.headers(id, true, "grpc-status", status)
+	})
+	f := b.framed()
+	both := &bytes.Buffer{}
+	c := f.Framer
+	f.Framer = http2.NewFramer(both, nil)
+	f.headers(1, false, append(slices.Clone(post), "content-type", "application/grpc")...)
+	_ = f.WriteData(1, true, []byte(message))
+	f.Framer = c
+	_, _ = f.conn.Write(both.Bytes())
+	if h, ok := f.next().(*http2.MetaHeadersFrame); !ok || h.PseudoValue("status") != "200" {
+		t.Fatalf("got %v", h)
+	}
+	if h, ok := f.next().(*http2.MetaHeadersFrame); !ok || len(h.Fields) != 1 || h.Fields[0].Value != "0" {
+		t.Fatalf("got %v, want the second attempt's trailers", h)
+	}
+	for range 2 {
+		if got := <-requests; !slices.Equal(got, []string{"head", message}) {
+			t.Errorf("the endpoint got %q", got)
+		}
+	}
+	b.wantReasons("ok")
+}
