@@ -491,8 +491,10 @@ func fieldDoc(id string) string {
 		return "The rate of retries, averaged over 10s, that is allowed however few the requests are. Default 10."
 	case "github.com/outrigger-mesh/outrigger/resilience/retry.Config.BudgetPercent":
 		return "How many retries the destination gets for 100 first attempts, over 10s. Default 20."
+	case "github.com/outrigger-mesh/outrigger/resilience/retry.Config.GRPCStatuses":
+		return "grpc_statuses lists the gRPC statuses that are retried beside On, such as UNAVAILABLE, whatever the method: whoever lists a status says that a call which ends with it may be made again. A call is retried only while nothing of its response was passed on. Default none, as in gRPC itself (gRFC A6, retryableStatusCodes) and Envoy. Without it, still retried are calls that the endpoint says it has not processed, and, by unavailable in On, those that it answers with UNAVAILABLE or RESOURCE_EXHAUSTED and a grpc-retry-pushback-ms of 0 or more."
 	case "github.com/outrigger-mesh/outrigger/resilience/retry.Config.MaxBodyBytes":
-		return "How much of a request body is kept for another attempt; a request with a longer body is not retried once its body was sent. Default 65536."
+		return "How much of a request body is kept for another attempt, of a body that is passed on as it comes too; a request of which more was sent is not retried. Default 65536."
 	case "github.com/outrigger-mesh/outrigger/resilience/retry.Config.Mode":
 		return "Enforce (default) or observe. Observe decides and counts in the same way, but never retries."
 	case "github.com/outrigger-mesh/outrigger/resilience/retry.Config.NonIdempotent":
@@ -502,7 +504,7 @@ func fieldDoc(id string) string {
 	case "github.com/outrigger-mesh/outrigger/resilience/retry.Config.PerTryTimeout":
 		return "per_try_timeout bounds each attempt by itself; an attempt that exceeds it counts as reset. Default 0, none: only the request's own timeout applies."
 	case "github.com/outrigger-mesh/outrigger/resilience/retry.Config.RetryAfterMax":
-		return "The longest Retry-After (RFC 9110 section 10.2.3) that is waited for; with a longer one there is no retry. Default 5s."
+		return "The longest Retry-After (RFC 9110 section 10.2.3) or grpc-retry-pushback-ms (gRFC A6) that is waited for; with a longer one there is no retry. Default 5s."
 	}
 	return ""
 }

@@ -36,6 +36,7 @@ func TestHotPathDoesNotAllocate(t *testing.T) {
 	}
 	unsampled := fullRecord()
 	unsampled.Trace.Flags = 0
+	method := []byte("/package.Service/Method")
 	var ok bool
 	var tc TraceContext
 	for name, f := range map[string]func(){
@@ -56,6 +57,10 @@ func TestHotPathDoesNotAllocate(t *testing.T) {
 			c.Limited(LimitPending)
 			c.WouldHave(WouldEject)
 			c.ConnectFailed(outcome.ConnectTimeout)
+		},
+		"Cluster.Call": func() {
+			c.Call(3, method, 0, true, time.Millisecond)
+			c.Call(3, method[:3], 14, false, time.Millisecond)
 		},
 		"Endpoint":           func() { e.Attempt(ResultFailure); e.Ejections.Inc() },
 		"Discovery":          func() { d.Updates.Inc(); d.Errors.Inc() },

@@ -126,6 +126,8 @@ type Cluster struct {
 	shards []shard
 	mask   uint32
 	gauges atomic.Pointer[ClusterGauges]
+	// methods are nil before the first gRPC call.
+	methods atomic.Pointer[methods]
 
 	// BreakerOpened counts the breaker's openings.
 	BreakerOpened Counter
@@ -301,6 +303,7 @@ func (c *Cluster) collect(s *scrape) {
 		s.cell(mUpstreamConnectFailures, uint16(r), c.connectFailures[r].Value(), outcome.Reason(r).String(), "")
 	}
 	s.histogram(mExchangeDuration, &d)
+	c.methods.Load().collect(s)
 	s.gauge(mExchangesActive, float64(c.Active()))
 	s.gauge(mTunnelsActive, float64(c.tunnels.Value()))
 	for i := range c.withheld {

@@ -127,6 +127,8 @@ func updateAll(m *Metrics) {
 	c.TunnelEnded(outcome.StreamIdle)
 	c.TunnelOpened()
 	c.TunnelEnded(outcome.Reason(255)) // not one: only not under way any more
+	c.Call(1, []byte("/shop.Cart/Add"), 0, true, 3*time.Millisecond)
+	c.Call(2, []byte("/shop.Cart/Missing"), 12, true, 0)
 	c.Retried(outcome.ConnectFailed)
 	c.Retried(outcome.Reason(255))
 	for w := range retryWithheldCount {

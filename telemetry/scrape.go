@@ -112,8 +112,13 @@ func (s *scrape) gauge(id metricID, v float64) { s.addGauge(id, s.series(id, 0),
 // cell takes one place of an array of counters; it is not shown before it was
 // first counted. v2 is for metrics with two labels of their own.
 func (s *scrape) cell(id metricID, cell uint16, n uint64, v1, v2 string) {
+	s.cells(id, cell, n, v1, v2)
+}
+
+// cells is cell with any number of labels.
+func (s *scrape) cells(id metricID, cell uint16, n uint64, values ...string) {
 	if n != 0 {
-		s.addSum(id, s.series(id, cell, v1, v2), n)
+		s.addSum(id, s.series(id, cell, values...), n)
 	}
 }
 
@@ -147,8 +152,12 @@ func (s *scrape) readCounter(id metricID, f func() uint64) {
 	}
 }
 
-func (s *scrape) histogram(id metricID, d *Distribution) {
-	e := s.series(id, 0)
+// histogram takes one that has only the handle's labels.
+func (s *scrape) histogram(id metricID, d *Distribution) { s.distribution(id, 0, d) }
+
+// distribution is histogram with labels of the metric's own.
+func (s *scrape) distribution(id metricID, cell uint16, d *Distribution, values ...string) {
+	e := s.series(id, cell, values...)
 	f, p := &s.m.families[id], &s.points[id]
 	switch {
 	case e == nil:

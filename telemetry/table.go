@@ -26,6 +26,8 @@ const (
 	mExchangesPending
 	mTunnels
 	mTunnelsActive
+	mCalls
+	mCallDuration
 	mRetries
 	mRetriesWithheld
 	mRetryBudget
@@ -110,6 +112,8 @@ var table = [metricCount]metric{
 	mExchangesPending: {"outrigger_exchanges_pending", gauge, "{exchange}", "cluster direction", "Exchanges waiting for an upstream connection now."},
 	mTunnels:          {"outrigger_tunnels_total", counter, "{tunnel}", "cluster direction reason", "Switches to another protocol, such as WebSocket, that ended, by reason."},
 	mTunnelsActive:    {"outrigger_tunnels_active", gauge, "{tunnel}", "cluster direction", "Switches to another protocol, such as WebSocket, under way now."},
+	mCalls:            {"outrigger_grpc_calls_total", counter, "{call}", "cluster direction service method grpc_status", "gRPC calls that ended, by the number of the status that the caller got. Of a cluster, the first 256 methods that an endpoint has answered have series of their own; the service and method `_other_` stand for all others."},
+	mCallDuration:     {"outrigger_grpc_call_duration_seconds", histogramType, "s", "cluster direction service method", "How long gRPC calls took, to their last byte."},
 	mRetries:          {"outrigger_retries_total", counter, "{attempt}", "cluster direction reason", "Attempts after the first, by the reason that the one before failed for."},
 	mRetriesWithheld:  {"outrigger_retries_withheld_total", counter, "{attempt}", "cluster direction why", "Failed attempts that were not tried again, and why; budget_spent is an exhausted retry budget."},
 	mRetryBudget:      {"outrigger_retry_budget_balance", gauge, "{attempt}", "cluster direction", "Retries that the budget allows now."},

@@ -23,6 +23,9 @@ func (x *exchange) finish(r outcome.Reason) {
 	rec.Status = uint16(x.status)
 	if x.counted {
 		x.cl.Metrics().Finish(x.s.shard, r, rec.Status, rec.Duration)
+		if x.grpc {
+			x.cl.Metrics().Call(x.s.shard, x.req.Path.Of(x.raw), x.callStatus(r), x.heard, rec.Duration)
+		}
 	}
 	rec.BytesIn += uint64(len(x.body))
 	if m := x.l.Metrics; m != nil {
