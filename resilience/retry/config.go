@@ -23,12 +23,12 @@ type Config struct {
 	// stale_connection.
 	On []Condition `yaml:"on"`
 
-	// GRPCStatuses lists the gRPC statuses that are retried beside On, such as
+	// GRPCStatuses lists the gRPC statuses that are retried beside on, such as
 	// UNAVAILABLE, whatever the method: whoever lists a status says that a call
 	// which ends with it may be made again. A call is retried only while nothing
 	// of its response was passed on. Default none, as in gRPC itself (gRFC A6,
 	// retryableStatusCodes) and Envoy. Without it, still retried are calls that
-	// the endpoint says it has not processed, and, by unavailable in On, those
+	// the endpoint says it has not processed, and, by unavailable in on, those
 	// that it answers with UNAVAILABLE or RESOURCE_EXHAUSTED and a
 	// grpc-retry-pushback-ms of 0 or more.
 	GRPCStatuses []GRPCStatus `yaml:"grpc_statuses"`

@@ -35,10 +35,11 @@ func (s GRPCStatus) String() string {
 // MarshalText implements encoding.TextMarshaler.
 func (s GRPCStatus) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
-// UnmarshalText implements encoding.TextUnmarshaler. Case does not matter.
+// UnmarshalText implements encoding.TextUnmarshaler for all that is a failure.
+// Case does not matter.
 func (s *GRPCStatus) UnmarshalText(b []byte) error {
 	for k, name := range grpcNames {
-		if strings.EqualFold(name, string(b)) {
+		if k > 0 && strings.EqualFold(name, string(b)) {
 			*s = GRPCStatus(k)
 			return nil
 		}
