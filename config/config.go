@@ -135,6 +135,13 @@ type Inbound struct {
 	Protocol Protocol `yaml:"protocol" enum:"http,http2,grpc,tcp"`
 	// Connections open at a time; more are closed at once. 0: no limit.
 	MaxConnections int `yaml:"max_connections"`
+	// How long an HTTP/2 connection, that between sidecars included, is used; then its caller is told to open another
+	// one (GOAWAY), 10 % sooner or later so that not all do at once. What it carries goes on. New connections find new
+	// instances behind an address that stands for several. 0: no limit.
+	MaxConnectionAge time.Duration `yaml:"max_connection_age"`
+	// How long exchanges may go on after max_connection_age; then they are cut, so that callers of endless streams
+	// begin them anew, perhaps elsewhere. 0: as long as they want.
+	MaxConnectionAgeGrace time.Duration `yaml:"max_connection_age_grace"`
 	// TLS handshakes under way at a time; more wait within handshake_timeout.
 	MaxHandshakes int `yaml:"max_handshakes"`
 	// How long a TLS handshake may take, and in permissive mode how long the first byte may.

@@ -36,6 +36,7 @@ func Default() Config {
 			StreamIdleTimeout: 5 * time.Minute,
 			KeepaliveTimeout:  3 * time.Second,
 			WebSocket:         websocket.Default(),
+			MaxConnectionAge:  time.Hour,
 			Limits:            limit.Default(),
 			Unmatched:         UnmatchedForward,
 		},

@@ -115,6 +115,10 @@ func fieldDoc(id string) string {
 		return "The address that others call, \"IP:PORT\"."
 	case "github.com/outrigger-mesh/outrigger/config.Inbound.MTLS":
 		return "What becomes of callers without a valid certificate. strict: they are refused. permissive: plaintext is taken too, and its callers are listed on the admin API. off: plaintext is all that is taken."
+	case "github.com/outrigger-mesh/outrigger/config.Inbound.MaxConnectionAge":
+		return "How long an HTTP/2 connection, that between sidecars included, is used; then its caller is told to open another one (GOAWAY), 10 % sooner or later so that not all do at once. What it carries goes on. New connections find new instances behind an address that stands for several. 0: no limit."
+	case "github.com/outrigger-mesh/outrigger/config.Inbound.MaxConnectionAgeGrace":
+		return "How long exchanges may go on after max_connection_age; then they are cut, so that callers of endless streams begin them anew, perhaps elsewhere. 0: as long as they want."
 	case "github.com/outrigger-mesh/outrigger/config.Inbound.MaxConnections":
 		return "Connections open at a time; more are closed at once. 0: no limit."
 	case "github.com/outrigger-mesh/outrigger/config.Inbound.MaxHandshakes":
@@ -153,6 +157,8 @@ func fieldDoc(id string) string {
 		return "How long an unused HTTP connection is kept for the next request. Short, so that the proxy closes before the endpoint does. 0: none is kept."
 	case "github.com/outrigger-mesh/outrigger/config.Policy.Limits":
 		return "Limits on connections and requests."
+	case "github.com/outrigger-mesh/outrigger/config.Policy.MaxConnectionAge":
+		return "How long a connection that carries many exchanges (HTTP/2, or that between sidecars) takes new ones, 10 % more or less; then another is made. Balancing is by exchange and needs no such limit; endpoints that are addresses of a balancer do. 0: no limit."
 	case "github.com/outrigger-mesh/outrigger/config.Policy.Multiplex":
 		return "Whether everything that goes to an endpoint with a sidecar of this kind shares one mTLS connection. What it carries arrives as it was sent: HTTP/1.1, HTTP/2 or TCP. Other endpoints are not asked more than this by it."
 	case "github.com/outrigger-mesh/outrigger/config.Policy.Outlier":
@@ -492,7 +498,7 @@ func fieldDoc(id string) string {
 	case "github.com/outrigger-mesh/outrigger/resilience/retry.Config.BudgetPercent":
 		return "How many retries the destination gets for 100 first attempts, over 10s. Default 20."
 	case "github.com/outrigger-mesh/outrigger/resilience/retry.Config.GRPCStatuses":
-		return "grpc_statuses lists the gRPC statuses that are retried beside On, such as UNAVAILABLE, whatever the method: whoever lists a status says that a call which ends with it may be made again. A call is retried only while nothing of its response was passed on. Default none, as in gRPC itself (gRFC A6, retryableStatusCodes) and Envoy. Without it, still retried are calls that the endpoint says it has not processed, and, by unavailable in On, those that it answers with UNAVAILABLE or RESOURCE_EXHAUSTED and a grpc-retry-pushback-ms of 0 or more."
+		return "grpc_statuses lists the gRPC statuses that are retried beside on, such as UNAVAILABLE, whatever the method: whoever lists a status says that a call which ends with it may be made again. A call is retried only while nothing of its response was passed on. Default none, as in gRPC itself (gRFC A6, retryableStatusCodes) and Envoy. Without it, still retried are calls that the endpoint says it has not processed, and, by unavailable in on, those that it answers with UNAVAILABLE or RESOURCE_EXHAUSTED and a grpc-retry-pushback-ms of 0 or more."
 	case "github.com/outrigger-mesh/outrigger/resilience/retry.Config.MaxBodyBytes":
 		return "How much of a request body is kept for another attempt, of a body that is passed on as it comes too; a request of which more was sent is not retried. Default 65536."
 	case "github.com/outrigger-mesh/outrigger/resilience/retry.Config.Mode":

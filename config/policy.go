@@ -36,6 +36,10 @@ type Policy struct {
 	StreamIdleTimeout time.Duration `yaml:"stream_idle_timeout"`
 	// How long an unused HTTP connection is kept for the next request. Short, so that the proxy closes before the endpoint does. 0: none is kept.
 	KeepaliveTimeout time.Duration `yaml:"keepalive_timeout"`
+	// How long a connection that carries many exchanges (HTTP/2, or that between sidecars) takes new ones, 10 % more or
+	// less; then another is made. Balancing is by exchange and needs no such limit; endpoints that are addresses of a
+	// balancer do. 0: no limit.
+	MaxConnectionAge time.Duration `yaml:"max_connection_age"`
 	// How long a TCP connection may go without a byte in either direction. 0: no limit.
 	TCPIdleTimeout time.Duration `yaml:"tcp_idle_timeout"`
 	// How endpoints are reached: mtls with verified identities, or plaintext for those outside the mesh.

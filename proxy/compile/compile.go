@@ -113,6 +113,7 @@ func (c *compiler) inbound() {
 		HandshakeTimeout: in.HandshakeTimeout, MaxHandshakes: in.MaxHandshakes, MaxConnections: in.MaxConnections,
 		HTTP: c.http(),
 	}
+	l.HTTP.MaxAge, l.HTTP.AgeGrace = in.MaxConnectionAge, in.MaxConnectionAgeGrace
 	switch in.MTLS {
 	case config.MTLSStrict:
 		l.Security = plan.Strict
@@ -201,7 +202,7 @@ func (c *compiler) service(path, name string) int {
 		Name: name, Protocol: string(proto), Transport: "plaintext",
 		Policy: upstream.Policy{
 			Timeout: p.Timeout, ConnectTimeout: p.ConnectTimeout, StreamIdle: p.StreamIdleTimeout,
-			Keepalive: p.KeepaliveTimeout, TCPIdle: p.TCPIdleTimeout,
+			Keepalive: p.KeepaliveTimeout, MaxAge: p.MaxConnectionAge, TCPIdle: p.TCPIdleTimeout,
 			HTTP2: proto.HTTP2(), Retry: p.Retry, Outlier: p.Outlier, Health: p.Health, Breaker: p.Breaker, Limits: p.Limits, Balance: p.Balance, WebSocket: p.WebSocket,
 		},
 	}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/outrigger-mesh/outrigger/proxy/http1"
+	"github.com/outrigger-mesh/outrigger/proxy/plan"
 	"github.com/outrigger-mesh/outrigger/proxy/wire"
 )
 
@@ -81,7 +82,7 @@ const messageHead = 5
 // part has come: with many clients it is the only one, and the request is sent in
 // one write then. Nothing else holds up what may be a stream.
 func (x *exchange) collectMessage(most int) bool {
-	if n, whole := x.st.Readable(); n == 0 || whole || !x.isGRPC() {
+	if n, whole := x.st.Readable(); n == 0 || whole || !plan.IsGRPC(&x.req, x.raw) {
 		return false
 	}
 	x.stream = true

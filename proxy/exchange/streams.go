@@ -21,7 +21,7 @@ func (s *Session) ServeStreams() (resting bool) {
 	s.conn.SetDeadline(0) // the http2 server has its own
 	cfg := *s.srv.HTTP2
 	l := s.source.Load()
-	cfg.IdleTimeout = l.HTTP.IdleTimeout
+	cfg.IdleTimeout, cfg.MaxAge, cfg.AgeGrace = l.HTTP.IdleTimeout, l.HTTP.MaxAge, l.HTTP.AgeGrace
 	cfg.HeaderBytes, cfg.Fields = l.HTTP.Limits.HeadBytes, l.HTTP.Limits.Fields
 	if t := s.conn.TLS(); t != nil && isMesh(t.ConnectionState().NegotiatedProtocol) {
 		cfg.Raw, cfg.Streams = true, meshStreams

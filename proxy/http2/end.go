@@ -149,12 +149,7 @@ func (c *conn) wakeReader() {
 // closeNow ends the connection with all streams.
 func (c *conn) closeNow() {
 	c.mu.Lock()
-	if c.dead == nil && !c.ending {
-		c.buffer()
-		c.pend = appendGoAway(c.pend, c.lastForGoAway(), NoError, "")
-		c.endLocked()
-		c.failLocked(&Error{Code: Cancel, Conn: true, Reason: "closed by its owner"})
-	}
+	c.closeLocked(&Error{Code: Cancel, Reason: "closed by its owner"})
 	c.mu.Unlock()
 	c.callCanceled()
 }
@@ -174,6 +169,16 @@ func (c *conn) closeIdle() bool {
 	return true
 }
 
+// closeLocked ends the connection and fails all streams with e.
+func (c *conn) closeLocked(e *Error) {
+	if c.dead == nil && !c.ending {
+		c.buffer()
+		c.pend = appendGoAway(c.pend, c.lastForGoAway(), NoError, "")
+		c.endLocked()
+		c.failLocked(e)
+	}
+}
+
 func (c *conn) lastForGoAway() uint32 {
 	if c.client {
 		return 0
@@ -185,6 +190,11 @@ func (c *conn) lastForGoAway() uint32 {
 // nobody opens streams, has only one.
 func (c *conn) startDrain() {
 	c.mu.Lock()
+	c.startDrainLocked()
+	c.mu.Unlock()
+}
+
+func (c *conn) startDrainLocked() {
 	if c.drain == drainNone && c.dead == nil && !c.ending {
 		if c.client {
 			c.drain = drainAgreed
@@ -198,7 +208,6 @@ func (c *conn) startDrain() {
 			c.kickLocked()
 		}
 	}
-	c.mu.Unlock()
 }
 
 // agreeDrainLocked sends the second GOAWAY.

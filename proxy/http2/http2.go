@@ -60,6 +60,9 @@ type Config struct {
 
 	// IdleTimeout ends a connection that had no stream for so long; 0 never.
 	IdleTimeout time.Duration
+	// MaxAge drains a connection that has been open for so long, 10 % more or
+	// less; 0 never. AgeGrace ends it with its streams so long after that; 0 never.
+	MaxAge, AgeGrace time.Duration
 	// PingAfter sends a PING when nothing came from the peer for so long while
 	// there are streams (or, with PingIdle, at any time); 0 never. A connection
 	// whose PING is not answered in PingTimeout (default 15 s) is ended.

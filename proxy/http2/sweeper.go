@@ -63,6 +63,9 @@ func (w *Sweeper) add(c *conn) {
 	w.mu.Lock()
 	c.watch.at = len(w.conns)
 	c.watch.began, c.watch.heard, c.watch.wrote = w.now(), w.now(), w.now()
+	if c.watch.agedAt == 0 { // else it has rested meanwhile
+		c.watch.agedAt = c.aged(c.watch.began)
+	}
 	w.conns = append(w.conns, c)
 	w.mu.Unlock()
 }
@@ -96,7 +99,8 @@ type watch struct {
 	used      time.Duration // when a stream was last known to be open
 	askedAt   time.Duration
 	drainAt   time.Duration
-	frames    uint64 // of conn.frames, at heard
+	agedAt    time.Duration // when the connection is to be drained; 0 never
+	frames    uint64        // of conn.frames, at heard
 	writeSeq  uint64
 	openedSeq uint64
 	asked     bool // a PING is not answered
@@ -161,6 +165,9 @@ func (c *conn) sweepConn(now time.Duration) {
 		c.buffer()
 		c.pend = appendPing(c.pend, 0, keepPing)
 		c.kickLocked()
+	}
+	if c.sweepAge(now); c.dead != nil || c.ending {
+		return
 	}
 	// Draining whose PING is not answered.
 	if c.drain == drainAsked {

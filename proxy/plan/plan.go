@@ -84,4 +84,6 @@ type HTTPOptions struct {
 	Limits      http1.Limits
 	HeadTimeout time.Duration // from its first byte to its last
 	IdleTimeout time.Duration // between exchanges; 0 none
+	MaxAge      time.Duration // of an HTTP/2 connection, which is then drained; 0 none
+	AgeGrace    time.Duration // of its streams after that; 0 none
 }

@@ -20,6 +20,7 @@ type Policy struct {
 	ConnectTimeout time.Duration // one connection with its handshake
 	StreamIdle     time.Duration // an exchange without a byte; 0 none
 	Keepalive      time.Duration // an idle HTTP connection; 0 keeps none
+	MaxAge         time.Duration // a shared connection, which then takes no more exchanges; 0 none
 	TCPIdle        time.Duration // a TCP connection without a byte; 0 none
 
 	// HTTP2 speaks HTTP/2 to the endpoints: by ALPN over TLS, by prior

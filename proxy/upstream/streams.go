@@ -192,7 +192,7 @@ func (m *mux) made(t *making, oe *outcome.Error, shortened bool) {
 func (e *Endpoint) share(p *Policy, c *wire.Conn, mesh bool) (Leg, *outcome.Error) {
 	cl := e.cluster
 	cfg := *cl.registry.HTTP2
-	cfg.IdleTimeout = max(p.Keepalive, minMuxIdle)
+	cfg.IdleTimeout, cfg.MaxAge = max(p.Keepalive, minMuxIdle), p.MaxAge
 	if cfg.Raw = mesh; mesh {
 		cfg.PingIdle = true // all that goes to the endpoint depends on it
 	}
