@@ -1,7 +1,6 @@
 package exchange
 
 import (
-	"bytes"
 	"time"
 
 	"github.com/outrigger-mesh/outrigger/proxy/http1"

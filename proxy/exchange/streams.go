@@ -1,7 +1,6 @@
 package exchange
 
 import (
-	"errors"
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
@@ -388,59 +387,4 @@ func (x *exchange) takeWhole() (trailers []byte, whole bool) {
 	}
 	x.rec.BytesOut = uint64(n)
 	return trailers, true
-}
-
-// cutStream ends a response that has begun and cannot be completed. A gRPC
-// caller gets the status as trailers, unless it was the endpoint that reset the
-// stream: then the code is passed on, from which the caller tells what it would
-// have without this proxy.
-func (x *exchange) cutStream(r outcome.Reason) {
-	code := http2.InternalError
-	e, ok := errors.AsType[*http2.Error](x.cause)
-	switch row := r.Row(); {
-	case ok && e.Remote && !e.Conn && r == outcome.UpstreamReset && e.Code != http2.NoError && e.Code != http2.RefusedStream:
-		code = e.Code
-	case x.grpc && r != outcome.DownstreamGone:
-		x.call.status = row.GRPC
-		b := append(x.out[:0], "grpc-status: "...)
-		b = http1.AppendInt(b, int64(row.GRPC))
-		b = append(b, "\r\ngrpc-message: outrigger: "...)
-		b = append(b, row.Name...)
-		x.out = append(b, "\r\n"...)
-		if x.st.WriteTrailers(x.out) == nil {
-			return
-		}
-	}
-	x.st.Reset(code)
-}
-
-// passBody passes the response's body on.
-func (x *exchange) passBody(from source) outcome.Reason {
-	var to sink = bodyOut{x.s.conn, x.chunked}
-	if x.st != nil {
-		to = streamOut{x.st}
-	}
-	in, err := pump(from, to, func(n int) {
-		x.rec.BytesOut += uint64(n)
-		x.down.setDeadline(x.idleBy())
-		x.setUpstreamDeadline()
-	})
-	switch {
-	case err == nil:
-		return outcome.OK
-	case !in:
-		x.cause = err
-		if errors.Is(err, wire.ErrExpired) {
-			return x.expired(outcome.StreamIdle)
-		}
-		return outcome.DownstreamGone
-	}
-	if _, ok := errors.AsType[*http1.Error](err); ok {
-		x.cause = err
-		return outcome.UpstreamProtocol
-	}
-	if r := x.upstreamFailed(err); r != outcome.StaleConnection {
-		return r
-	}
-	return outcome.UpstreamReset
 }
