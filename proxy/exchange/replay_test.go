@@ -2,13 +2,18 @@ package exchange_test
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 )
 
 // TestReplay: an attempt fails while the body is still coming; the next gets what
@@ -163,6 +168,80 @@ func TestReplayCallerGone(t *testing.T) {
 			}
 			<-ended
 			p.wantReasons("downstream_gone")
+		})
+	}
+}
+
+// TestReplayAnywhere: attempts fail at any place of bodies that come in any parts.
+// Whatever is kept is sent again: the origin that answers has had exactly the body.
+func TestReplayAnywhere(t *testing.T) {
+	const most = 40_000
+	for _, l := range allLegs {
+		t.Run(l.String(), func(t *testing.T) {
+			t.Parallel()
+			var mu sync.Mutex
+			met := map[string]int{} // attempts by the request's name
+			p := newPair(t, l, func(s *setup) {
+				s.policy.Retry = retrying(4)
+				s.policy.Retry.MaxBodyBytes = most
+				s.policy.Retry.BudgetPercent = 1000
+			}, func(w http.ResponseWriter, r *http.Request) {
+				mu.Lock()
+				n := met[r.URL.Path]
+				met[r.URL.Path]++
+				mu.Unlock()
+				if fails := strings.Split(r.Header.Get("x-fails"), ","); n < len(fails) && fails[n] != "" {
+					at, _ := strconv.Atoi(fails[n])
+					_, _ = io.CopyN(io.Discard, r.Body, int64(at))
+					if at%2 == 0 {
+						panic(http.ErrAbortHandler)
+					}
+					w.WriteHeader(503)
+					return
+				}
+				sum := sha256.New()
+				size, err := io.Copy(sum, r.Body)
+				if err != nil {
+					panic(http.ErrAbortHandler)
+				}
+				_, _ = fmt.Fprintf(w, "%d %x %s", size, sum.Sum(nil), r.Trailer.Get("x-check"))
+			}, nil)
+			seed := uint64(time.Now().UnixNano())
+			t.Logf("seed %d", seed)
+			rnd := rand.New(rand.NewPCG(seed, 1))
+			for i := range 60 {
+				body := make([]byte, rnd.IntN(most+1))
+				for k := range body {
+					body[k] = byte(rnd.Uint32())
+				}
+				var fails []string
+				for range rnd.IntN(4) {
+					fails = append(fails, strconv.Itoa(rnd.IntN(len(body)+1)))
+				}
+				part := 1 + rnd.IntN(9000)
+				in, out := io.Pipe()
+				go func() {
+					for b := range slices.Chunk(body, part) {
+						if _, err := out.Write(b); err != nil {
+							return
+						}
+					}
+					_ = out.Close()
+				}()
+				r, _ := http.NewRequest("PUT", fmt.Sprintf("http://%s/%d", p.ln.Addr(), i), in)
+				r.Header.Set("x-fails", strings.Join(fails, ","))
+				r.Trailer = http.Header{"X-Check": {"checked"}}
+				res, err := p.client.Do(r)
+				if err != nil {
+					t.Fatalf("request %d: %v", i, err)
+				}
+				got, err := io.ReadAll(res.Body)
+				res.Body.Close()
+				want := fmt.Sprintf("%d %x checked", len(body), sha256.Sum256(body))
+				if err != nil || res.StatusCode != 200 || string(got) != want {
+					t.Fatalf("request %d of %d bytes in parts of %d, failing at %v: status %d, %q, %v; want %q", i, len(body), part, fails, res.StatusCode, got, err, want)
+				}
+			}
 		})
 	}
 }
