@@ -82,9 +82,7 @@ func (v *validator) health(path, name string, p *Policy) {
 	if p.Health == nil || p.Health.GRPC == nil {
 		return
 	}
-	for _, u := range v.Outbound.Upstreams {
-		if u.Service == name && !u.Protocol.HTTP2() {
-			v.say(path+".health.grpc", "cannot be asked: the upstream %s speaks %s; write health: {grpc: off, http: {path: /health}} or give the upstream protocol: grpc", name, u.Protocol)
-		}
+	if proto := v.Outbound.ServiceProtocol(name); name != AnyService && !proto.HTTP2() {
+		v.say(path+".health.grpc", "cannot be asked: %s is spoken with %s; write health: {grpc: off, http: {path: /health}} or protocol: grpc for its upstream", proto, name)
 	}
 }

@@ -163,6 +163,7 @@ func TestHTTPConnectionClosedMeanwhile(t *testing.T) {
 func TestConnectionEndsWithItsReason(t *testing.T) {
 	for name, change := range map[string]func(*bed){
 		"the endpoint leaves":   func(b *bed) { b.endpoints() },
+		"no plan has it":        func(b *bed) { b.retire() },
 		"the check is switched": func(b *bed) { b.apply(func(s *upstream.Spec) { s.Policy.Health = nil }) },
 		"it is another check": func(b *bed) {
 			b.apply(func(s *upstream.Spec) {
@@ -196,6 +197,7 @@ func TestConnectionEndsWithItsReason(t *testing.T) {
 func TestConnectionOfALateCheck(t *testing.T) {
 	for name, change := range map[string]func(*bed){
 		"the endpoint leaves":   func(b *bed) { b.endpoints() },
+		"no plan has it":        func(b *bed) { b.retire() },
 		"the transport changes": func(b *bed) { b.apply(func(s *upstream.Spec) { s.Transport = "another" }) },
 		"the check is switched": func(b *bed) { b.apply(func(s *upstream.Spec) { s.Policy.Health = nil }) },
 	} {
@@ -248,6 +250,13 @@ func TestRefusedStream(t *testing.T) {
 			t.Errorf("%d refusals: %s: %s, want %s", refusals, got.Cause, got.Detail, want)
 		}
 	}
+}
+
+// retire gives the cluster back, and makes it anew.
+func (b *bed) retire() {
+	b.r.Release(b.cluster)
+	b.endpoints()
+	b.cluster = b.r.Acquire(b.spec, telemetry.Outbound)
 }
 
 // apply changes the cluster's spec.
