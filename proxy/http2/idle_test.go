@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// A connection at rest keeps its two goroutines, no workers and no buffers.
+// A connection at rest keeps the goroutine that reads, no other and no buffers.
 func TestAConnectionAtRestHoldsLittle(t *testing.T) {
 	var now atomic.Int64
 	sw := NewSweeper(func() time.Duration { return time.Duration(now.Load()) })
@@ -37,15 +37,18 @@ func TestAConnectionAtRestHoldsLittle(t *testing.T) {
 		defer c.mu.Unlock()
 		return len(c.idle), cap(c.pend) + cap(c.spare)
 	}
-	eventually(t, func() bool { n, _ := state(); return n > 0 })
+	eventually(t, func() bool { return !v.all()[0].Busy() })
 	before := runtime.NumGoroutine()
 	workers, _ := state()
-	for d := time.Second; d <= 4*time.Second; d += time.Second {
-		now.Store(int64(d))
-		sw.Sweep(d)
-	}
-	eventually(t, func() bool { n, b := state(); return n == 0 && b == 0 })
-	eventually(t, func() bool { return runtime.NumGoroutine() <= before-workers })
+	eventually(t, func() bool {
+		sw.Sweep(time.Duration(now.Add(int64(time.Second))))
+		n, b := state()
+		return n == 0 && b == 0
+	})
+	eventually(t, func() bool {
+		sw.Sweep(time.Duration(now.Add(int64(time.Millisecond)))) // the writer may have been at work
+		return runtime.NumGoroutine() <= before-workers-1
+	})
 	// And it serves again.
 	p.get(101)
 	p.expect(frameData, 101)
