@@ -38,6 +38,9 @@ func (x *exchange) collectStream() bool {
 	default:
 		return x.collectMessage(most)
 	}
+	if (!whole || n > wire.Small) && !x.keepsBodies() {
+		return false
+	}
 	pol := x.policy()
 	var end time.Duration // of the exchange: this is part of it
 	if pol.Timeout > 0 {

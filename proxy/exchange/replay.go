@@ -2,6 +2,7 @@ package exchange
 
 import (
 	"github.com/outrigger-mesh/outrigger/proxy/http1"
+	"github.com/outrigger-mesh/outrigger/proxy/memory"
 	"github.com/outrigger-mesh/outrigger/proxy/outcome"
 	"github.com/outrigger-mesh/outrigger/proxy/wire"
 )
@@ -11,6 +12,9 @@ import (
 func (x *exchange) keepable() int {
 	r := x.pol.Retry
 	if r == nil || r.Attempts <= 1 || !x.pol.HTTP2 && !x.pol.Mesh && !x.grpc && !x.repeatable() {
+		return 0
+	}
+	if x.s.srv.Memory.At(memory.Narrow) {
 		return 0
 	}
 	return min(r.MaxBodyBytes, wire.Large)
