@@ -39,6 +39,8 @@ type Config struct {
 	Authorization authz.Config `yaml:"authorization"`
 	// Limits and times of the HTTP listeners, inbound and outbound.
 	HTTP HTTP `yaml:"http"`
+	// How it is found out what is spoken on listeners with protocol: auto.
+	Detection Detection `yaml:"detection"`
 	// Access log, traces and the proxy's own log.
 	Telemetry Telemetry `yaml:"telemetry"`
 	// The admin API: metrics, health, state.
@@ -61,10 +63,12 @@ const (
 	// ProtocolGRPC is gRPC, on HTTP/2.
 	ProtocolGRPC Protocol = "grpc"
 	ProtocolTCP  Protocol = "tcp"
+	// ProtocolAuto is whatever each connection turns out to speak.
+	ProtocolAuto Protocol = "auto"
 )
 
 // HTTP reports whether p is HTTP of any version.
-func (p Protocol) HTTP() bool { return p != ProtocolTCP }
+func (p Protocol) HTTP() bool { return p != ProtocolTCP && p != ProtocolAuto }
 
 // HTTP2 reports whether p is spoken over HTTP/2.
 func (p Protocol) HTTP2() bool { return p == ProtocolHTTP2 || p == ProtocolGRPC }
@@ -75,8 +79,8 @@ type Service struct {
 	Name string `yaml:"name"`
 	// The port on which the application listens. 0: the service only calls others, and no inbound listener is opened.
 	Port int `yaml:"port"`
-	// What the application speaks: http (HTTP/1.1), http2 or grpc (both HTTP/2 by prior knowledge), or tcp. Callers may use HTTP/1.1 and HTTP/2 with all but tcp.
-	Protocol Protocol `yaml:"protocol" enum:"http,http2,grpc,tcp"`
+	// What the application speaks: http (HTTP/1.1), http2 or grpc (both HTTP/2 by prior knowledge), tcp, or auto: it is found out for each connection, and HTTP is spoken in the caller's version. Callers may use HTTP/1.1 and HTTP/2 with all but tcp.
+	Protocol Protocol `yaml:"protocol" enum:"http,http2,grpc,tcp,auto"`
 	// The IP address on which the application listens.
 	Address string `yaml:"address"`
 }
@@ -132,7 +136,7 @@ type Inbound struct {
 	// too, and its callers are listed on the admin API. off: plaintext is all that is taken.
 	MTLS MTLS `yaml:"mtls" enum:"strict,permissive,off"`
 	// What the listener speaks. Default: service.protocol.
-	Protocol Protocol `yaml:"protocol" enum:"http,http2,grpc,tcp"`
+	Protocol Protocol `yaml:"protocol" enum:"http,http2,grpc,tcp,auto"`
 	// Connections open at a time; more are closed at once. 0: no limit.
 	MaxConnections int `yaml:"max_connections"`
 	// How long an HTTP/2 connection, that between sidecars included, is used; then its caller is told to open another
@@ -178,8 +182,8 @@ type Upstream struct {
 	Service string `yaml:"service"`
 	// The address on which the application reaches it, "IP:PORT". Required.
 	Listen string `yaml:"listen"`
-	// What is spoken with its endpoints: http (HTTP/1.1), http2 or grpc (both HTTP/2), or tcp. The application may use HTTP/1.1 and HTTP/2 with all but tcp.
-	Protocol Protocol `yaml:"protocol" enum:"http,http2,grpc,tcp"`
+	// What is spoken with its endpoints: http (HTTP/1.1), http2 or grpc (both HTTP/2), tcp, or auto: it is found out for each connection, and HTTP is spoken in the application's version. The application may use HTTP/1.1 and HTTP/2 with all but tcp.
+	Protocol Protocol `yaml:"protocol" enum:"http,http2,grpc,tcp,auto"`
 	// Requests that go elsewhere or are treated in another manner, by path, method, header or gRPC method. The first that matches counts.
 	Routes []Route `yaml:"routes"`
 	// What becomes of requests that no route takes: forward sends them to the service, refuse answers 404.

@@ -46,6 +46,7 @@ func Default() Config {
 			HeadTimeout:  10 * time.Second,
 			IdleTimeout:  5 * time.Minute,
 		},
+		Detection: DefaultDetection(),
 		Telemetry: Telemetry{
 			AccessLog: AccessLog{Path: "stdout", SamplePercent: 100},
 			Tracing:   Tracing{Protocol: "grpc", SamplingPercent: 1},

@@ -19,6 +19,8 @@ func fieldDoc(id string) string {
 		return "The admin API: metrics, health, state."
 	case "github.com/outrigger-mesh/outrigger/config.Config.Authorization":
 		return "Who may do what with the service. Without a rule every verified caller may; with one, only what a rule allows."
+	case "github.com/outrigger-mesh/outrigger/config.Config.Detection":
+		return "How it is found out what is spoken on listeners with protocol: auto."
 	case "github.com/outrigger-mesh/outrigger/config.Config.Discovery":
 		return "Where the endpoints of the upstreams are found: at most one of consul, file and dns."
 	case "github.com/outrigger-mesh/outrigger/config.Config.Drain":
@@ -39,6 +41,10 @@ func fieldDoc(id string) string {
 		return "The service this proxy stands beside."
 	case "github.com/outrigger-mesh/outrigger/config.Config.Telemetry":
 		return "Access log, traces and the proxy's own log."
+	case "github.com/outrigger-mesh/outrigger/config.Detection.OpaquePorts":
+		return "Ports of an upstream's listen, and of the service, on which auto means tcp. By default those that Linkerd takes for opaque: SMTP, MySQL and its replication, PostgreSQL, Redis, Elasticsearch and memcached."
+	case "github.com/outrigger-mesh/outrigger/config.Detection.Wait":
+		return "How long a caller may be silent before an endpoint is called as well; then whichever side speaks first decides. Where endpoints have spoken first before, they are called at once."
 	case "github.com/outrigger-mesh/outrigger/config.Discovery.Consul":
 		return "The catalog of a Consul agent or server, watched by blocking queries."
 	case "github.com/outrigger-mesh/outrigger/config.Discovery.DNS":
@@ -254,7 +260,7 @@ func fieldDoc(id string) string {
 	case "github.com/outrigger-mesh/outrigger/config.Service.Port":
 		return "The port on which the application listens. 0: the service only calls others, and no inbound listener is opened."
 	case "github.com/outrigger-mesh/outrigger/config.Service.Protocol":
-		return "What the application speaks: http (HTTP/1.1), http2 or grpc (both HTTP/2 by prior knowledge), or tcp. Callers may use HTTP/1.1 and HTTP/2 with all but tcp."
+		return "What the application speaks: http (HTTP/1.1), http2 or grpc (both HTTP/2 by prior knowledge), tcp, or auto: it is found out for each connection, and HTTP is spoken in the caller's version. Callers may use HTTP/1.1 and HTTP/2 with all but tcp."
 	case "github.com/outrigger-mesh/outrigger/config.Telemetry.AccessLog":
 		return "One JSON record an exchange."
 	case "github.com/outrigger-mesh/outrigger/config.Telemetry.Log":
@@ -270,7 +276,7 @@ func fieldDoc(id string) string {
 	case "github.com/outrigger-mesh/outrigger/config.Upstream.Listen":
 		return "The address on which the application reaches it, \"IP:PORT\". Required."
 	case "github.com/outrigger-mesh/outrigger/config.Upstream.Protocol":
-		return "What is spoken with its endpoints: http (HTTP/1.1), http2 or grpc (both HTTP/2), or tcp. The application may use HTTP/1.1 and HTTP/2 with all but tcp."
+		return "What is spoken with its endpoints: http (HTTP/1.1), http2 or grpc (both HTTP/2), tcp, or auto: it is found out for each connection, and HTTP is spoken in the application's version. The application may use HTTP/1.1 and HTTP/2 with all but tcp."
 	case "github.com/outrigger-mesh/outrigger/config.Upstream.Routes":
 		return "Requests that go elsewhere or are treated in another manner, by path, method, header or gRPC method. The first that matches counts."
 	case "github.com/outrigger-mesh/outrigger/config.Upstream.Service":

@@ -215,14 +215,8 @@ func (o *Outbound) Services() []string {
 	return names
 }
 
-// ServiceProtocol is what is spoken with a service: what its own upstream says,
-// else the upstream in whose routes it is named first.
-func (o *Outbound) ServiceProtocol(service string) Protocol {
-	for i := range o.Upstreams {
-		if o.Upstreams[i].Service == service {
-			return o.Upstreams[i].Protocol
-		}
-	}
+// targetProtocol is what is spoken with a service that only routes name.
+func (o *Outbound) targetProtocol(service string) Protocol {
 	found := ProtocolHTTP
 	first := true
 	o.eachTarget(func(upstream int, _, name string) {
@@ -292,7 +286,7 @@ func (v *validator) targets() {
 		case !serviceName(service):
 			v.say(path, "is %q; %s", service, nameRule)
 		default:
-			if proto := v.Outbound.ServiceProtocol(service); proto == ProtocolTCP {
+			if proto := v.ServiceProtocol(service); proto == ProtocolTCP {
 				v.say(path, "is %q, with which tcp is spoken, so it cannot take requests", service)
 			} else if earlier, ok := first[service]; ok && proto != u.Protocol && v.Outbound.Upstreams[earlier].Protocol == proto && !v.isUpstream(service) {
 				v.say(path, "is called by %s here and by %s from outbound.upstreams[%d]; give %s an upstream of its own that says which", u.Protocol, proto, earlier, service)

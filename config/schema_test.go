@@ -255,7 +255,7 @@ func TestFields(t *testing.T) {
 		"policies.<service>.breaker.open_for":     {Type: "duration", Default: "5s"},
 		"policies.<service>.outlier.mode":         {Type: "text", Default: "enforce", Words: []string{"enforce", "observe"}},
 		"policies.<service>.identities":           {Type: "list", Of: "text"},
-		"outbound.upstreams[].protocol":           {Type: "text", Default: "http", Words: []string{"http", "http2", "grpc", "tcp"}},
+		"outbound.upstreams[].protocol":           {Type: "text", Default: "http", Words: []string{"http", "http2", "grpc", "tcp", "auto"}},
 		"identity.files.bundles":                  {Type: "map", Of: "text"},
 		"authorization.rules[].action":            {Type: "text", Default: "allow", Words: []string{"allow", "deny"}},
 		"telemetry.tracing.sampling_percent":      {Type: "number", Default: "1"},

@@ -168,7 +168,7 @@ func (v *validator) inbound() {
 	if i.MaxHandshakes < 1 {
 		v.say("inbound.max_handshakes", "is %d; at least one handshake must be possible", i.MaxHandshakes)
 	}
-	v.routes("inbound.routes", "inbound", i.Routes, i.Protocol, i.Unmatched, false)
+	v.routes("inbound.routes", "inbound", i.Routes, v.Detection.Resolve(i.Protocol, v.Service.Port), i.Unmatched, false)
 	v.positive("inbound.handshake_timeout", int64(i.HandshakeTimeout))
 	v.positive("inbound.connect_timeout", int64(i.ConnectTimeout))
 }
@@ -197,7 +197,7 @@ func (v *validator) outbound() {
 		if u.Listen == "" {
 			v.say(path+".listen", "is required; write the address on which the application reaches it, such as 127.0.0.1:9001")
 		}
-		v.routes(path+".routes", u.Service, u.Routes, u.Protocol, u.Unmatched, true)
+		v.routes(path+".routes", u.Service, u.Routes, v.ServiceProtocol(u.Service), u.Unmatched, true)
 	}
 	v.targets()
 }
@@ -254,12 +254,13 @@ func (v *validator) authorization() {
 	if len(a.Rules) > 0 && v.Service.Port == 0 {
 		v.say("authorization.rules", "guard nothing: service.port is 0, so nothing listens")
 	}
+	tcp := v.Detection.Resolve(v.Inbound.Protocol, v.Service.Port) == ProtocolTCP
 	for i, r := range a.Rules {
 		path := joinIndex("authorization.rules", i)
-		if v.Inbound.Protocol == ProtocolTCP && len(r.Methods) > 0 {
+		if tcp && len(r.Methods) > 0 {
 			v.say(path+".methods", "cannot be seen: the inbound listener speaks tcp; remove them")
 		}
-		if v.Inbound.Protocol == ProtocolTCP && len(r.Paths) > 0 {
+		if tcp && len(r.Paths) > 0 {
 			v.say(path+".paths", "cannot be seen: the inbound listener speaks tcp; remove them")
 		}
 		for j, from := range r.From {

@@ -19,6 +19,7 @@ import (
 	"github.com/outrigger-mesh/outrigger/internal/lifecycle"
 	"github.com/outrigger-mesh/outrigger/mtls"
 	"github.com/outrigger-mesh/outrigger/proxy/check"
+	"github.com/outrigger-mesh/outrigger/proxy/detect"
 	"github.com/outrigger-mesh/outrigger/proxy/exchange"
 	"github.com/outrigger-mesh/outrigger/proxy/http2"
 	"github.com/outrigger-mesh/outrigger/proxy/listener"
@@ -137,7 +138,8 @@ func New(o Options) (*Proxy, error) {
 	p.registry.HTTP2 = &h2
 	p.server = &exchange.Server{
 		Sweeper: p.sweeper, Tracer: p.tracer, AccessLog: p.access, Log: p.log,
-		HTTP2: &h2, Resting: p.resting, Memory: p.memory, LocalID: p.ownID, Draining: &p.closing, AccessSample: cfg.Telemetry.AccessLog.SamplePercent / 100,
+		Lessons: detect.NewMemory[exchange.Destination](rememberedDestinations, rememberedFor),
+		HTTP2:   &h2, Resting: p.resting, Memory: p.memory, LocalID: p.ownID, Draining: &p.closing, AccessSample: cfg.Telemetry.AccessLog.SamplePercent / 100,
 	}
 	p.identity = newIdentity(&cfg.Identity, p.log)
 	if err := p.newDiscovery(cfg); err != nil {
@@ -230,6 +232,13 @@ func (p *Proxy) Run(ctx, kill context.Context) error {
 }
 
 const flushTime = 5 * time.Second
+
+// What detection remembers: as many destinations as a proxy may have upstreams,
+// and no longer than it takes to be told that one has changed.
+const (
+	rememberedDestinations = 4096
+	rememberedFor          = 10 * time.Minute
+)
 
 // pingAfter is how long an HTTP/2 connection with streams may be silent before
 // its peer is asked whether it is still there.

@@ -238,7 +238,7 @@ func (p *Proxy) viewConnections() []admin.ConnectionView {
 	for _, l := range p.all() {
 		for _, s := range l.States(maxConnectionViews - len(views)) {
 			v := admin.ConnectionView{
-				ID: s.ID, Direction: s.Direction.String(), Listener: s.Listener, Protocol: s.Protocol.String(),
+				ID: s.ID, Direction: s.Direction.String(), Listener: s.Listener, Protocol: s.Protocol,
 				Remote: s.Peer.Addr.String(), Local: s.Local.String(), State: "idle", Since: s.Since, Exchanges: s.Exchanges,
 			}
 			if s.Busy {

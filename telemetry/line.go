@@ -33,6 +33,7 @@ func appendRecord(b []byte, r *Record, query bool) []byte {
 	b = appendText(b, "authority", r.Authority)
 	b = appendText(b, "path", pathOf(r.Path, query))
 	b = appendText(b, "protocol", r.Protocol)
+	b = appendText(b, "alpn", r.ALPN)
 	if r.Status != 0 {
 		b = appendNumber(b, "status", int64(r.Status))
 	}

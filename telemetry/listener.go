@@ -36,6 +36,56 @@ var handshakeFailureNames = [handshakeFailureCount]string{
 // String returns the label value.
 func (k HandshakeFailure) String() string { return nameOf(handshakeFailureNames[:], int(k)) }
 
+// Spoken is what a connection speaks, as far as its listener knows.
+type Spoken uint8
+
+// What is spoken.
+const (
+	// SpokenHTTP: HTTP of any version, as declared.
+	SpokenHTTP Spoken = iota
+	SpokenHTTP1
+	SpokenHTTP2
+	// SpokenTLS: TLS of the application's own, passed through.
+	SpokenTLS
+	// SpokenTCP: anything else.
+	SpokenTCP
+	// SpokenMesh: the transport between sidecars, in which each stream says
+	// what it is.
+	SpokenMesh
+
+	spokenCount
+)
+
+var spokenNames = [spokenCount]string{"http", "http1", "http2", "tls", "tcp", "mesh"}
+
+// String returns the label value.
+func (p Spoken) String() string { return nameOf(spokenNames[:], int(p)) }
+
+// FoundBy is how it was found what a connection speaks.
+type FoundBy uint8
+
+// The ways.
+const (
+	// FoundDeclared: by configuration or by ALPN.
+	FoundDeclared FoundBy = iota
+	// FoundDetected: from the downstream's first bytes.
+	FoundDetected
+	// FoundServerFirst: the endpoint spoke first.
+	FoundServerFirst
+	// FoundRemembered: the endpoint spoke first, as expected from earlier
+	// connections, so that nobody had to wait.
+	FoundRemembered
+	// FoundTimeout: neither side said enough in time.
+	FoundTimeout
+
+	foundCount
+)
+
+var foundNames = [foundCount]string{"declared", "detected", "server_first", "remembered", "timeout"}
+
+// String returns the label value.
+func (f FoundBy) String() string { return nameOf(foundNames[:], int(f)) }
+
 func nameOf(names []string, i int) string {
 	if i >= len(names) {
 		return "unknown"
@@ -53,6 +103,7 @@ type Listener struct {
 	AcceptErrors Counter // accept failed, for example for want of file descriptors
 	Refused      Counter // closed at once: connection limit, or draining
 	failures     [handshakeFailureCount]Counter
+	spoken       [spokenCount][foundCount]Counter
 	_            pad
 	BytesIn      Counter // received from downstreams
 	_            pad
@@ -74,6 +125,13 @@ func (l *Listener) HandshakeFailed(k HandshakeFailure) {
 	}
 }
 
+// Speaks counts a connection of which is known what it speaks.
+func (l *Listener) Speaks(p Spoken, by FoundBy) {
+	if p < spokenCount && by < foundCount {
+		l.spoken[p][by].Inc()
+	}
+}
+
 func (l *Listener) collect(s *scrape) {
 	s.counter(mListenerConnections, l.Connections.Value())
 	s.gauge(mListenerActive, float64(l.Active.Value()))
@@ -84,5 +142,10 @@ func (l *Listener) collect(s *scrape) {
 	s.counter(mListenerRefused, l.Refused.Value())
 	for k := range l.failures {
 		s.cell(mListenerHandshakeFailures, uint16(k), l.failures[k].Value(), HandshakeFailure(k).String(), "")
+	}
+	for p := range l.spoken {
+		for by := range l.spoken[p] {
+			s.cell(mListenerProtocols, uint16(p)*uint16(foundCount)+uint16(by), l.spoken[p][by].Value(), Spoken(p).String(), FoundBy(by).String())
+		}
 	}
 }

@@ -107,6 +107,13 @@ func updateAll(m *Metrics) {
 		l.HandshakeFailed(k)
 	}
 	l.HandshakeFailed(handshakeFailureCount) // not one: ignored
+	for p := range spokenCount {
+		for by := range foundCount {
+			l.Speaks(p, by)
+		}
+	}
+	l.Speaks(spokenCount, FoundDeclared) // ignored as well
+	l.Speaks(SpokenTCP, foundCount)
 
 	c := m.Cluster("api", Outbound)
 	for i, d := range []time.Duration{time.Millisecond, 20 * time.Millisecond, 2 * time.Minute} {

@@ -32,9 +32,10 @@ type Record struct {
 	Endpoint  string // the address that served it
 
 	Method    []byte // empty for TCP
-	Authority []byte
+	Authority []byte // for TLS that is passed through: the name in the ClientHello
+	ALPN      []byte // what the ClientHello of such TLS offers, with commas between
 	Path      []byte // with its query
-	Protocol  string // "HTTP/1.1", "tcp", ...
+	Protocol  string // "HTTP/1.1", "tcp", "tls", ...
 
 	Status   uint16 // sent downstream; 0 if none
 	Reason   outcome.Reason

@@ -18,6 +18,7 @@ const (
 	mListenerPlaintext
 	mListenerAcceptErrors
 	mListenerRefused
+	mListenerProtocols
 	mRouteRequests
 	mRouteDuration
 	mExchanges
@@ -102,6 +103,7 @@ var table = [metricCount]metric{
 	mListenerPlaintext:         {"outrigger_listener_plaintext_connections_total", counter, "{connection}", "direction listener", "Connections accepted without TLS by a permissive listener."},
 	mListenerAcceptErrors:      {"outrigger_listener_accept_errors_total", counter, "{error}", "direction listener", "Failures to accept, for example for want of file descriptors."},
 	mListenerRefused:           {"outrigger_listener_refused_connections_total", counter, "{connection}", "direction listener", "Connections closed at once, because of the connection limit or a drain."},
+	mListenerProtocols:         {"outrigger_listener_protocol_connections_total", counter, "{connection}", "direction listener protocol how", "Connections by what they speak (http: HTTP of any version, as declared; tls: passed through; mesh: the transport between sidecars, which carries any) and how that was found: declared, detected from the first bytes, server_first or remembered (the endpoint spoke first), timeout (neither side said enough)."},
 
 	mRouteRequests: {"outrigger_route_requests_total", counter, "{request}", "direction listener route result class", "Requests that took a route of a listener with several: who is answerable for how they ended (ok, downstream, upstream, local), and class of the status sent downstream."},
 	mRouteDuration: {"outrigger_route_duration_seconds", histogramType, "s", "direction listener route", "How long the requests that took a route took, to their last byte."},

@@ -21,7 +21,7 @@ const floors = `
 	# Floor 0: words, and machines that import no other package of ours.
 	NONE
 	< internal/lifecycle, resilience/guard, resilience/balance, mtls, discovery,
-	  proxy/outcome, proxy/http1, proxy/memory, proxy/websocket, internal/cgroup;
+	  proxy/outcome, proxy/http1, proxy/detect, proxy/memory, proxy/websocket, internal/cgroup;
 
 	proxy/memory < proxy/wire;
 
@@ -52,7 +52,7 @@ const floors = `
 	< proxy/upstream;
 	proxy/http1, proxy/upstream < proxy/check;
 	mtls/authz, proxy/http1, proxy/upstream < proxy/plan;
-	proxy/plan, proxy/relay < proxy/exchange;
+	proxy/plan, proxy/detect, proxy/relay < proxy/exchange;
 	proxy/exchange < proxy/listener;
 
 	# Floor 4: where configuration becomes a plan, and all of it a proxy.
@@ -79,7 +79,7 @@ var planned = []string{}
 
 // hotPath is what a request passes through.
 var hotPath = []string{
-	"proxy/wire", "proxy/http1", "proxy/http2", "proxy/websocket", "proxy/relay", "proxy/outcome", "proxy/upstream", "proxy/plan", "proxy/check", "proxy/exchange", "proxy/listener",
+	"proxy/wire", "proxy/http1", "proxy/detect", "proxy/http2", "proxy/websocket", "proxy/relay", "proxy/outcome", "proxy/upstream", "proxy/plan", "proxy/check", "proxy/exchange", "proxy/listener",
 }
 
 // machines are the pure ones: they are told the time and given random words.
@@ -113,7 +113,7 @@ var never = []struct {
 		"identity is below the protocols that use it",
 	},
 	{
-		[]string{"resilience/balance", "proxy/plan", "proxy/http1", "proxy/wire", "proxy/relay"},
+		[]string{"resilience/balance", "proxy/plan", "proxy/http1", "proxy/detect", "proxy/wire", "proxy/relay"},
 		[]string{"log/slog", "log"},
 		"what happens here is told by the record of the exchange, not by log lines",
 	},

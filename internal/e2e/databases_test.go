@@ -16,16 +16,37 @@ import (
 	"time"
 )
 
+// eachPair runs f as a subtest for each protocol by which sidecars can carry a
+// database: in front of a sidecar for the one on port app stands one for web,
+// which calls it on the given port.
+func eachPair(t *testing.T, app int, f func(t *testing.T, protocol, port string)) {
+	t.Helper()
+	for _, protocol := range []string{"tcp", "auto"} {
+		t.Run(protocol, func(t *testing.T) {
+			web, db, port := newMesh(t).tcpPair(protocol, app)
+			f(t, protocol, port)
+			relayed(t, web, db)
+			if protocol == "tcp" {
+				return
+			}
+			const m = "outrigger_listener_protocol_connections_total"
+			if all, tcp := web.metric("outrigger_listener_connections_total"), web.metric(m, `protocol="tcp"`); tcp != all || web.metric(m, `how="timeout"`) != 0 {
+				t.Errorf("%v of %v connections are known as TCP, %v of them for want of words", tcp, all, web.metric(m, `how="timeout"`))
+			}
+		})
+	}
+}
+
 // tcpPair starts a sidecar for a TCP service on port app and one for web,
 // which calls it, and returns the port for these calls.
-func (m *mesh) tcpPair(app int) (web, db *sidecar, port string) {
+func (m *mesh) tcpPair(protocol string, app int) (web, db *sidecar, port string) {
 	m.t.Helper()
-	db, inbound := m.inbound("db", app, sections{"service": fmt.Sprintf("{name: db, port: %d, protocol: tcp}", app)})
+	db, inbound := m.inbound("db", app, sections{"service": fmt.Sprintf("{name: db, port: %d, protocol: %s}", app, protocol)})
 	m.catalog(map[string][]string{"db": {inbound}})
 	call := freeAddress(m.t)
 	web = m.sidecar("web", sections{
 		"service": "{name: web}", "discovery": m.discovery(),
-		"outbound": fmt.Sprintf(`{upstreams: [{service: db, listen: "%s", protocol: tcp}]}`, call),
+		"outbound": fmt.Sprintf(`{upstreams: [{service: db, listen: "%s", protocol: %s}]}`, call, protocol),
 	})
 	db.ready()
 	web.ready()
@@ -134,26 +155,26 @@ func TestRedis(t *testing.T) {
 	dir := t.TempDir()
 	s := spawn(t, "redis", command(dir, nil, server, "--port", strconv.Itoa(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", dir))
 	listening(t, s, port)
-	web, db, call := newMesh(t).tcpPair(port)
-	redis := func(stdin string, args ...string) string {
-		t.Helper()
-		cmd := command(dir, nil, cli, append([]string{"-h", "127.0.0.1", "-p", call}, args...)...)
-		cmd.Stdin = strings.NewReader(stdin)
-		return strings.TrimSpace(must(t, cmd))
-	}
-	if got := redis("", "ping"); got != "PONG" {
-		t.Errorf("ping: %s", got)
-	}
-	large := strings.Repeat("large value ", 100_000)
-	redis(large, "-x", "set", "large")
-	if got := redis("", "get", "large"); got != strings.TrimSpace(large) {
-		t.Errorf("%d bytes came back; %d were stored", len(got), len(large))
-	}
-	// Many commands in one write.
-	if got := redis(strings.Repeat("incr n\n", 500)); !strings.HasSuffix(got, "\n500") {
-		t.Errorf("500 commands: %s", tail(got, 40))
-	}
-	relayed(t, web, db)
+	eachPair(t, port, func(t *testing.T, protocol, call string) {
+		redis := func(stdin string, args ...string) string {
+			t.Helper()
+			cmd := command(dir, nil, cli, append([]string{"-h", "127.0.0.1", "-p", call}, args...)...)
+			cmd.Stdin = strings.NewReader(stdin)
+			return strings.TrimSpace(must(t, cmd))
+		}
+		if got := redis("", "ping"); got != "PONG" {
+			t.Errorf("ping: %s", got)
+		}
+		large := strings.Repeat("large value ", 100_000)
+		redis(large, "-x", "set", "large")
+		if got := redis("", "get", "large"); got != strings.TrimSpace(large) {
+			t.Errorf("%d bytes came back; %d were stored", len(got), len(large))
+		}
+		// Many commands in one write.
+		if got := redis(strings.Repeat("incr "+protocol+"\n", 500)); !strings.HasSuffix(got, "\n500") {
+			t.Errorf("500 commands: %s", tail(got, 40))
+		}
+	})
 }
 
 // PostgreSQL: the client speaks first, and asks for TLS before anything else.
@@ -171,26 +192,26 @@ func TestPostgreSQL(t *testing.T) {
 	must(t, command(dir, as, filepath.Join(bin, "initdb"), "-D", data, "-U", "e2e", "-A", "trust", "--no-sync", "-E", "UTF8"))
 	s := spawn(t, "postgres", command(dir, as, filepath.Join(bin, "postgres"), "-D", data, "-h", "127.0.0.1", "-p", strconv.Itoa(port), "-k", dir, "-F"))
 	listening(t, s, port)
-	web, db, call := newMesh(t).tcpPair(port)
-	query := func(sql string) string {
-		t.Helper()
-		cmd := command(dir, nil, psql, "-XAtq", "-v", "ON_ERROR_STOP=1", fmt.Sprintf("host=127.0.0.1 port=%s user=e2e dbname=postgres sslmode=prefer", call))
-		cmd.Stdin = strings.NewReader(sql)
-		return strings.TrimSpace(must(t, cmd))
-	}
 	// The server may still be starting up behind its open port.
 	eventually(t, patience, "the server answers", func() (bool, string) {
 		cmd := command(dir, nil, psql, "-XAtq", fmt.Sprintf("host=127.0.0.1 port=%d user=e2e dbname=postgres connect_timeout=10", port), "-c", "select 1")
 		out, err := cmd.CombinedOutput()
 		return err == nil, string(out)
 	})
-	if got := query("create table t (n int, s text); insert into t select g, repeat('x', 100) from generate_series(1, 20000) g; select count(*), sum(length(s)) from t;"); got != "20000|2000000" {
-		t.Errorf("rows and bytes: %s", got)
-	}
-	if got := query("copy t to stdout;"); strings.Count(got, "\n") != 19999 {
-		t.Errorf("copy gave %d lines", strings.Count(got, "\n")+1)
-	}
-	relayed(t, web, db)
+	eachPair(t, port, func(t *testing.T, protocol, call string) {
+		query := func(sql string) string {
+			t.Helper()
+			cmd := command(dir, nil, psql, "-XAtq", "-v", "ON_ERROR_STOP=1", fmt.Sprintf("host=127.0.0.1 port=%s user=e2e dbname=postgres sslmode=prefer", call))
+			cmd.Stdin = strings.NewReader(strings.ReplaceAll(sql, "TABLE", "t_"+protocol))
+			return strings.TrimSpace(must(t, cmd))
+		}
+		if got := query("create table TABLE (n int, s text); insert into TABLE select g, repeat('x', 100) from generate_series(1, 20000) g; select count(*), sum(length(s)) from TABLE;"); got != "20000|2000000" {
+			t.Errorf("rows and bytes: %s", got)
+		}
+		if got := query("copy TABLE to stdout;"); strings.Count(got, "\n") != 19999 {
+			t.Errorf("copy gave %d lines", strings.Count(got, "\n")+1)
+		}
+	})
 }
 
 // MariaDB: the server speaks first.
@@ -203,18 +224,18 @@ func TestMariaDB(t *testing.T) {
 	s := spawn(t, "mariadb", command(dir, as, server, "--no-defaults", "--datadir="+data, "--bind-address=127.0.0.1", "--port="+strconv.Itoa(port),
 		"--socket="+filepath.Join(dir, "s.sock"), "--pid-file="+filepath.Join(dir, "pid"), "--innodb-flush-log-at-trx-commit=0", "--innodb-buffer-pool-size=16M"))
 	listening(t, s, port)
-	web, db, call := newMesh(t).tcpPair(port)
-	query := func(sql string) string {
-		t.Helper()
-		cmd := command(dir, nil, client, "--no-defaults", "--protocol=tcp", "--host=127.0.0.1", "--port="+call, "--user=root", "--batch", "--skip-column-names", "--max-allowed-packet=64M")
-		cmd.Stdin = strings.NewReader(sql)
-		return strings.TrimSpace(must(t, cmd))
-	}
-	if got := query("create database e2e; use e2e; create table t (s longtext); insert into t values (repeat('y', 1000000)); select length(s) from t;"); got != "1000000" {
-		t.Errorf("length: %s", got)
-	}
-	if got := query("select s from e2e.t;"); len(got) != 1_000_000 {
-		t.Errorf("%d bytes came back", len(got))
-	}
-	relayed(t, web, db)
+	eachPair(t, port, func(t *testing.T, protocol, call string) {
+		query := func(sql string) string {
+			t.Helper()
+			cmd := command(dir, nil, client, "--no-defaults", "--protocol=tcp", "--host=127.0.0.1", "--port="+call, "--user=root", "--batch", "--skip-column-names", "--max-allowed-packet=64M")
+			cmd.Stdin = strings.NewReader(strings.ReplaceAll(sql, "BASE", "e2e_"+protocol))
+			return strings.TrimSpace(must(t, cmd))
+		}
+		if got := query("create database BASE; use BASE; create table t (s longtext); insert into t values (repeat('y', 1000000)); select length(s) from t;"); got != "1000000" {
+			t.Errorf("length: %s", got)
+		}
+		if got := query("select s from BASE.t;"); len(got) != 1_000_000 {
+			t.Errorf("%d bytes came back", len(got))
+		}
+	})
 }

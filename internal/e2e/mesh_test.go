@@ -112,6 +112,7 @@ type pair struct {
 	call     string // http://...
 	address  string // the same without the scheme
 	inbound  string // of api's sidecar
+	shared   bool   // the two share a connection
 }
 
 // pair starts a sidecar for an application api on port app and one for web,

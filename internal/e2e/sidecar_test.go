@@ -195,6 +195,8 @@ type record struct {
 	Method       string
 	Path         string
 	Protocol     string
+	Authority    string
+	ALPN         string
 	Status       int
 	Flag         string
 	Reason       string

@@ -152,7 +152,7 @@ func (c *check) stream(head, body []byte, method http1.Method, answered func(*ht
 	c.drop()
 	until := c.clock() + time.Until(c.deadline)
 	for again := true; ; again = false {
-		leg, oe := c.e.Get(upstream.Want{Now: c.clock(), Deadline: until})
+		leg, oe := c.e.Get(upstream.Want{Now: c.clock(), Deadline: until, HTTP2: true})
 		if oe != nil {
 			return refused(oe)
 		}

@@ -96,8 +96,11 @@ func (c *compiler) http() plan.HTTPOptions {
 }
 
 func protocol(p config.Protocol) plan.Protocol {
-	if p == config.ProtocolTCP {
+	switch p {
+	case config.ProtocolTCP:
 		return plan.TCP
+	case config.ProtocolAuto:
+		return plan.Auto
 	}
 	return plan.HTTP
 }
@@ -108,8 +111,9 @@ func (c *compiler) minTLS() uint16 { return minVersions[c.cfg.Identity.MinTLS] }
 // application behind it.
 func (c *compiler) inbound() {
 	in := &c.cfg.Inbound
+	proto := c.cfg.Detection.Resolve(in.Protocol, c.cfg.Service.Port)
 	l := &plan.Listener{
-		Name: "inbound", Address: in.Listen, Direction: telemetry.Inbound, Protocol: protocol(in.Protocol),
+		Name: "inbound", Address: in.Listen, Direction: telemetry.Inbound, Protocol: protocol(proto), DetectWait: c.cfg.Detection.Wait,
 		HandshakeTimeout: in.HandshakeTimeout, MaxHandshakes: in.MaxHandshakes, MaxConnections: in.MaxConnections,
 		HTTP: c.http(),
 	}
@@ -126,10 +130,14 @@ func (c *compiler) inbound() {
 			return
 		}
 		o := mtls.ServerOptions{MinVersion: c.minTLS()}
-		if l.Protocol == plan.HTTP {
-			o.NextProtos = []string{http2.MeshHTTP, alpnHTTP2, alpnHTTP1}
-		} else {
+		switch l.Protocol {
+		case plan.TCP:
 			o.NextProtos = []string{http2.MeshTCP}
+		case plan.Auto:
+			// Those who offer nothing are heard out.
+			o.NextProtos = []string{http2.MeshHTTP, http2.MeshTCP, alpnHTTP2, alpnHTTP1}
+		default:
+			o.NextProtos = []string{http2.MeshHTTP, alpnHTTP2, alpnHTTP1}
 		}
 		l.TLS = mtls.ServerConfig(c.in.Source, o)
 	}
@@ -149,11 +157,11 @@ func (c *compiler) inbound() {
 		dir:   telemetry.Inbound,
 		local: []upstream.EndpointSpec{{Address: app, Weight: 1, Healthy: true, Health: "local"}},
 		spec: upstream.Spec{
-			Name: c.cfg.Service.Name, Protocol: string(in.Protocol), Local: true, Transport: "plaintext",
+			Name: c.cfg.Service.Name, Protocol: string(proto), Local: true, Transport: "plaintext",
 			Policy: upstream.Policy{
 				Timeout: in.Timeout, ConnectTimeout: in.ConnectTimeout, StreamIdle: in.StreamIdleTimeout,
 				Keepalive: in.KeepaliveTimeout, TCPIdle: in.TCPIdleTimeout, Limits: in.Limits, WebSocket: in.WebSocket,
-				Retry: localRetry(), HTTP2: in.Protocol.HTTP2(),
+				Retry: localRetry(), HTTP2: proto.HTTP2(), SameHTTP: proto == config.ProtocolAuto,
 			},
 		},
 	})
@@ -177,8 +185,8 @@ func (c *compiler) outbound(i int) {
 	u := &c.cfg.Outbound.Upstreams[i]
 	path := "outbound.upstreams[" + strconv.Itoa(i) + "]"
 	l := &plan.Listener{
-		Name: "outbound:" + u.Service, Address: u.Listen, Direction: telemetry.Outbound, Protocol: protocol(u.Protocol),
-		HTTP: c.http(), Route: plan.Route{Name: u.Service},
+		Name: "outbound:" + u.Service, Address: u.Listen, Direction: telemetry.Outbound, Protocol: protocol(c.cfg.ServiceProtocol(u.Service)),
+		DetectWait: c.cfg.Detection.Wait, HTTP: c.http(), Route: plan.Route{Name: u.Service},
 	}
 	spec := c.service(path+".service", u.Service)
 	if spec < 0 {
@@ -197,13 +205,13 @@ func (c *compiler) service(path, name string) int {
 			return i
 		}
 	}
-	p, proto := c.cfg.Policy(name), c.cfg.Outbound.ServiceProtocol(name)
+	p, proto := c.cfg.Policy(name), c.cfg.ServiceProtocol(name)
 	s := upstream.Spec{
 		Name: name, Protocol: string(proto), Transport: "plaintext",
 		Policy: upstream.Policy{
 			Timeout: p.Timeout, ConnectTimeout: p.ConnectTimeout, StreamIdle: p.StreamIdleTimeout,
 			Keepalive: p.KeepaliveTimeout, MaxAge: p.MaxConnectionAge, TCPIdle: p.TCPIdleTimeout,
-			HTTP2: proto.HTTP2(), Retry: p.Retry, Outlier: p.Outlier, Health: p.Health, Breaker: p.Breaker, Limits: p.Limits, Balance: p.Balance, WebSocket: p.WebSocket,
+			HTTP2: proto.HTTP2(), SameHTTP: proto == config.ProtocolAuto, Retry: p.Retry, Outlier: p.Outlier, Health: p.Health, Breaker: p.Breaker, Limits: p.Limits, Balance: p.Balance, WebSocket: p.WebSocket,
 		},
 	}
 	if p.Transport == config.TransportMTLS && !c.secure(path, &s, &p, protocol(proto)) {
@@ -250,8 +258,12 @@ func (c *compiler) secure(path string, s *upstream.Spec, p *config.Policy, proto
 		o.Expected = append(o.Expected, id)
 	}
 	s.TLS = mtls.ClientConfig(c.in.Source, o)
+	protocols := o.NextProtos
+	if s.Policy.SameHTTP {
+		protocols = slices.Concat(protocols, []string{s.Protocol})
+	}
 	ids := slices.Sorted(slices.Values(s.Identities))
-	s.Transport = strings.Join(slices.Concat([]string{"mtls"}, o.NextProtos, []string{c.cfg.Identity.MinTLS}, ids), " ")
+	s.Transport = strings.Join(slices.Concat([]string{"mtls"}, protocols, []string{c.cfg.Identity.MinTLS}, ids), " ")
 	return true
 }
 

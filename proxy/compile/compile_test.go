@@ -180,3 +180,45 @@ func TestOnlyTheCallerRetries(t *testing.T) {
 		t.Errorf("inbound policy: %+v", pol)
 	}
 }
+
+// With auto a listener finds out what is spoken, but not on an opaque port, and
+// its endpoints are spoken with in the same version.
+func TestAuto(t *testing.T) {
+	in := input(t, `
+service:   {name: web, port: 8080, protocol: auto}
+identity:  {files: {cert: a, key: b, bundle: c}}
+discovery: {file: {path: catalog.yaml}}
+detection: {wait: 20ms, opaque_ports: [3306]}
+outbound:
+  upstreams:
+    - {service: api, listen: "127.0.0.1:9001", protocol: auto}
+    - {service: db, listen: "127.0.0.1:3306", protocol: auto}
+    - {service: old, listen: "127.0.0.1:9004", protocol: http}
+`)
+	p, r := build(t, in)
+	want := []struct {
+		name, transport string
+		protocol        plan.Protocol
+		wait            time.Duration
+		same            bool
+	}{
+		{"inbound", "plaintext", plan.Auto, 20 * time.Millisecond, true},
+		{"outbound:api", "mtls outrigger/1 auto 1.3 spiffe://mesh.test/api", plan.Auto, 20 * time.Millisecond, true},
+		{"outbound:db", "mtls outrigger-tcp/1 1.3 spiffe://mesh.test/db", plan.TCP, 20 * time.Millisecond, false},
+		{"outbound:old", "mtls outrigger/1 http/1.1 1.3 spiffe://mesh.test/old", plan.HTTP, 20 * time.Millisecond, false},
+	}
+	for i, w := range want {
+		l := p.Listeners[i]
+		c := l.Route.Cluster
+		if l.Name != w.name || l.Protocol != w.protocol || l.DetectWait != w.wait || c.Policy().SameHTTP != w.same || c.Transport() != w.transport {
+			t.Errorf("listener %d: %s %s %s, same %v, %q; want %+v", i, l.Name, l.Protocol, l.DetectWait, c.Policy().SameHTTP, c.Transport(), w)
+		}
+	}
+	if got := p.Listeners[0].TLS.NextProtos; !slices.Equal(got, []string{"outrigger/1", "outrigger-tcp/1", "h2", "http/1.1"}) {
+		t.Errorf("inbound takes %q", got)
+	}
+	if text := p.String(); !strings.Contains(text, "protocol     auto\n") || !strings.Contains(text, "when 20ms have passed") {
+		t.Errorf("plan:\n%s", text)
+	}
+	Release(p, r)
+}

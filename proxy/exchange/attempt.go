@@ -86,6 +86,7 @@ func (x *exchange) connect(ep *upstream.Endpoint, now time.Duration, fresh bool)
 	w := upstream.Want{
 		Now: now, Deadline: x.deadline, Fresh: fresh,
 		Careful: x.stream || !x.req.Method.Idempotent(),
+		HTTP2:   x.st != nil && x.st.Origin != http2.FromHTTP1,
 	}
 	leg, oe := ep.Get(w)
 	x.rec.ConnectTime = 0

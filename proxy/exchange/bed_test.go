@@ -17,6 +17,7 @@ import (
 
 	"github.com/outrigger-mesh/outrigger/mtls"
 	"github.com/outrigger-mesh/outrigger/mtls/devca"
+	"github.com/outrigger-mesh/outrigger/proxy/detect"
 	"github.com/outrigger-mesh/outrigger/proxy/exchange"
 	"github.com/outrigger-mesh/outrigger/proxy/http2"
 	"github.com/outrigger-mesh/outrigger/proxy/memory"
@@ -56,6 +57,7 @@ type bed struct {
 	sweeper  *wire.Sweeper
 	streams  *http2.Sweeper
 	registry *upstream.Registry
+	metrics  *telemetry.Metrics
 	server   *exchange.Server
 	cluster  *upstream.Cluster
 	plan     atomic.Pointer[plan.Listener]
@@ -73,6 +75,7 @@ type bed struct {
 	mu       sync.Mutex
 	closers  []func()
 	sessions []*exchange.Session
+	detected []*exchange.Detection
 	conns    []*wire.Conn
 }
 
@@ -83,8 +86,9 @@ type setup struct {
 	route  plan.Route
 	dir    telemetry.Direction
 	tcp    bool
-	quiet  bool // no access log
-	http2  bool // served by prior knowledge
+	quiet  bool          // no access log
+	http2  bool          // served by prior knowledge
+	wait   time.Duration // of a listener that takes any protocol; 0: it does not
 	memory *memory.Budget
 }
 
@@ -135,6 +139,7 @@ func newBed(t testing.TB, m mode, change func(*setup)) *bed {
 	ctx, cancel := context.WithCancel(context.Background())
 	b.cancel = cancel
 	logger := slog.New(slog.DiscardHandler)
+	b.metrics = metrics
 	b.registry = upstream.NewRegistry(ctx, b.sweeper, metrics, logger)
 	var access *telemetry.AccessLog
 	if !s.quiet {
@@ -165,8 +170,12 @@ func newBed(t testing.TB, m mode, change func(*setup)) *bed {
 	l := &plan.Listener{
 		Name: "test", Direction: s.dir, Route: s.route, HTTP: s.http, Metrics: metrics.Listener(s.dir, "test"),
 	}
-	if s.tcp {
+	switch {
+	case s.tcp:
 		l.Protocol = plan.TCP
+	case s.wait > 0:
+		l.Protocol, l.DetectWait = plan.Auto, s.wait
+		b.server.Lessons = detect.NewMemory[exchange.Destination](10, time.Hour)
 	}
 	b.plan.Store(l)
 	if b.ln, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
@@ -228,8 +237,16 @@ func (b *bed) serve(sock *net.TCPConn) {
 	b.mu.Lock()
 	b.conns = append(b.conns, w)
 	b.mu.Unlock()
-	if b.plan.Load().Protocol == plan.TCP {
+	switch b.plan.Load().Protocol {
+	case plan.TCP:
 		b.server.ServeTCP(w, peer, &b.plan)
+		return
+	case plan.Auto:
+		d := b.server.NewDetection(w, peer, &b.plan)
+		b.mu.Lock()
+		b.detected = append(b.detected, d)
+		b.mu.Unlock()
+		d.Serve()
 		return
 	}
 	s := b.server.NewSession(w, peer, &b.plan)
@@ -288,6 +305,9 @@ func (b *bed) stop() {
 // record is a line of the access log.
 type record struct {
 	Reason   string `json:"reason"`
+	Protocol string `json:"protocol"`
+	Name     string `json:"authority"`
+	ALPN     string `json:"alpn"`
 	Flag     string `json:"flag"`
 	Status   int    `json:"status"`
 	Method   string `json:"method"`

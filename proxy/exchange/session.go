@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/outrigger-mesh/outrigger/mtls"
+	"github.com/outrigger-mesh/outrigger/proxy/detect"
 	"github.com/outrigger-mesh/outrigger/proxy/http1"
 	"github.com/outrigger-mesh/outrigger/proxy/http2"
 	"github.com/outrigger-mesh/outrigger/proxy/memory"
@@ -41,6 +42,9 @@ type Server struct {
 	Resting *wire.Resting
 	// HTTP2 is how HTTP/2 connections behave; nil serves none.
 	HTTP2 *http2.Config
+	// Lessons is what detection has learnt about destinations; nil remembers
+	// nothing.
+	Lessons *detect.Memory[Destination]
 
 	shards atomic.Uint32
 }

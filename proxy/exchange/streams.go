@@ -9,7 +9,6 @@ import (
 	"github.com/outrigger-mesh/outrigger/proxy/http2"
 	"github.com/outrigger-mesh/outrigger/proxy/outcome"
 	"github.com/outrigger-mesh/outrigger/proxy/plan"
-	"github.com/outrigger-mesh/outrigger/proxy/relay"
 	"github.com/outrigger-mesh/outrigger/proxy/wire"
 )
 
@@ -55,12 +54,8 @@ func isMesh(protocol string) bool { return protocol == http2.MeshHTTP || protoco
 func (s *Session) onStream(st *http2.Stream) {
 	l := s.source.Load()
 	if tcp := st.Origin == http2.FromTCP; tcp || l.Protocol == plan.TCP {
-		if tcp && l.Protocol == plan.TCP {
-			s.exchange.Add(1)
-			defer s.contain(l, st)
-			s.srv.serveTCP(relay.Stream(st), s.peer, s.source)
-		}
-		return // one that is not for this listener is reset
+		s.onTCP(l, st, tcp)
+		return
 	}
 	x := newExchange(s, l)
 	defer s.contain(l, st)

@@ -24,15 +24,47 @@ func (s *Server) ServeTCP(conn *wire.Conn, peer Peer, source *atomic.Pointer[pla
 }
 
 func (s *Server) serveTCP(down relay.Leg, peer Peer, source *atomic.Pointer[plan.Listener]) {
+	t := s.newTCP(down, peer, source)
+	t.serve(t.connect)
+}
+
+func (s *Server) newTCP(down relay.Leg, peer Peer, source *atomic.Pointer[plan.Listener]) *tcpExchange {
 	l := source.Load()
 	t := &tcpExchange{srv: s, source: source, down: down, l: l, cl: l.Route.Cluster, peer: peer, start: s.Sweeper.Now()}
 	t.pol = t.cl.Policy()
-	t.rec.Start = time.Now()
-	shard := s.shards.Add(1)
+	t.rec.Start, t.rec.Protocol = time.Now(), "tcp"
+	return t
+}
+
+// serve carries the connection on the leg that open gives.
+func (t *tcpExchange) serve(open func() (upstream.Leg, outcome.Reason)) {
+	shard := t.srv.shards.Add(1)
 	t.cl.Metrics().Begin(shard)
-	r := t.run()
+	r := t.run(open)
 	t.finish(r, shard)
 }
+
+// onTCP carries one TCP connection on a stream. What is not for this listener is
+// reset.
+func (s *Session) onTCP(l *plan.Listener, st *http2.Stream, tcp bool) {
+	switch {
+	case !tcp:
+		return
+	case l.Protocol == plan.HTTP:
+		st.Reset(noTCP)
+		return
+	}
+	s.exchange.Add(1)
+	defer s.contain(l, st)
+	t := &tunnelled{leg: relay.Stream(st)}
+	s.tunnels.add(t)
+	defer s.tunnels.remove(t)
+	s.srv.serveTCP(t.leg, s.peer, s.source)
+}
+
+// noTCP tells another sidecar that its TCP connection came to a listener that
+// takes HTTP only, apart from all that may befall one.
+const noTCP = http2.HTTP11Required
 
 type tcpExchange struct {
 	source *atomic.Pointer[plan.Listener]
@@ -47,9 +79,11 @@ type tcpExchange struct {
 	ep     *upstream.Endpoint
 	cause  error
 	rec    telemetry.Record
+	// announced is set once the leg, a stream, has been begun.
+	announced bool
 }
 
-func (t *tcpExchange) run() outcome.Reason {
+func (t *tcpExchange) run(open func() (upstream.Leg, outcome.Reason)) outcome.Reason {
 	if p := t.l.Route.Authz; p != nil {
 		v := p.CheckConn(t.peer.ID)
 		t.rec.Rule = v.Rule
@@ -65,7 +99,7 @@ func (t *tcpExchange) run() outcome.Reason {
 		return outcome.LimitRequests
 	}
 	defer t.cl.Limits.Release(limit.Requests)
-	up, r := t.connect()
+	up, r := open()
 	if r != outcome.OK {
 		return r
 	}
@@ -93,12 +127,21 @@ func (t *tcpExchange) relay(up upstream.Leg) relay.Result {
 		return relay.Run(t.down, relay.Conn(up.Conn), o)
 	}
 	defer up.Stream.Close()
-	up.Stream.Origin = http2.FromTCP
-	// At once: the application may be the one that speaks first.
-	if err := up.Stream.WriteRequest(nil, nil, 0); err != nil {
+	if err := t.announce(up.Stream); err != nil {
 		return relay.Result{Broke: relay.Upstream, Err: err}
 	}
 	return relay.Run(t.down, relay.Stream(up.Stream), o)
+}
+
+// announce has the other sidecar call its application, at once: that may be the
+// one that speaks first.
+func (t *tcpExchange) announce(up *http2.Stream) error {
+	if t.announced {
+		return nil
+	}
+	t.announced = true
+	up.Origin = http2.FromTCP
+	return up.WriteRequest(nil, nil, 0)
 }
 
 // expired is why the connection was ended from here: by the rules now in force,
@@ -152,7 +195,7 @@ func (t *tcpExchange) try(now time.Duration) (upstream.Leg, outcome.Reason) {
 		return upstream.Leg{}, outcome.NoEndpoints
 	}
 	t.cl.Begin(t.ep, now)
-	leg, oe := t.ep.Get(upstream.Want{Now: now, Fresh: true})
+	leg, oe := t.ep.Get(upstream.Want{Now: now, Fresh: true, TCP: true})
 	r := outcome.OK
 	if oe != nil {
 		r, t.cause = oe.Reason, oe
@@ -188,7 +231,7 @@ func (t *tcpExchange) again(n int, r outcome.Reason, budget *retry.Budget) bool 
 func (t *tcpExchange) finish(r outcome.Reason, shard uint32) {
 	rec := &t.rec
 	rec.Duration = t.srv.Sweeper.Now() - t.start
-	rec.Reason, rec.Protocol = r, "tcp"
+	rec.Reason = r
 	t.cl.Metrics().Finish(shard, r, 0, rec.Duration)
 	if m := t.l.Metrics; m != nil {
 		m.BytesIn.Add(rec.BytesIn)

@@ -221,11 +221,11 @@ func (x *exchange) relayed(t *tunnelled, res relay.Result) outcome.Reason {
 	return outcome.UpstreamReset
 }
 
-// tunnelled is a tunnel with the request that opened it.
+// tunnelled is a tunnel with the request that opened it, or a TCP connection.
 type tunnelled struct {
 	relay          *relay.Relay
 	leg            relay.Leg // downstream
-	method, target []byte
+	method, target []byte    // nil for TCP
 }
 
 // tunnels are those of a session: one on an HTTP/1.1 connection, any number on
@@ -278,7 +278,13 @@ func (s *Session) GoAway() {
 
 // refused reports whether p would not allow t to be opened now.
 func (s *Session) refused(t *tunnelled, p *authz.Policy) bool {
-	return p != nil && p.Check(s.peer.ID, t.method, t.target).Refuse()
+	if p == nil {
+		return false
+	}
+	if t.method == nil {
+		return p.CheckConn(s.peer.ID).Refuse()
+	}
+	return p.Check(s.peer.ID, t.method, t.target).Refuse()
 }
 
 // refusedNow reports whether the rules now in force refuse t.

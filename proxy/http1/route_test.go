@@ -46,8 +46,16 @@ func TestEqualFold(t *testing.T) {
 		b, lower string
 		want     bool
 	}{
-		{"X_Tenant", "x_tenant", true}, {"x-a", "x-a", true}, {"", "", true}, {"a", "ab", false}, {"[a", "{a", false}, {"@", "`", false},
-		{"A-LONGER-NAME", "a-longer-name", true}, {"A-LONGER_NAME", "a-longer-name", false}, {"\x0d", "-", false}, {"Ä", "ä", false},
+		{"X_Tenant", "x_tenant", true},
+		{"x-a", "x-a", true},
+		{"", "", true},
+		{"a", "ab", false},
+		{"[a", "{a", false},
+		{"@", "`", false},
+		{"A-LONGER-NAME", "a-longer-name", true},
+		{"A-LONGER_NAME", "a-longer-name", false},
+		{"\x0d", "-", false},
+		{"Ä", "ä", false},
 	} {
 		if got := EqualFold([]byte(c.b), c.lower); got != c.want {
 			t.Errorf("EqualFold(%q, %q) = %t", c.b, c.lower, got)

@@ -48,6 +48,19 @@ func (s *Stream) expireLocked() {
 // Expired reports whether the stream was ended by its deadline or Expire.
 func (s *Stream) Expired() bool { return s.expires.Load() }
 
+// Interrupt makes Peek, also one that waits now, return ErrInterrupted instead
+// of waiting, until it is taken back with on unset. It may be called by any
+// goroutine that knows the stream to be open.
+func (s *Stream) Interrupt(on bool) {
+	s.c.mu.Lock()
+	defer s.c.mu.Unlock()
+	s.interrupted = on
+	if on && s.reading {
+		s.reading = false
+		s.readable <- struct{}{}
+	}
+}
+
 // Notify has w told when the stream ends before its time: by the peer, with the
 // connection, by its deadline or Reset. It is called in another goroutine, which
 // it must not hold up; at once if the stream has ended so already; perhaps more

@@ -97,6 +97,8 @@ var (
 	ErrNoConnectProtocol = errors.New("http2: the peer does not take extended CONNECT; use an HTTP/1.1 connection")
 	// ErrExpired: the stream's deadline has passed or Expire was called.
 	ErrExpired = os.ErrDeadlineExceeded
+	// ErrInterrupted: Interrupt has kept a Peek from waiting.
+	ErrInterrupted = errors.New("http2: a wait was interrupted")
 	// ErrEnded: a write after the end of the sending side, or after Close.
 	ErrEnded = errors.New("http2: write after the stream's end")
 	// ErrBadHead: the head to be sent is not one, or has what HTTP/2 cannot say.

@@ -79,6 +79,7 @@ type Stream struct {
 	next, prev *Stream
 
 	reading, writing bool // a goroutine waits
+	interrupted      bool // Peek does not wait
 	readable         chan struct{}
 	writable         chan struct{}
 
@@ -116,7 +117,7 @@ func (s *Stream) recycle() {
 	}
 	s.heads, s.headEnds, s.headAt, s.lastEnds, s.trailers, s.key = s.heads[:0], s.headEnds[:0], 0, false, s.trailers[:0], s.key[:0]
 	s.got, s.owed, s.sendLeft, s.sentAt = 0, 0, 0, 0
-	s.out, s.outWantEnd, s.sending, s.turn = nil, false, false, 0
+	s.out, s.outWantEnd, s.sending, s.turn, s.interrupted = nil, false, false, 0, false
 	s.deadline.Store(0)
 	s.stood = 0
 	s.expires.Store(false)
@@ -194,6 +195,8 @@ func (s *Stream) Peek() ([]byte, error) {
 			return b[s.bodyR:end:end], nil
 		case s.inEnd:
 			return nil, io.EOF
+		case s.interrupted:
+			return nil, ErrInterrupted
 		}
 		s.waitRead()
 	}

@@ -17,8 +17,8 @@ import (
 	"time"
 
 	"github.com/outrigger-mesh/outrigger/mtls"
+	"github.com/outrigger-mesh/outrigger/proxy/detect"
 	"github.com/outrigger-mesh/outrigger/proxy/exchange"
-	"github.com/outrigger-mesh/outrigger/proxy/http2"
 	"github.com/outrigger-mesh/outrigger/proxy/memory"
 	"github.com/outrigger-mesh/outrigger/proxy/plan"
 	"github.com/outrigger-mesh/outrigger/proxy/wire"
@@ -34,6 +34,8 @@ type conn struct {
 	since   time.Time
 	peer    exchange.Peer
 	session atomic.Pointer[exchange.Session]
+	// detection is set where it must be found out what is spoken.
+	detection atomic.Pointer[exchange.Detection]
 	// settled is set once peer is complete and may be read by others.
 	settled atomic.Bool
 }
@@ -65,37 +67,6 @@ func (c *conn) carry(m *telemetry.Listener, f func(*telemetry.Listener) (resting
 	}
 }
 
-func (c *conn) resume(*telemetry.Listener) (resting bool) { return c.session.Load().Resume() }
-
-// begin serves an accepted connection.
-func (c *conn) begin(m *telemetry.Listener) (resting bool) {
-	p := c.l.Plan()
-	if p.Security != plan.Plaintext && !c.secure(p, m) {
-		return false
-	}
-	c.settled.Store(true)
-	if c.insecure(c.l.Plan()) {
-		return false // the plan has changed since p
-	}
-	streams := false
-	if t := c.wire.TLS(); t != nil {
-		switch t.ConnectionState().NegotiatedProtocol {
-		case "h2", http2.MeshHTTP, http2.MeshTCP:
-			streams = true
-		}
-	}
-	if p.Protocol == plan.TCP && !streams {
-		c.l.srv.ServeTCP(c.wire, c.peer, &c.l.current)
-		return false
-	}
-	s := c.l.srv.NewSession(c.wire, c.peer, &c.l.current)
-	c.session.Store(s)
-	if streams {
-		return s.ServeStreams()
-	}
-	return s.Serve()
-}
-
 // defect keeps one that was met by one connection from ending those of others.
 // What the exchange held is not given back; the log says where to look.
 func (c *conn) defect(p any) {
@@ -104,11 +75,6 @@ func (c *conn) defect(p any) {
 
 // tlsHandshake is the first byte of a TLS connection (RFC 8446 section 5.1).
 const tlsHandshake = 0x16
-
-// serverFirst is how long a permissive TCP listener waits for the downstream
-// to speak before it takes it for the client of a protocol in which the server
-// speaks first, which cannot be TLS.
-const serverFirst = time.Second
 
 // secure runs the handshake, or lets plaintext pass where that is permitted.
 func (c *conn) secure(p *plan.Listener, m *telemetry.Listener) bool {
@@ -154,11 +120,13 @@ func (c *conn) handshakeFailed(p *plan.Listener, m *telemetry.Listener, err erro
 
 // sniff reports whether the downstream speaks TLS, and then waits for the whole
 // of its first record, so that those who say nothing, or say it slowly, occupy
-// no handshake. They hold no buffer before their first byte.
+// no handshake. They hold no buffer before their first byte. Where plaintext is
+// permitted, one who is silent too long is taken for the client of a protocol in
+// which the server speaks first, which cannot be mTLS.
 func (c *conn) sniff(p *plan.Listener, until time.Time) (isTLS bool, err error) {
 	wait := until
-	if p.Protocol == plan.TCP && p.Security == plan.Permissive {
-		if soon := time.Now().Add(serverFirst); soon.Before(wait) {
+	if p.Protocol != plan.HTTP && p.Security == plan.Permissive {
+		if soon := time.Now().Add(detect.Patience); soon.Before(wait) {
 			wait = soon
 		}
 	}
@@ -251,7 +219,12 @@ func (c *conn) refused(p *plan.Listener) bool {
 	if p.Route.Authz == nil {
 		return false
 	}
-	return p.Protocol == plan.TCP && p.Route.Authz.CheckConn(c.peer.ID).Refuse()
+	_, d := c.carrier()
+	tcp := p.Protocol == plan.TCP
+	if d != nil {
+		_, tcp = d.Found() // what is not known yet is decided by the plan of then
+	}
+	return tcp && p.Route.Authz.CheckConn(c.peer.ID).Refuse()
 }
 
 // insecure reports whether the connection is plaintext where p demands mTLS.
@@ -299,7 +272,7 @@ type State struct {
 	Local     netip.AddrPort
 	Listener  string
 	Direction telemetry.Direction
-	Protocol  plan.Protocol
+	Protocol  string // what is spoken, or else what the listener takes
 	Peer      exchange.Peer
 	Since     time.Time
 	Busy      bool
@@ -311,13 +284,20 @@ func (l *Listener) States(n int) []State {
 	p := l.Plan()
 	var list []State
 	for _, c := range l.snapshot() {
-		s := State{ID: c.id, Local: c.wire.LocalAddr(), Listener: p.Name, Direction: p.Direction, Protocol: p.Protocol, Since: c.since, Busy: true}
+		s := State{ID: c.id, Local: c.wire.LocalAddr(), Listener: p.Name, Direction: p.Direction, Protocol: p.Protocol.String(), Since: c.since, Busy: true}
 		s.Peer.Addr = c.wire.RemoteAddr()
 		if c.settled.Load() {
 			s.Peer = c.peer
 		}
-		if x := c.session.Load(); x != nil {
+		x, _ := c.carrier()
+		if x != nil {
 			s.Busy, s.Exchanges = x.Busy(), x.Exchanges()
+		}
+		if d := c.detection.Load(); d != nil {
+			if k, known := d.Found(); known {
+				s.Protocol = k.String()
+			}
+			s.Busy = s.Busy && !d.Idle()
 		}
 		list = append(list, s)
 	}

@@ -218,8 +218,11 @@ func (l *Listener) Stop() {
 // open no more streams.
 func (l *Listener) CloseIdle() {
 	for _, c := range l.snapshot() {
-		if s := c.session.Load(); s != nil {
+		switch s, d := c.carrier(); {
+		case s != nil:
 			s.Drain()
+		case d != nil && d.Idle():
+			c.wire.Expire()
 		}
 	}
 }
@@ -267,7 +270,7 @@ func (l *Listener) Recheck() (ended int) {
 		if c.refused(p) {
 			c.wire.Expire()
 			ended++
-		} else if s := c.session.Load(); s != nil {
+		} else if s, _ := c.carrier(); s != nil {
 			ended += s.Recheck(p.Route.Authz)
 		}
 	}

@@ -200,7 +200,7 @@ func clientTLS(certs ...tls.Certificate) *tls.Config {
 	return &tls.Config{Certificates: certs, InsecureSkipVerify: true, MinVersion: tls.VersionTLS13}
 }
 
-func serverTLS(t testing.TB) *tls.Config {
+func serverTLS(t testing.TB, protocols ...string) *tls.Config {
 	t.Helper()
 	m, err := mtls.NewMaterial(authority().Issue(ownID, nil), map[string]*x509.CertPool{"test.example": authority().Pool()})
 	if err != nil {
@@ -208,7 +208,7 @@ func serverTLS(t testing.TB) *tls.Config {
 	}
 	f := mtls.NewFeed("test")
 	f.Publish(m)
-	return mtls.ServerConfig(f, mtls.ServerOptions{})
+	return mtls.ServerConfig(f, mtls.ServerOptions{NextProtos: protocols})
 }
 
 func policy(t testing.TB, from string) *authz.Policy {

@@ -17,12 +17,16 @@ type Protocol uint8
 const (
 	HTTP Protocol = iota
 	TCP
+	Auto // found out for each connection
 )
 
 // String returns the word used in configuration.
 func (p Protocol) String() string {
-	if p == TCP {
+	switch p {
+	case TCP:
 		return "tcp"
+	case Auto:
+		return "auto"
 	}
 	return "http"
 }
@@ -65,6 +69,8 @@ type Listener struct {
 	Address   string // as configured, "host:port"
 	Direction telemetry.Direction
 	Protocol  Protocol
+	// DetectWait is how long an Auto listener waits for the downstream alone.
+	DetectWait time.Duration
 
 	Security         Security
 	TLS              *tls.Config // nil for Plaintext

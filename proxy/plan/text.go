@@ -25,7 +25,10 @@ func (p *Plan) String() string {
 		if l.Direction == telemetry.Inbound {
 			fmt.Fprintf(&b, "  connections  %s, %s handshakes at once, each within %s\n", most(l.MaxConnections), most(l.MaxHandshakes), l.HandshakeTimeout)
 		}
-		if l.Protocol == HTTP {
+		if l.Protocol == Auto {
+			fmt.Fprintf(&b, "  detection    the endpoint is called when %s have passed in silence\n", l.DetectWait)
+		}
+		if l.Protocol != TCP {
 			fmt.Fprintf(&b, "  head         %d bytes, %d fields, within %s; idle %s\n", l.HTTP.Limits.HeadBytes, l.HTTP.Limits.Fields, none(l.HTTP.HeadTimeout), none(l.HTTP.IdleTimeout))
 		}
 		if l.Routes != nil {

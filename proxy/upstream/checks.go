@@ -299,7 +299,7 @@ func (e *Endpoint) Dial(ctx context.Context, until time.Time, protos []string) (
 	if protos == nil {
 		protos = []string{}
 	}
-	return e.open(ctx, until, protos, nil)
+	return e.open(ctx, until, protos, "", nil)
 }
 
 // Current reports whether a connection that Dial made is still one that would

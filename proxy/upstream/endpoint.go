@@ -82,6 +82,8 @@ type Want struct {
 	Deadline time.Duration // of the exchange; 0 none
 	Fresh    bool          // never a kept one
 	Careful  bool          // check a kept one before giving it
+	HTTP2    bool          // with SameHTTP: the downstream speaks HTTP/2
+	TCP      bool          // with SameHTTP: it does not speak HTTP
 }
 
 // Leg is what an attempt is carried on: a connection of its own, to be given
@@ -100,7 +102,7 @@ type Leg struct {
 func (e *Endpoint) Get(w Want) (Leg, *outcome.Error) {
 	cl := e.cluster
 	p := cl.policy.Load()
-	if p.HTTP2 || p.Mesh && !e.alone.Load() {
+	if p.http2(w) || p.Mesh && !e.alone.Load() {
 		return e.stream(p, w)
 	}
 	if !w.Fresh {
@@ -139,13 +141,13 @@ func (e *Endpoint) dial(p *Policy, w Want) (Leg, *outcome.Error) {
 	case c != nil:
 		return alone(c), nil
 	}
-	return e.join(p, until)
+	return e.join(p, w, until)
 }
 
 // join makes a connection, for which there is a slot, and returns the first
 // stream on it where streams share it.
-func (e *Endpoint) join(p *Policy, until time.Time) (Leg, *outcome.Error) {
-	c, oe := e.connect(until)
+func (e *Endpoint) join(p *Policy, w Want, until time.Time) (Leg, *outcome.Error) {
+	c, oe := e.connect(w, until)
 	if oe != nil {
 		e.cluster.freed(true)
 		return Leg{}, oe
@@ -156,22 +158,29 @@ func (e *Endpoint) join(p *Policy, until time.Time) (Leg, *outcome.Error) {
 	}
 	mesh := proto == http2.MeshHTTP || proto == http2.MeshTCP
 	e.alone.Store(!mesh)
-	if !mesh && p.HTTP2 && c.TLS() != nil && proto != "h2" {
+	h2 := p.http2(w)
+	if !mesh && h2 && c.TLS() != nil && proto != "h2" && !(p.SameHTTP && proto == "") {
 		_ = c.Close()
 		e.cluster.freed(true)
 		return Leg{}, &outcome.Error{Reason: outcome.HandshakeFailed, Op: "connect " + e.address, Err: errNoHTTP2}
 	}
 	e.conns.Add(1)
-	if mesh || p.HTTP2 {
+	if mesh || h2 {
 		return e.share(p, c, mesh)
 	}
 	return alone(c), nil
 }
 
 // connect makes a new connection with its TLS handshake.
-func (e *Endpoint) connect(until time.Time) (*wire.Conn, *outcome.Error) {
+func (e *Endpoint) connect(w Want, until time.Time) (*wire.Conn, *outcome.Error) {
 	cl := e.cluster
-	c, oe := e.open(cl.registry.ctx, until, nil, cl.metrics.UpstreamConnections.Inc)
+	version := ""
+	if cl.policy.Load().SameHTTP && !w.TCP {
+		if version = "http/1.1"; w.HTTP2 {
+			version = "h2"
+		}
+	}
+	c, oe := e.open(cl.registry.ctx, until, nil, version, cl.metrics.UpstreamConnections.Inc)
 	if oe != nil {
 		cl.metrics.ConnectFailed(oe.Reason)
 	}
@@ -180,8 +189,8 @@ func (e *Endpoint) connect(until time.Time) (*wire.Conn, *outcome.Error) {
 
 // open makes a connection and calls opened, when that is given, before the TLS
 // handshake. It offers protos by ALPN in place of the cluster's own, unless
-// they are nil.
-func (e *Endpoint) open(ctx context.Context, until time.Time, protos []string, opened func()) (*wire.Conn, *outcome.Error) {
+// they are nil; then version, when that is given, behind them.
+func (e *Endpoint) open(ctx context.Context, until time.Time, protos []string, version string, opened func()) (*wire.Conn, *outcome.Error) {
 	cl := e.cluster
 	fail := func(r outcome.Reason, err error) *outcome.Error {
 		return &outcome.Error{Reason: r, Op: "connect " + e.address, Err: err}
@@ -213,8 +222,12 @@ func (e *Endpoint) open(ctx context.Context, until time.Time, protos []string, o
 		return c, nil
 	}
 	tlsConfig := spec.TLS
-	if protos == nil && e.noALPN.Load() {
+	own := protos == nil
+	switch {
+	case own && e.noALPN.Load():
 		protos = []string{}
+	case own && version != "":
+		protos = append(slices.Clip(tlsConfig.NextProtos), version)
 	}
 	if protos != nil && !slices.Equal(protos, tlsConfig.NextProtos) {
 		tlsConfig = tlsConfig.Clone()
@@ -222,8 +235,8 @@ func (e *Endpoint) open(ctx context.Context, until time.Time, protos []string, o
 	}
 	if err := c.Client(tlsConfig, until); err != nil {
 		_ = c.Close()
-		if protos == nil && spec.Protocol == "tcp" && refusesALPN(err) && !e.noALPN.Swap(true) {
-			return e.open(ctx, until, nil, opened)
+		if own && (spec.Protocol == "tcp" || spec.Policy.SameHTTP) && refusesALPN(err) && !e.noALPN.Swap(true) {
+			return e.open(ctx, until, nil, version, opened)
 		}
 		var ve *mtls.VerifyError
 		switch {

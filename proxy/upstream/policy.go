@@ -26,6 +26,10 @@ type Policy struct {
 	// HTTP2 speaks HTTP/2 to the endpoints: by ALPN over TLS, by prior
 	// knowledge over plaintext.
 	HTTP2 bool
+	// SameHTTP speaks with the endpoints the version of HTTP that the
+	// downstream speaks, HTTP2 notwithstanding; Want says which. TLS then offers
+	// none of them by itself.
+	SameHTTP bool
 	// Mesh offers the transport between sidecars over TLS (http2.MeshHTTP): an
 	// endpoint that takes it carries everything on shared connections.
 	Mesh bool
@@ -40,10 +44,19 @@ type Policy struct {
 	Balance   balance.Config // the zero value means balance.Default
 }
 
+// http2 reports whether HTTP/2 is to be spoken with endpoints that have not
+// taken the mesh transport.
+func (p *Policy) http2(w Want) bool {
+	if p.SameHTTP {
+		return w.HTTP2
+	}
+	return p.HTTP2
+}
+
 // Spec is what a plan wants of a cluster.
 type Spec struct {
 	Name     string
-	Protocol string // "http" or "tcp", for the admin API
+	Protocol string // "http", "http2", "grpc", "tcp" or "auto"
 	Policy   Policy
 	// TLS is the configuration of connections; nil means plaintext.
 	TLS *tls.Config

@@ -31,6 +31,7 @@ type making struct {
 type muxConn struct {
 	client     *http2.Client
 	wire       *wire.Conn
+	mesh       bool
 	generation uint64
 	began      time.Time
 	fullSince  time.Time // its writer has been behind at every look since; under mux.mu
@@ -91,14 +92,14 @@ func (e *Endpoint) stream(p *Policy, w Want) (Leg, *outcome.Error) {
 	until := time.Now().Add(timeout)
 	var timer *time.Timer
 	for {
-		leg, turn, mine := e.mux.open(e.cluster.generation.Load())
+		leg, turn, mine := e.mux.open(e.cluster.generation.Load(), p.http2(w))
 		switch {
 		case leg.Stream != nil:
 			return leg, nil
 		case mine:
 			var oe *outcome.Error
 			if _, oe = e.cluster.slot(e, p, Want{Now: w.Now, Deadline: w.Deadline, Fresh: true}, until); oe == nil {
-				leg, oe = e.join(p, until)
+				leg, oe = e.join(p, w, until)
 			}
 			e.mux.made(turn, oe, own)
 			return leg, oe
@@ -119,7 +120,7 @@ func (e *Endpoint) stream(p *Policy, w Want) (Leg, *outcome.Error) {
 			if turn.err != nil {
 				return Leg{}, turn.err
 			}
-			if !p.HTTP2 && e.alone.Load() {
+			if !p.http2(w) && e.alone.Load() {
 				return e.dial(p, w)
 			}
 		case <-timer.C:
@@ -139,16 +140,17 @@ func (p *Policy) connectTime(w Want) (timeout time.Duration, shortened bool) {
 	return p.ConnectTimeout, false
 }
 
-// open reserves a stream on any connection of the generation. Without one the
+// open reserves a stream on any connection of the generation, of HTTP/2 only
+// where that will do. Without one the
 // caller is to make a connection, or to wait for whoever makes one, or with
 // neither to ask again in a moment.
-func (m *mux) open(generation uint64) (leg Leg, turn *making, mine bool) {
+func (m *mux) open(generation uint64, http2 bool) (leg Leg, turn *making, mine bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	var busy *muxConn // has room, but its writer is behind
 	soon, usable := false, 0
 	for _, c := range m.conns {
-		if c.generation != generation || c.client.Err() != nil {
+		if c.generation != generation || c.client.Err() != nil || !c.mesh && !http2 {
 			continue
 		}
 		usable++
@@ -196,7 +198,7 @@ func (e *Endpoint) share(p *Policy, c *wire.Conn, mesh bool) (Leg, *outcome.Erro
 	if cfg.Raw = mesh; mesh {
 		cfg.PingIdle = true // all that goes to the endpoint depends on it
 	}
-	m := &muxConn{wire: c, generation: c.Generation, began: time.Now()}
+	m := &muxConn{wire: c, mesh: mesh, generation: c.Generation, began: time.Now()}
 	cfg.OnEnd = func(error) { e.mux.remove(m) }
 	m.client = http2.NewClient(c, &cfg)
 	id := c.PeerID

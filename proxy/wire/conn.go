@@ -46,6 +46,7 @@ type Conn struct {
 	buf  []byte // pooled; nil while empty and waiting
 	r, w int    // buf[r:w] is unread
 	more bool   // the last TLS read was full: crypto/tls may hold more
+	over bool   // the last TLS read found the end, which need not be the socket's
 
 	fd      uintptr // valid inside a readiness wait, else noFD
 	onRead  func(fd uintptr) bool

@@ -72,7 +72,7 @@ func (c *Conn) Fill() error {
 			}
 			return err
 		}
-		if !c.more && c.feed.empty() {
+		if !c.more && c.feed.empty() && !c.over {
 			c.Release()
 			// The end of the socket is for crypto/tls to judge.
 			if err := c.feed.fill(); err != nil && err != io.EOF {
@@ -107,7 +107,7 @@ func (c *Conn) Read(p []byte) (int, error) {
 
 func (c *Conn) readTLS(p []byte) (int, error) {
 	n, err := c.tls.Read(p)
-	c.more = n == len(p)
+	c.more, c.over = n == len(p), err == io.EOF
 	return n, err
 }
 

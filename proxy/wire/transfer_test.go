@@ -164,3 +164,17 @@ func TestHalfClose(t *testing.T) {
 		}
 	})
 }
+
+// The end stays the end, also where TLS has said it and the socket has not.
+func TestEndIsSeenAgain(t *testing.T) {
+	run(t, func(t *testing.T, m mode) {
+		c, p := connect(t, m, nil)
+		if err := p.closeWrite(); err != nil {
+			t.Fatal(err)
+		}
+		for range 3 {
+			want(t, async(c.Fill), io.EOF)
+			holdsNothing(t, c)
+		}
+	})
+}
