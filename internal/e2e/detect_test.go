@@ -258,3 +258,60 @@ func TestAutoHalfClose(t *testing.T) {
 		p.found(3, "tcp", "detected")
 	})
 }
+
+// A sidecar that finds out meets one that was told, and the other way round.
+func TestAutoMixed(t *testing.T) {
+	t.Parallel()
+	app := httptest.NewUnstartedServer(http.HandlerFunc(proto))
+	app.Config.Protocols = new(http.Protocols)
+	app.Config.Protocols.SetHTTP1(true)
+	app.Config.Protocols.SetUnencryptedHTTP2(true)
+	app.Start()
+	t.Cleanup(func() {
+		app.CloseClientConnections()
+		app.Close()
+	})
+	port := app.Listener.Addr().(*net.TCPAddr).Port
+	for _, c := range []struct{ web, api, http1, http2 string }{
+		{"auto", "http", "HTTP/1.1", "HTTP/1.1"},
+		{"auto", "http2", "HTTP/2.0", "HTTP/2.0"},
+		{"auto", "tcp", "HTTP/1.1", "HTTP/2.0"},
+		{"http", "auto", "HTTP/1.1", "HTTP/2.0"},
+		{"http2", "auto", "HTTP/1.1", "HTTP/2.0"},
+		{"tcp", "auto", "HTTP/1.1", "HTTP/2.0"},
+	} {
+		for _, multiplex := range []bool{true, false} {
+			t.Run(fmt.Sprintf("%s to %s, multiplex %v", c.web, c.api, multiplex), func(t *testing.T) {
+				p := newMesh(t).pairAs(c.web, c.api, port, sections{"policies": fmt.Sprintf(`{"*": {multiplex: %v}}`, multiplex)}, nil)
+				// A client that is silent for longer than it is waited for alone
+				// must not be ended, whatever becomes of the call of the endpoint.
+				silent := p.dial(t)
+				if c.web == "auto" {
+					p.web.counts(1, "outrigger_upstream_connections_total")
+				}
+				for _, http2 := range []bool{false, true} {
+					want := map[bool]string{false: c.http1, true: c.http2}[http2]
+					if !multiplex && c.api == "auto" && c.web != "tcp" {
+						// What is told of the version is told by the one between them.
+						want = map[string]string{"http": "HTTP/1.1", "http2": "HTTP/2.0"}[c.web]
+					}
+					resp, err := clientOf(t, http2).Get(p.call + "/")
+					if err != nil {
+						t.Fatal(err)
+					}
+					b, err := io.ReadAll(resp.Body)
+					_ = resp.Body.Close()
+					if err != nil || string(b) != want {
+						t.Errorf("HTTP/2 %v: the application was asked by %q, %v; want %q", http2, b, err, want)
+					}
+				}
+				if _, err := io.WriteString(silent, "GET / HTTP/1.1\r\nHost: api\r\nConnection: close\r\n\r\n"); err != nil {
+					t.Fatal(err)
+				}
+				if b, err := io.ReadAll(silent); err != nil || !strings.HasPrefix(string(b), "HTTP/1.1 200") {
+					t.Errorf("a client that was silent at first got %q, %v", b, err)
+				}
+			})
+		}
+	}
+}
