@@ -11,7 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/outrigger-mesh/outrigger/proxy/http2"
 	"github.com/outrigger-mesh/outrigger/proxy/plan"
 )
 
@@ -84,8 +83,6 @@ func TestAutoNegotiated(t *testing.T) {
 		p.TLS = serverTLS(t, "h2", "http/1.1")
 		setOrigin(p, httpOrigin(t))
 	})
-	sw := http2.NewSweeper(func() time.Duration { return 0 })
-	r.l.srv.HTTP2 = &http2.Config{Sweeper: sw}
 	for _, alpn := range []string{"h2", "http/1.1"} {
 		cfg := clientTLS(authority().Issue(callerID, nil))
 		cfg.NextProtos = []string{alpn}

@@ -20,6 +20,7 @@ import (
 	"github.com/outrigger-mesh/outrigger/mtls"
 	"github.com/outrigger-mesh/outrigger/mtls/authz"
 	"github.com/outrigger-mesh/outrigger/proxy/exchange"
+	"github.com/outrigger-mesh/outrigger/proxy/http2"
 	"github.com/outrigger-mesh/outrigger/proxy/memory"
 	"github.com/outrigger-mesh/outrigger/proxy/plan"
 	"github.com/outrigger-mesh/outrigger/proxy/upstream"
@@ -124,7 +125,7 @@ func start(t testing.TB, change func(*plan.Listener)) *rig {
 	if change != nil {
 		change(p)
 	}
-	srv := &exchange.Server{Sweeper: sw, Log: log, LocalID: func() string { return ownID }, Draining: new(atomic.Bool), Memory: memory.New(memory.Options{Bytes: budget})}
+	srv := &exchange.Server{Sweeper: sw, HTTP2: &http2.Config{Sweeper: http2.NewSweeper(sw.Now)}, Log: log, LocalID: func() string { return ownID }, Draining: new(atomic.Bool), Memory: memory.New(memory.Options{Bytes: budget})}
 	if r.l, err = Bind(p, srv, log); err != nil {
 		t.Fatal(err)
 	}
