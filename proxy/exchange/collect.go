@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/outrigger-mesh/outrigger/proxy/http1"
+	"github.com/outrigger-mesh/outrigger/proxy/memory"
 	"github.com/outrigger-mesh/outrigger/proxy/plan"
 	"github.com/outrigger-mesh/outrigger/proxy/wire"
 )
@@ -15,6 +16,9 @@ func (x *exchange) most() int {
 	n, pol := keptBody, x.policy()
 	if pol.Retry != nil {
 		n = pol.Retry.MaxBodyBytes
+	}
+	if x.s.srv.Memory.At(memory.Narrow) {
+		n = min(n, wire.Small)
 	}
 	if !pol.HTTP2 {
 		// One write to an HTTP/1.1 connection takes head and body.

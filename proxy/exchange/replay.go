@@ -11,7 +11,7 @@ import (
 // where no attempt could follow.
 func (x *exchange) keepable() int {
 	r := x.pol.Retry
-	if r == nil || r.Attempts <= 1 || !x.pol.HTTP2 && !x.pol.Mesh && !x.grpc && !x.repeatable() {
+	if r == nil || r.Attempts <= 1 || !x.pol.HTTP2 && !x.pol.Mesh && !x.grpc && !x.repeatable() || !x.keepsBodies() {
 		return 0
 	}
 	if x.s.srv.Memory.At(memory.Narrow) {
