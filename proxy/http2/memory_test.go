@@ -1,6 +1,7 @@
 package http2
 
 import (
+	"sync"
 	"testing"
 	"time"
 
@@ -79,9 +80,12 @@ func TestStalledStreamsAreEnded(t *testing.T) {
 		_ = s.WriteResponse([]byte("HTTP/1.1 200 OK\r\n\r\n"), nil, 0)
 		errs <- s.Write(make([]byte, 1<<20), End)
 	})
+	release := sync.OnceFunc(func() { close(block) })
+	t.Cleanup(release) // also when the test fails: the server waits for its handlers
 	p := asClient(t, v)
 	p.get(1)
 	p.get(3)
+	eventually(t, func() bool { return len(v.all()) > 0 })
 	srv := v.all()[0]
 	ended := 0
 	eventually(t, func() bool { ended += srv.EndStalled(); return ended > 0 })
@@ -96,6 +100,6 @@ func TestStalledStreamsAreEnded(t *testing.T) {
 	}
 	p.expect(frameReset, 3)
 	p.sendWord(frameWindowUpdate, 0, 1<<20) // what stream 3 has used up
-	close(block)
+	release()
 	p.expect(frameData, 1)
 }
