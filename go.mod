@@ -3,6 +3,7 @@ module github.com/outrigger-mesh/outrigger
 go 1.26.0
 
 require (
+	github.com/coder/websocket v1.8.15
 	github.com/fsnotify/fsnotify v1.10.1
 	github.com/goccy/go-yaml v1.19.2
 	github.com/hashicorp/consul/api v1.33.2

@@ -2,12 +2,14 @@ package relay
 
 import (
 	"encoding/binary"
+	"errors"
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/outrigger-mesh/outrigger/proxy/websocket"
+	"github.com/outrigger-mesh/outrigger/proxy/wire"
 )
 
 // Closed is why a relay had a WebSocket closed.
@@ -274,12 +276,29 @@ func (r *Relay) answered() {
 // was closed from here, and both sides have answered.
 func (w *way) over() bool {
 	c := w.r.closing
-	if c == nil || !c.done.Load() {
-		return false
-	}
+	return c != nil && c.done.Load() && c.fromHere()
+}
+
+// fromHere reports whether the WebSocket is being closed from here.
+func (c *closing) fromHere() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.why != ByPeers
+	return c.why != stillGoing && c.why != ByPeers
+}
+
+// finished reports whether src, which has failed with err, had ended in order
+// before: whole, or by saying goodbye, or being told to. Many a WebSocket's peer
+// then resets its stream or connection.
+func (w *way) finished(err error, whole bool) bool {
+	f := w.frames
+	return whole || f != nil && !errors.Is(err, wire.ErrExpired) && (f.heard.Load() || w.r.closing.fromHere())
+}
+
+// hurry bounds what is left to do for a WebSocket of which one side has gone.
+func (r *Relay) hurry() {
+	if r.closing != nil {
+		r.limit(r.o.Now())
+	}
 }
 
 // end ends the direction. A source that has gone without a close frame while the
@@ -288,11 +307,7 @@ func (w *way) end() error {
 	if f := w.frames; f != nil {
 		f.mu.Lock()
 		defer f.mu.Unlock()
-		c := w.r.closing
-		c.mu.Lock()
-		closing := c.why != stillGoing && c.why != ByPeers
-		c.mu.Unlock()
-		if closing && !f.said && f.follower.Between() {
+		if !f.said && f.follower.Between() && w.r.closing.fromHere() {
 			w.sayLocked()
 		}
 		f.ended = true

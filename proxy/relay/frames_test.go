@@ -25,6 +25,7 @@ type memory struct {
 	outEnd   bool
 	full     bool // takes nothing
 	expired  bool
+	reset    error // the far side has reset the leg
 	deadline *time.Timer
 	hook     http2.Canceler
 }
@@ -42,6 +43,8 @@ func (m *memory) Peek() ([]byte, error) {
 		switch {
 		case m.expired:
 			return nil, wire.ErrExpired
+		case m.reset != nil:
+			return nil, m.reset
 		case len(m.in) > 0:
 			return m.in[:len(m.in):len(m.in)], nil
 		case m.inEnd:
@@ -68,6 +71,8 @@ func (m *memory) Put(p []byte) error {
 	switch {
 	case m.expired:
 		return wire.ErrExpired
+	case m.reset != nil:
+		return m.reset
 	case m.outEnd:
 		return errors.New("a write behind the end")
 	}
@@ -116,7 +121,7 @@ func (m *memory) Err() (err error, finished bool) {
 	if m.expired {
 		return wire.ErrExpired, false
 	}
-	return nil, false
+	return m.reset, false
 }
 
 func (m *memory) Cut(bool) {}
@@ -136,6 +141,17 @@ func (m *memory) hangsUp() {
 	m.inEnd = true
 	m.changed.Broadcast()
 	m.mu.Unlock()
+	synctest.Wait()
+}
+
+// resets has the far side reset the leg.
+func (m *memory) resets() {
+	m.mu.Lock()
+	m.reset = &http2.Error{Code: http2.Cancel, Remote: true}
+	hook := m.hook
+	m.changed.Broadcast()
+	m.mu.Unlock()
+	hook.Canceled()
 	synctest.Wait()
 }
 
@@ -369,6 +385,40 @@ func TestNoAnswer(t *testing.T) {
 			s.expect("$", byeMasked+"$")
 			s.ends(GoingAway, 0, false)
 		})
+	})
+}
+
+// TestResetAfterGoodbye: a side that resets its leg once it has said goodbye, or
+// was told to, has ended in order. Before, it has not.
+func TestResetAfterGoodbye(t *testing.T) {
+	withSocket(t, websocket.Default(), func(s *socket) {
+		s.run()
+		s.client.says(byeMasked)
+		s.client.resets()
+		s.expect("", byeMasked+"$")
+		s.ends(NotClosed, 0, false)
+		if s.res.Broke != Nobody || s.res.Err != nil {
+			t.Errorf("result %+v", s.res)
+		}
+	})
+	withSocket(t, websocket.Default(), func(s *socket) {
+		s.run()
+		s.goAway()
+		s.client.resets()
+		s.expect(away, "M"+away+"$")
+		s.ends(GoingAway, 0, false)
+		if s.res.Broke != Nobody || s.res.Err != nil {
+			t.Errorf("result %+v", s.res)
+		}
+	})
+	withSocket(t, websocket.Default(), func(s *socket) {
+		s.run()
+		s.server.says(bye)
+		s.client.resets()
+		<-s.ended
+		if s.res.Broke != Downstream || s.res.Err == nil {
+			t.Errorf("result %+v", s.res)
+		}
 	})
 }
 

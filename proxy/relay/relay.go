@@ -161,10 +161,13 @@ type way struct {
 // reader may not notice.
 func (w *way) Canceled() {
 	err, finished := w.src.Err()
-	if err == nil || finished && !w.done.Load() {
-		return // what it said goes on first
+	switch finished = w.finished(err, finished); {
+	case err == nil:
+	case finished && !w.done.Load():
+		w.r.hurry() // what it said goes on first
+	default:
+		w.dead(err, finished)
 	}
-	w.dead(err, finished)
 }
 
 // dead ends the relay since src takes nothing more. One that had said all
@@ -186,7 +189,7 @@ func (w *way) run() {
 		if err = w.end(); err == nil {
 			w.done.Store(true)
 			if err, finished := w.src.Err(); err != nil {
-				w.dead(err, finished)
+				w.dead(err, w.finished(err, finished))
 			}
 			return
 		}
@@ -195,14 +198,16 @@ func (w *way) run() {
 	if w.r.stopped.Load() {
 		return // by the other direction, or in order
 	}
-	if side != w.from && gone(err) {
-		// dst has closed. What it said before is still to be had by the other
-		// direction, which comes to its end without waiting.
+	if side == w.from || !gone(err) {
 		w.r.fail(side, err)
+		w.r.stop()
 		return
 	}
-	w.r.fail(side, err)
-	w.r.stop()
+	// dst has closed. What it said before is still to be had by the other
+	// direction, which comes to its end without waiting.
+	if !w.r.ways[side-Downstream].finished(err, false) {
+		w.r.fail(side, err)
+	}
 }
 
 // gone reports whether a write failed because the peer has closed or reset.
@@ -230,7 +235,7 @@ func (w *way) copy() (Side, error) {
 	}
 	for {
 		b, err := w.src.Peek()
-		if err == io.EOF {
+		if err == io.EOF || err != nil && w.finished(err, false) {
 			return Nobody, nil
 		}
 		if err != nil {
