@@ -1,5 +1,7 @@
 package e2e
 
+//lint:file-ignore SA1019 the transport of net/http refuses a field with the name :protocol
+
 import (
 	"bufio"
 	"bytes"

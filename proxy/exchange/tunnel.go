@@ -157,7 +157,7 @@ func (x *exchange) tunnel() outcome.Reason {
 	x.began = true
 	wire.Put(x.out)
 	x.out = nil
-	down, up := relay.Conn(x.s.conn), relay.Leg(nil)
+	down := relay.Conn(x.s.conn)
 	if x.st != nil {
 		x.caller.watch(nil)
 		if x.extended() {
@@ -165,6 +165,7 @@ func (x *exchange) tunnel() outcome.Reason {
 		}
 		down = relay.Stream(x.st)
 	}
+	var up relay.Leg
 	if x.ust != nil {
 		up = relay.Stream(x.ust)
 	} else {

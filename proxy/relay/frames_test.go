@@ -321,7 +321,7 @@ func TestNoAnswer(t *testing.T) {
 			s.expect(away, "")
 			time.Sleep(answerTime - 1)
 			s.expect("", "")
-			time.Sleep(1)
+			time.Sleep(time.Nanosecond)
 			s.expect("", "M"+away)
 			s.server.says(bye)
 			s.ends(GoingAway, 2*answerTime, true)
@@ -458,7 +458,7 @@ func TestWebSocketIdle(t *testing.T) {
 		}
 		time.Sleep(time.Minute - 1)
 		s.expect("", "")
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		s.expect(idle, "")
 		s.client.says(byeMasked)
 		s.server.says(bye)
