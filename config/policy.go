@@ -82,7 +82,7 @@ func (v *validator) health(path, name string, p *Policy) {
 	if p.Health == nil || p.Health.GRPC == nil {
 		return
 	}
-	if proto := v.ServiceProtocol(name); name != AnyService && !proto.HTTP2() {
+	if proto := v.ServiceProtocol(name); name != AnyService && !proto.HTTP2() && proto != ProtocolAuto {
 		v.say(path+".health.grpc", "cannot be asked: %s is spoken with %s; write health: {grpc: off, http: {path: /health}} or protocol: grpc for its upstream", proto, name)
 	}
 }
