@@ -36,7 +36,13 @@ type running struct {
 // run starts a proxy and waits for its first plan.
 func run(t *testing.T, text string) *running {
 	t.Helper()
-	p, err := New(Options{Config: parse(t, text), Log: slog.New(slog.DiscardHandler)})
+	return runLogging(t, text, slog.DiscardHandler)
+}
+
+// runLogging is run with somewhere for the log.
+func runLogging(t *testing.T, text string, log slog.Handler) *running {
+	t.Helper()
+	p, err := New(Options{Config: parse(t, text), Log: slog.New(log)})
 	if err != nil {
 		t.Fatal(err)
 	}

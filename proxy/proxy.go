@@ -54,6 +54,7 @@ type Proxy struct {
 	streams  *http2.Sweeper
 	resting  *wire.Resting
 	memory   *memory.Budget
+	floods   *floods
 	metrics  *telemetry.Metrics
 	access   *telemetry.AccessLog
 	tracer   *telemetry.Tracer
@@ -127,11 +128,10 @@ func New(o Options) (*Proxy, error) {
 	}
 	p.memory = p.newBudget(budget)
 	p.sweeper.Memory = p.memory
+	p.floods = &floods{log: p.log, now: p.sweeper.Now}
 	h2 := http2.Config{
 		Sweeper: p.streams, PingAfter: pingAfter, ExtendedConnect: true, Memory: p.memory,
-		OnFlood: func(f http2.Flood) {
-			p.log.Warn("an HTTP/2 peer was stopped", "event", "http2_flood", "kind", f.String())
-		},
+		OnFlood: p.floods.struck,
 	}
 	fitWindows(&h2, budget)
 	p.registry = upstream.NewRegistry(p.life, p.sweeper, p.metrics, p.log)

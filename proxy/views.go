@@ -42,6 +42,7 @@ func (p *Proxy) bindProcess() {
 		AccessLogRecords: p.access.Written,
 		AccessLogDropped: p.access.Dropped,
 		SpansDropped:     p.tracer.Dropped,
+		Floods:           p.floods.named(),
 	}
 	p.bindMemory(&g)
 	p.metrics.Process().Bind(g)

@@ -30,6 +30,7 @@ type ProcessGauges struct {
 	AccessLogRecords func() uint64  // AccessLog.Written
 	AccessLogDropped func() uint64  // AccessLog.Dropped
 	SpansDropped     func() uint64  // Tracer.Dropped
+	Floods           []Named        // connections ended by each of HTTP/2's bounds
 
 	// The memory budget; all nil without one.
 	MemoryBudget, MemoryUsed, MemoryLevel func() float64
@@ -80,6 +81,7 @@ func (p *Process) collect(s *scrape) {
 		s.readCounter(mAccessLogRecords, g.AccessLogRecords)
 		s.readCounter(mAccessLogDropped, g.AccessLogDropped)
 		s.readCounter(mSpansDropped, g.SpansDropped)
+		s.named(mFloods, g.Floods)
 		s.read(mMemoryBudget, g.MemoryBudget)
 		s.read(mMemoryUsed, g.MemoryUsed)
 		s.read(mMemoryLevel, g.MemoryLevel)

@@ -62,6 +62,7 @@ const (
 	mAccessLogRecords
 	mAccessLogDropped
 	mSpansDropped
+	mFloods
 	mMemoryBudget
 	mMemoryUsed
 	mMemoryLevel
@@ -156,6 +157,7 @@ var table = [metricCount]metric{
 	mAccessLogRecords: {"outrigger_access_log_records_total", counter, "{record}", "", "Access-log records taken."},
 	mAccessLogDropped: {"outrigger_access_log_dropped_records_total", counter, "{record}", "", "Access-log records lost because the sink was too slow or failed."},
 	mSpansDropped:     {"outrigger_trace_dropped_spans_total", counter, "{span}", "", "Spans lost because the collector was too slow or failed."},
+	mFloods:           {"outrigger_http2_floods_total", counter, "{connection}", "kind", "HTTP/2 connections ended because the peer sent too much of a kind that asks for work and brings nothing."},
 	mMemoryBudget:     {"outrigger_memory_budget_bytes", gauge, "By", "", "The memory budget."},
 	mMemoryUsed:       {"outrigger_memory_used_bytes", gauge, "By", "", "How much of the budget is in use."},
 	mMemoryLevel:      {"outrigger_memory_level", gauge, "", "", "What is given up for want of memory: 0 nothing, 1 trim, 2 narrow, 3 refuse, 4 shed."},

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/netip"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -69,7 +70,7 @@ func TestFloods(t *testing.T) {
 		t.Run(x.kind.String(), func(t *testing.T) {
 			var struck atomic.Uint32
 			struck.Store(uint32(Floods))
-			cfg := &Config{FloodFrames: limit, OnFlood: func(k Flood) { struck.Store(uint32(k)) }}
+			cfg := &Config{FloodFrames: limit, OnFlood: func(k Flood, _ netip.AddrPort) { struck.Store(uint32(k)) }}
 			v := serve(t, nil, cfg, func(s *Stream) { _, _ = s.Peek() })
 			p := asClient(t, v)
 			id = 1
@@ -93,7 +94,7 @@ func TestFloods(t *testing.T) {
 
 // A client that works may reset, update windows and ping as much as it likes.
 func TestRealWorkIsNoFlood(t *testing.T) {
-	cfg := &Config{FloodFrames: 20, OnFlood: func(k Flood) { t.Error(k) }}
+	cfg := &Config{FloodFrames: 20, OnFlood: func(k Flood, _ netip.AddrPort) { t.Error(k) }}
 	v := serve(t, nil, cfg, answerWith(4000))
 	p := asClient(t, v)
 	for i := range uint32(200) {
@@ -113,9 +114,13 @@ func TestRealWorkIsNoFlood(t *testing.T) {
 // Answers that the peer does not read are bounded by ending the connection.
 func TestAnswersNobodyReads(t *testing.T) {
 	c := detached(false)
+	w, far := pair(t)
+	defer far.Close()
+	defer w.Close()
+	c.w = w
 	c.credit[FloodPing] = 1 << 30
 	struck := Floods
-	c.cfg.OnFlood = func(k Flood) { struck = k }
+	c.cfg.OnFlood = func(k Flood, _ netip.AddrPort) { struck = k }
 	ping := appendPing(nil, 0, 1)
 	var err error
 	for n := 0; err == nil && n < 100_000; n++ {

@@ -27,7 +27,7 @@ func (f Flood) String() string {
 func (c *conn) flood(k Flood) error {
 	err := c.connError(EnhanceYourCalm, "too many frames of a kind: "+k.String())
 	if c.cfg.OnFlood != nil {
-		c.cfg.OnFlood(k)
+		c.cfg.OnFlood(k, c.w.RemoteAddr())
 	}
 	return err
 }

@@ -13,6 +13,7 @@
 package http2
 
 import (
+	"net/netip"
 	"time"
 
 	"github.com/outrigger-mesh/outrigger/proxy/memory"
@@ -87,9 +88,9 @@ type Config struct {
 	// of real ones; default 1000. Each unit of real work earns some back.
 	FloodFrames int
 
-	// OnFlood is called when a bound of that kind strikes, from the goroutine
-	// that reads; the connection or stream is being ended already.
-	OnFlood func(Flood)
+	// OnFlood is called when a bound of that kind strikes a peer, from the
+	// goroutine that reads; the connection is being ended already.
+	OnFlood func(kind Flood, peer netip.AddrPort)
 	// OnIdle is called when the last stream of a client's connection has ended.
 	OnIdle func()
 	// OnEnd is called once, when a client's connection takes no more streams.
