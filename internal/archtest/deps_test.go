@@ -45,7 +45,7 @@ const floors = `
 	config, proxy/outcome < config/internal/docgen;
 
 	# Floor 3: the data plane. None of it may import config or discovery.
-	proxy/wire < proxy/http2;
+	proxy/http1, proxy/wire < proxy/http2;
 	proxy/http2, proxy/websocket < proxy/relay;
 	mtls, telemetry, proxy/outcome, proxy/wire, proxy/http2, proxy/websocket,
 	resilience/balance, resilience/breaker, resilience/health, resilience/limit, resilience/outlier, resilience/retry

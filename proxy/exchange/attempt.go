@@ -292,9 +292,14 @@ func (x *exchange) upstreamFailed(err error) outcome.Reason {
 	if stale && (errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)) {
 		return outcome.StaleConnection
 	}
-	if e, ok := errors.AsType[*http2.Error](err); ok && e.Remote && !e.Conn && e.Code == http2.Cancel && x.deadline > 0 && x.now() >= x.deadline-rounded {
-		// The endpoint was told the deadline and gave the call up first.
-		return outcome.RequestTimeout
+	if e, ok := errors.AsType[*http2.Error](err); ok && !e.Conn {
+		switch {
+		case !e.Remote:
+			return outcome.UpstreamProtocol // what came on the stream is malformed
+		case e.Code == http2.Cancel && x.deadline > 0 && x.now() >= x.deadline-rounded:
+			// The endpoint was told the deadline and gave the call up first.
+			return outcome.RequestTimeout
+		}
 	}
 	return outcome.UpstreamReset
 }

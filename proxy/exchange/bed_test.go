@@ -67,6 +67,7 @@ type bed struct {
 	spec     upstream.Spec
 
 	client, proxy, origin *mtls.Feed
+	mesh                  bool
 
 	cancel   context.CancelFunc
 	running  sync.WaitGroup // Run methods
@@ -89,6 +90,8 @@ type setup struct {
 	quiet  bool          // no access log
 	http2  bool          // served by prior knowledge
 	wait   time.Duration // of a listener that takes any protocol; 0: it does not
+	mesh   bool          // mTLS downstream offers the transport between sidecars
+	kin    *bed          // the bed whose origin this one stands for
 	memory *memory.Budget
 }
 
@@ -127,9 +130,12 @@ func newBed(t testing.TB, m mode, change func(*setup)) *bed {
 	if change != nil {
 		change(&s)
 	}
-	b := &bed{t: t, mode: m, sweeper: wire.NewSweeper(time.Now())}
+	b := &bed{t: t, mode: m, mesh: s.mesh, sweeper: wire.NewSweeper(time.Now())}
 	b.sweeper.Memory = s.memory
-	if m != plain {
+	switch {
+	case s.kin != nil:
+		b.client, b.proxy = s.kin.proxy, s.kin.origin
+	case m != plain:
 		b.identities()
 	}
 	metrics, err := telemetry.New(telemetry.Options{})
@@ -163,7 +169,11 @@ func newBed(t testing.TB, m mode, change func(*setup)) *bed {
 	b.spec = upstream.Spec{Name: "api", Protocol: "http", Policy: s.policy, Transport: string(m)}
 	if m == mtlsUp {
 		id, _ := mtls.ParseID(originID)
-		b.spec.TLS = mtls.ClientConfig(b.proxy, mtls.ClientOptions{Expected: []mtls.ID{id}})
+		o := mtls.ClientOptions{Expected: []mtls.ID{id}}
+		if s.policy.Mesh {
+			o.NextProtos = []string{http2.MeshHTTP}
+		}
+		b.spec.TLS = mtls.ClientConfig(b.proxy, o)
 	}
 	b.cluster = b.registry.Acquire(b.spec, s.dir)
 	s.route.Name, s.route.Cluster = "api", b.cluster
@@ -226,7 +236,11 @@ func (b *bed) serve(sock *net.TCPConn) {
 	defer w.Close()
 	peer := exchange.Peer{Addr: w.RemoteAddr()}
 	if b.mode == mtlsDown {
-		if err := w.Server(serverConfig(b.proxy), time.Now().Add(5*time.Second)); err != nil {
+		cfg := serverConfig(b.proxy)
+		if b.mesh {
+			cfg = meshConfig(b.proxy)
+		}
+		if err := w.Server(cfg, time.Now().Add(5*time.Second)); err != nil {
 			return
 		}
 		state := w.TLS().ConnectionState()
@@ -237,11 +251,12 @@ func (b *bed) serve(sock *net.TCPConn) {
 	b.mu.Lock()
 	b.conns = append(b.conns, w)
 	b.mu.Unlock()
-	switch b.plan.Load().Protocol {
-	case plan.TCP:
+	switch p := b.plan.Load().Protocol; {
+	case b.mesh:
+	case p == plan.TCP:
 		b.server.ServeTCP(w, peer, &b.plan)
 		return
-	case plan.Auto:
+	case p == plan.Auto:
 		d := b.server.NewDetection(w, peer, &b.plan)
 		b.mu.Lock()
 		b.detected = append(b.detected, d)
@@ -253,6 +268,10 @@ func (b *bed) serve(sock *net.TCPConn) {
 	b.mu.Lock()
 	b.sessions = append(b.sessions, s)
 	b.mu.Unlock()
+	if b.mesh {
+		s.ServeStreams()
+		return
+	}
 	s.Serve()
 }
 

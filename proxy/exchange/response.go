@@ -273,3 +273,18 @@ func (x *exchange) recodeResponse(b []byte, chunked bool) (used int, done bool, 
 	x.rec.BytesOut += data
 	return used, done, outcome.OK
 }
+
+// parseAnswer parses the response head on the upstream's stream. One that another
+// sidecar sends as it is must be exactly one head.
+func (x *exchange) parseAnswer() (int, error) {
+	k, err := x.res.Parse(x.ust.Head, &x.l.HTTP.Limits, x.req.Method)
+	switch {
+	case err != nil:
+		return 0, err
+	case k != len(x.ust.Head):
+		return 0, http1.ErrStream
+	case x.res.Status == 101 && !x.switched(x.ust.Head):
+		return 0, errUnasked
+	}
+	return k, nil
+}

@@ -222,12 +222,10 @@ func (x *exchange) roundTripStream(head int) outcome.Reason {
 			return x.streamFailed(err)
 		}
 		x.heard = true
-		k, perr := x.res.Parse(x.ust.Head, &x.l.HTTP.Limits, x.req.Method)
+		k, perr := x.parseAnswer()
 		switch {
-		case perr != nil || k == 0 || x.res.Status == 101 && !x.switched(x.ust.Head):
-			if x.cause = perr; x.res.Status == 101 {
-				x.cause = errUnasked
-			}
+		case perr != nil:
+			x.cause = perr
 			x.dropUpstream()
 			return outcome.UpstreamProtocol
 		case x.res.Interim:

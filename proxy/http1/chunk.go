@@ -263,13 +263,16 @@ func (c *ChunkReader) filterTrailers() error {
 	return nil
 }
 
-// mayTrail says which trailers are forwarded: none that frames, routes,
-// authenticates or modifies a message, that says how to treat its content or that
-// concerns one connection (RFC 9110 section 6.5.1). Of the names with a FieldID
-// only the gRPC ones are left.
+// MayTrail says whether a field of that name is forwarded as a trailer: none that
+// frames, routes, authenticates or modifies a message, that says how to treat its
+// content or that concerns one connection (RFC 9110 section 6.5.1), nor one that
+// only proxies should set. Of the names with a FieldID those of gRPC and the
+// request id are left. name is a token.
+func MayTrail(name []byte) bool { return mayTrail(lookupField(name), name) }
+
 func mayTrail(id FieldID, name []byte) bool {
 	switch id {
-	case GRPCStatus, GRPCMessage:
+	case GRPCStatus, GRPCMessage, XRequestID:
 		return true
 	case Other:
 		return !protected(name) && !hasPrefixFold(name, "if-") && !hasPrefixFold(name, "proxy-")

@@ -16,7 +16,8 @@ func refuse(status int, reason string) *Error { return &Error{reason: reason, st
 
 // The start line.
 var (
-	// ErrStream is for what a head on a stream between two sidecars leaves open.
+	// ErrStream is for what a head on a stream between two sidecars leaves open:
+	// more or less than one head, or another body than it says.
 	ErrStream         error = refuse(400, "the stream does not hold what its head says")
 	ErrEmptyLines     error = refuse(400, "more than one empty line before the request")
 	ErrBadRequestLine error = refuse(400, "malformed request line")

@@ -2,6 +2,8 @@ package http2
 
 import (
 	"bytes"
+
+	"github.com/outrigger-mesh/outrigger/proxy/http1"
 )
 
 // line is a field line of a head to be sent. Offsets are into the head, or into
@@ -185,11 +187,9 @@ func (c *conn) dropNamed(head []byte) {
 	}
 }
 
-// mayTrail reports whether a line may stand among trailers (RFC 9110 section
-// 6.5.1).
+// mayTrail reports whether a line may stand among trailers.
 func (c *conn) mayTrail(lines []byte, l *line) bool {
-	return !l.drop && l.known != staticContentLength && l.known != staticAuthorization && l.known != staticSetCookie &&
-		string(c.nameOfLine(lines, l)) != "te"
+	return !l.drop && http1.MayTrail(c.nameOfLine(lines, l))
 }
 
 func (c *conn) nameOfLine(head []byte, l *line) []byte {

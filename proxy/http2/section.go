@@ -1,5 +1,7 @@
 package http2
 
+import "github.com/outrigger-mesh/outrigger/proxy/http1"
+
 // sectionKind says which rules a field section is under.
 type sectionKind uint8
 
@@ -156,6 +158,9 @@ func (x *section) field(name, value []byte) {
 		if x.upgraded {
 			return
 		}
+	}
+	if x.kind == sectionTrailers && !http1.MayTrail(name) {
+		return
 	}
 	x.line(name, value)
 }
