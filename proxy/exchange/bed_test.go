@@ -91,7 +91,7 @@ type setup struct {
 	http2  bool          // served by prior knowledge
 	wait   time.Duration // of a listener that takes any protocol; 0: it does not
 	mesh   bool          // mTLS downstream offers the transport between sidecars
-	kin    *bed          // the bed whose origin this one stands for
+	next   *bed          // the bed whose listener the endpoint will be
 	memory *memory.Budget
 }
 
@@ -133,8 +133,8 @@ func newBed(t testing.TB, m mode, change func(*setup)) *bed {
 	b := &bed{t: t, mode: m, mesh: s.mesh, sweeper: wire.NewSweeper(time.Now())}
 	b.sweeper.Memory = s.memory
 	switch {
-	case s.kin != nil:
-		b.client, b.proxy = s.kin.proxy, s.kin.origin
+	case s.next != nil && m != plain:
+		b.proxy = s.next.client
 	case m != plain:
 		b.identities()
 	}
@@ -169,6 +169,9 @@ func newBed(t testing.TB, m mode, change func(*setup)) *bed {
 	b.spec = upstream.Spec{Name: "api", Protocol: "http", Policy: s.policy, Transport: string(m)}
 	if m == mtlsUp {
 		id, _ := mtls.ParseID(originID)
+		if s.next != nil {
+			id, _ = mtls.ParseID(proxyID)
+		}
 		o := mtls.ClientOptions{Expected: []mtls.ID{id}}
 		if s.policy.Mesh {
 			o.NextProtos = []string{http2.MeshHTTP}

@@ -339,9 +339,11 @@ func TestSidecarThatAnswersBadly(t *testing.T) {
 }
 
 // finalResponse reads a response behind interim ones.
-func finalResponse(r *bufio.Reader) (*http.Response, error) {
+func finalResponse(r *bufio.Reader) (*http.Response, error) { return finalResponseTo(nil, r) }
+
+func finalResponseTo(req *http.Request, r *bufio.Reader) (*http.Response, error) {
 	for {
-		res, err := http.ReadResponse(r, nil)
+		res, err := http.ReadResponse(r, req)
 		if err != nil || res.StatusCode >= 200 {
 			return res, err
 		}

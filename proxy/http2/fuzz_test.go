@@ -2,7 +2,9 @@ package http2
 
 import (
 	"bytes"
+	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"testing"
 	"time"
@@ -45,8 +47,10 @@ func seedFrames() [][]byte {
 }
 
 // pair returns a connection of the code under test and the socket at its far end.
+// Each is on a loopback address of its own, for the ports of one are used up by
+// those that a fuzzer has closed.
 func pair(t testing.TB) (*wire.Conn, *net.TCPConn) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	ln, err := net.Listen("tcp", fmt.Sprintf("127.%d.%d.%d:0", 1+rand.IntN(250), rand.IntN(250), 1+rand.IntN(250)))
 	if err != nil {
 		t.Fatal(err)
 	}
