@@ -92,7 +92,10 @@ type setup struct {
 	wait   time.Duration // of a listener that takes any protocol; 0: it does not
 	mesh   bool          // mTLS downstream offers the transport between sidecars
 	next   *bed          // the bed whose listener the endpoint will be
-	memory *memory.Budget
+	// pingAfter is how long an HTTP/2 peer may be silent, and then again before
+	// its connection ends; 0 for ever.
+	pingAfter time.Duration
+	memory    *memory.Budget
 }
 
 func defaults() setup {
@@ -158,7 +161,7 @@ func newBed(t testing.TB, m mode, change func(*setup)) *bed {
 		Draining: &b.draining, AccessSample: 1, Memory: s.memory,
 	}
 	b.streams = http2.NewSweeper(b.sweeper.Now)
-	h2 := &http2.Config{Sweeper: b.streams, ExtendedConnect: true, Memory: s.memory}
+	h2 := &http2.Config{Sweeper: b.streams, ExtendedConnect: true, Memory: s.memory, PingAfter: s.pingAfter, PingTimeout: s.pingAfter}
 	b.registry.HTTP2 = h2
 	if s.http2 {
 		b.server.HTTP2 = h2

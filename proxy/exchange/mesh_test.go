@@ -147,7 +147,7 @@ func TestSidecarThatAttacks(t *testing.T) {
 		"many fields":                   {get + host + strings.Repeat("x: y\r\n", 1000) + end, "", false, "431"},
 		"no origin":                     {"", "", false, "PROTOCOL_ERROR"},
 		"an unknown origin":             {"9" + get[1:] + host + end, "", false, "PROTOCOL_ERROR"},
-		"TCP to an HTTP listener":       {"t", "GET /bad HTTP/1.1\r\nhost: a\r\n\r\n", true, "INTERNAL_ERROR"},
+		"TCP to an HTTP listener":       {"t", "GET /bad HTTP/1.1\r\nhost: a\r\n\r\n", true, "HTTP_1_1_REQUIRED"},
 		"TCP with a head":               {"t" + get[1:] + host + end, "", false, "PROTOCOL_ERROR"},
 		"a head without its empty line": {get + host, "", false, "400"},
 	} {

@@ -483,10 +483,10 @@ func TestAPeerThatSaysNothing(t *testing.T) {
 		t.Errorf("early: %v", s.Err())
 	}
 	at(88 * time.Second)
-	if err := s.ReadHead(); !errors.Is(err, ErrExpired) || Unsent(err) {
+	if err := s.ReadHead(); !errors.Is(err, errLost) || Unsent(err) {
 		t.Errorf("%v", err)
 	}
-	if err := <-errs; !errors.Is(err, ErrExpired) {
+	if err := <-errs; !errors.Is(err, errLost) {
 		t.Errorf("Run: %v", err)
 	}
 }
@@ -536,7 +536,7 @@ func TestAPeerThatReadsNothing(t *testing.T) {
 		sw.Sweep(d)
 		select {
 		case err := <-failed:
-			if !errors.Is(err, ErrExpired) {
+			if !errors.Is(err, errLost) {
 				t.Errorf("%v", err)
 			}
 			return

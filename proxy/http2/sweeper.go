@@ -2,6 +2,7 @@ package http2
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -205,8 +206,11 @@ func (c *conn) sweepConn(now time.Duration) {
 // for something to write.
 const restTime = time.Second
 
-// expireConn ends a connection whose peer is taken to be dead.
+// expireConn ends a connection whose peer is taken to be dead. To its streams that
+// is a lost connection: no deadline of theirs has passed.
 func (c *conn) expireConn(reason string) {
-	c.failLocked(&Error{Code: NoError, Reason: reason, Cause: ErrExpired})
+	c.failLocked(&Error{Code: NoError, Reason: reason, Cause: errLost})
 	c.w.Expire()
 }
+
+var errLost = errors.New("the connection is taken to be lost")
