@@ -393,20 +393,66 @@ func fieldDoc(id string) string {
 		return "How long a WebSocket may go without a byte in either direction, pings included. 0: no limit."
 	case "github.com/outrigger-mesh/outrigger/proxy/websocket.Config.MaxLifetime":
 		return "How long a WebSocket may last, give or take a tenth, so that those opened together do not end together. 0: no limit."
+	case "github.com/outrigger-mesh/outrigger/resilience/balance.Affinity.Cookie":
+		return "The cookie's name. Required. Services that a client reaches under one name need cookies of different names."
+	case "github.com/outrigger-mesh/outrigger/resilience/balance.Affinity.Insecure":
+		return "insecure leaves out the attribute Secure, for clients that do not come by https. HttpOnly and SameSite=Lax are always there."
+	case "github.com/outrigger-mesh/outrigger/resilience/balance.Affinity.KeyFile":
+		return "The file with the secret, at least 32 bytes, that values are made with; proxies that share it know each other's cookies. It is read with the configuration. Default: a random key that lasts as long as the process."
+	case "github.com/outrigger-mesh/outrigger/resilience/balance.Affinity.Path":
+		return "The path below which the client is to send it. Default /."
+	case "github.com/outrigger-mesh/outrigger/resilience/balance.Affinity.TTL":
+		return "How long the client is to keep the cookie. 0: as long as its session."
+	case "github.com/outrigger-mesh/outrigger/resilience/balance.Config.Affinity":
+		return "affinity keeps a client at the endpoint that it had first, by a cookie, whatever the algorithm. off (default): none."
 	case "github.com/outrigger-mesh/outrigger/resilience/balance.Config.Algorithm":
-		return "How an endpoint is picked: p2c_ewma (default), weighted_round_robin, least_request or random."
+		return "How an endpoint is picked: p2c_ewma (default), least_time, least_request, weighted_round_robin, random, ring_hash or maglev."
+	case "github.com/outrigger-mesh/outrigger/resilience/balance.Config.BoundedLoadPercent":
+		return "How much of its fair share of the requests in flight, by weight and rounded up, an endpoint may have before the next one takes over (ring_hash and maglev; Mirrokni 2016, Envoy hash_balance_factor, usually 120 to 200). 0 (default): no bound."
+	case "github.com/outrigger-mesh/outrigger/resilience/balance.Config.Choices":
+		return "How many endpoints are drawn, of which the best is taken (p2c_ewma, least_time and least_request). From the number of endpoints on all are compared, which takes time in proportion. Default 2 (Envoy choice_count)."
 	case "github.com/outrigger-mesh/outrigger/resilience/balance.Config.Decay":
-		return "The time in which an old latency loses its weight to 1/e (p2c_ewma only). Default 10s, as linkerd and Finagle."
+		return "The time in which an old latency loses its weight to 1/e (p2c_ewma and least_time). Default 10s, as linkerd and Finagle."
 	case "github.com/outrigger-mesh/outrigger/resilience/balance.Config.DefaultRTT":
-		return "The latency assumed of an endpoint before its first response (p2c_ewma only). Default 30ms, as linkerd."
+		return "The latency assumed of an endpoint before its first response (p2c_ewma and least_time). Default 30ms, as linkerd."
 	case "github.com/outrigger-mesh/outrigger/resilience/balance.Config.FailurePenalty":
-		return "The least latency a failed attempt is entered with, so that an endpoint which fails fast does not attract traffic (p2c_ewma only). It is forgotten a hundred times as fast as latency is; see Load.End. 0 switches it off. Default 5s, as linkerd's load biaser."
+		return "The least latency a failed attempt is entered with, so that an endpoint which fails fast does not attract traffic (p2c_ewma and least_time). It is forgotten a hundred times as fast as latency is; see Load.End. 0 switches it off. Default 5s, as linkerd's load biaser."
+	case "github.com/outrigger-mesh/outrigger/resilience/balance.Config.Hash":
+		return "What a request is known by (ring_hash and maglev): the first that it has. A request that has none goes to an endpoint drawn by weight."
+	case "github.com/outrigger-mesh/outrigger/resilience/balance.Config.MaglevTableSize":
+		return "The number of slots in the table, rounded up to a prime (maglev). It is doubled as often as there are fewer than 16 for each endpoint. 4 bytes each. Default 65537 (Envoy table_size)."
+	case "github.com/outrigger-mesh/outrigger/resilience/balance.Config.MaxRingSize":
+		return "The most points that the ring is to have (ring_hash): the points of a unit of weight are halved as often as it would be larger, but every endpoint has one. 8 bytes each. Default 262144."
+	case "github.com/outrigger-mesh/outrigger/resilience/balance.Config.MinRingSize":
+		return "The least number of points on the ring (ring_hash; Envoy minimum_ring_size). An endpoint has 128 for each unit of weight, twice as many as often as the ring would be smaller. Where endpoints that come and go change how often, more requests move. 0 (default): 128 always."
 	case "github.com/outrigger-mesh/outrigger/resilience/balance.Config.PanicPercent":
 		return "panic_percent: when fewer than this percentage of the endpoints are available (healthy and not ejected), the others are used too; see Choose. 0 switches the rule off. Default 30; Envoy has 50, Consul with Envoy 0."
+	case "github.com/outrigger-mesh/outrigger/resilience/balance.Config.RetryAfterMax":
+		return "retry_after_max bounds for how long the Retry-After of a 429 or 503 keeps an endpoint at the full failure_penalty (p2c_ewma and least_time). 0: it is not listened to. Default 1m."
 	case "github.com/outrigger-mesh/outrigger/resilience/balance.Config.SlowStart":
-		return "How long a new endpoint takes to reach its full weight, linearly. 0 switches it off. Default 10s (Envoy slow_start_window with aggression 1.0). It never applies while all endpoints are new."
+		return "How long a new endpoint takes to reach its full weight, linearly. 0 switches it off. Default 10s (Envoy slow_start_window with aggression 1.0). It never applies while all endpoints are new, nor to ring_hash and maglev, whose requests would move twice."
 	case "github.com/outrigger-mesh/outrigger/resilience/balance.Config.SlowStartMinPercent":
 		return "The share of its weight, in percent, that an endpoint starts with. Default 10 (Envoy min_weight_percent)."
+	case "github.com/outrigger-mesh/outrigger/resilience/balance.HashCookie.Insecure":
+		return "insecure leaves out the attribute Secure, for clients that do not come by https. HttpOnly and SameSite=Lax are always there."
+	case "github.com/outrigger-mesh/outrigger/resilience/balance.HashCookie.Name":
+		return "The cookie's name. Required."
+	case "github.com/outrigger-mesh/outrigger/resilience/balance.HashCookie.Path":
+		return "The path below which the client is to send it. Default /."
+	case "github.com/outrigger-mesh/outrigger/resilience/balance.HashCookie.Session":
+		return "session gives a cookie that lasts as long as the client's session."
+	case "github.com/outrigger-mesh/outrigger/resilience/balance.HashCookie.TTL":
+		return "How long the client is to keep a cookie that it is given. 0: none is given, unless session is set."
+	case "github.com/outrigger-mesh/outrigger/resilience/balance.HashOn.Cookie":
+		return "One of the client's cookies."
+	case "github.com/outrigger-mesh/outrigger/resilience/balance.HashOn.Header":
+		return "The name of a header field, whose first line counts; host is the authority that the request is for."
+	case "github.com/outrigger-mesh/outrigger/resilience/balance.HashOn.Identity":
+		return "identity stands for the caller's SPIFFE ID, which one without mTLS has not."
+	case "github.com/outrigger-mesh/outrigger/resilience/balance.HashOn.Query":
+		return "The name of a query parameter, as it stands in the query."
+	case "github.com/outrigger-mesh/outrigger/resilience/balance.HashOn.SourceIP":
+		return "source_ip stands for the address that the connection came from. Beside an application that is the application's own: there a header tells more."
 	case "github.com/outrigger-mesh/outrigger/resilience/breaker.Config.ConsecutiveFailures":
 		return "consecutive_failures opens the breaker after so many failures without a success between them. 0 (default) switches the rule off."
 	case "github.com/outrigger-mesh/outrigger/resilience/breaker.Config.FailurePercent":

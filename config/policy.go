@@ -86,3 +86,18 @@ func (v *validator) health(path, name string, p *Policy) {
 		v.say(path+".health.grpc", "cannot be asked: %s is spoken with %s; write health: {grpc: off, http: {path: /health}} or protocol: grpc for its upstream", proto, name)
 	}
 }
+
+// balance refuses what balancing cannot see on a TCP connection.
+func (v *validator) balance(path, name string, p *Policy) {
+	if v.ServiceProtocol(name) != ProtocolTCP {
+		return
+	}
+	for i := range p.Balance.Hash {
+		if h := &p.Balance.Hash[i]; h.Header != "" || h.Cookie != nil || h.Query != "" {
+			v.say(joinIndex(path+".hash", i), "cannot be seen: with %s tcp is spoken; use source_ip or identity", name)
+		}
+	}
+	if p.Balance.Affinity != nil {
+		v.say(path+".affinity", "cannot be kept: with %s tcp is spoken, which has no cookies; write affinity: off", name)
+	}
+}

@@ -71,6 +71,23 @@ var guardNames = [guardKindCount]string{"ejected", "broken", "limited", "retried
 // String returns the label value.
 func (g Guard) String() string { return nameOf(guardNames[:], int(g)) }
 
+// AffinityResult is what became of a client's affinity to an endpoint.
+type AffinityResult uint8
+
+// The results.
+const (
+	AffinityKept  AffinityResult = iota // the cookie led to its endpoint
+	AffinityLost                        // the cookie names none that may be used
+	AffinityGiven                       // the client was given a cookie
+
+	affinityCount
+)
+
+var affinityNames = [affinityCount]string{"kept", "lost", "given"}
+
+// String returns the label value.
+func (r AffinityResult) String() string { return nameOf(affinityNames[:], int(r)) }
+
 // CheckResult is how an active check of an endpoint ended, in the order and
 // with the words of the machine that judges them.
 type CheckResult uint8
@@ -133,6 +150,9 @@ type Cluster struct {
 	BreakerOpened Counter
 	// UpstreamConnections counts the connections made to endpoints.
 	UpstreamConnections Counter
+	// Spilled counts the attempts that went to another endpoint than their hash
+	// says, as that one had its bounded load.
+	Spilled Counter
 
 	others          [outcome.Count][classCount]Counter // exchanges with another outcome than OK
 	retries         [outcome.Count]Counter
@@ -143,6 +163,7 @@ type Cluster struct {
 	tunnels         UpDown
 	tunnelsEnded    [outcome.Count]Counter
 	checks          [checkResultCount]Counter
+	affinity        [affinityCount]Counter
 }
 
 // ClusterGauges are read at each scrape; a nil one is left out. They must be
@@ -224,6 +245,13 @@ func (c *Cluster) WouldHave(g Guard) {
 func (c *Cluster) ConnectFailed(r outcome.Reason) {
 	if int(r) < outcome.Count {
 		c.connectFailures[r].Inc()
+	}
+}
+
+// Affinity counts what became of a client's affinity.
+func (c *Cluster) Affinity(r AffinityResult) {
+	if r < affinityCount {
+		c.affinity[r].Inc()
 	}
 }
 
@@ -318,6 +346,10 @@ func (c *Cluster) collect(s *scrape) {
 	for i := range c.checks {
 		s.cell(mHealthChecks, uint16(i), c.checks[i].Value(), CheckResult(i).String(), "")
 	}
+	for i := range c.affinity {
+		s.cell(mAffinity, uint16(i), c.affinity[i].Value(), AffinityResult(i).String(), "")
+	}
+	s.counter(mSpills, c.Spilled.Value())
 	s.counter(mBreakerOpenings, c.BreakerOpened.Value())
 	s.counter(mUpstreamConnections, c.UpstreamConnections.Value())
 	if g := c.gauges.Load(); g != nil {

@@ -154,6 +154,11 @@ func updateAll(m *Metrics) {
 		c.Checked(r)
 	}
 	c.Checked(checkResultCount)
+	for r := range affinityCount {
+		c.Affinity(r)
+	}
+	c.Affinity(affinityCount)
+	c.Spilled.Inc()
 	c.ConnectFailed(outcome.ConnectTimeout)
 	c.ConnectFailed(outcome.Reason(255))
 	c.BreakerOpened.Inc()

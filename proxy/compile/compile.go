@@ -53,7 +53,8 @@ type clusterSpec struct {
 	local []upstream.EndpointSpec
 }
 
-// Compile checks in and prepares the plan. It does no I/O and changes nothing.
+// Compile checks in and prepares the plan. It reads the keys of affinity cookies,
+// does no other I/O and changes nothing.
 // The error is a config.Problems with every mistake at its place in the file.
 func Compile(in Input) (*Draft, error) {
 	c := &compiler{in: in, cfg: in.Loaded.Config, draft: &Draft{version: in.Version}}
@@ -214,6 +215,7 @@ func (c *compiler) service(path, name string) int {
 			HTTP2: proto.HTTP2(), SameHTTP: proto == config.ProtocolAuto, Retry: p.Retry, Outlier: p.Outlier, Health: p.Health, Breaker: p.Breaker, Limits: p.Limits, Balance: p.Balance, WebSocket: p.WebSocket,
 		},
 	}
+	c.balance(&s.Policy, name)
 	if p.Transport == config.TransportMTLS && !c.secure(path, &s, &p, protocol(proto)) {
 		return -1
 	}

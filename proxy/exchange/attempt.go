@@ -25,7 +25,7 @@ func (x *exchange) attempt(began time.Duration) (r outcome.Reason, again bool) {
 	if x.stream {
 		x.uploader.begin()
 	}
-	ep := x.cl.Pick(began, &x.tried)
+	ep := x.cl.Pick(began, &x.wish, &x.tried)
 	if ep == nil {
 		if ep = x.awaitEndpoint(); ep == nil {
 			return outcome.NoEndpoints, false
@@ -59,6 +59,7 @@ func (x *exchange) attempt(began time.Duration) (r outcome.Reason, again bool) {
 	if x.sent == 0 {
 		rtt = x.at - began
 	}
+	x.heedRetryAfter()
 	a.Status, a.Reason = uint16(x.status), r
 	if r == outcome.OK && !x.call.held {
 		r = x.forward(r)

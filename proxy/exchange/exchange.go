@@ -51,6 +51,8 @@ type exchange struct {
 	attemptEnd   time.Duration // of the present attempt, until its response begins; 0 none
 
 	tried    upstream.Tried
+	wish     upstream.Wish
+	given    given
 	up       *wire.Conn    // the upstream leg by HTTP/1.1
 	ust      *http2.Stream // the upstream leg by HTTP/2
 	ep       *upstream.Endpoint
@@ -114,6 +116,7 @@ func (x *exchange) free() {
 	x.parent, x.trace = telemetry.TraceContext{}, telemetry.TraceContext{}
 	x.start, x.at, x.headDeadline, x.deadline, x.attemptEnd = 0, 0, 0, 0, 0
 	x.tried.Reset()
+	x.wish, x.given.of = upstream.Wish{}, nil
 	x.status, x.headLen, x.failed, x.cause = 0, 0, outcome.OK, nil
 	x.rule, x.detail, x.upID = "", "", ""
 	x.upload = uploadNone

@@ -246,7 +246,7 @@ func (x *exchange) buildRequest(span telemetry.SpanID) int {
 	return head
 }
 
-// ownFields is room for the fields that the proxy adds.
+// ownFields is room for the fields that the proxy adds, two cookies among them.
 const ownFields = 1024
 
 // appendForwarded writes what this hop says about the caller: its address

@@ -20,6 +20,7 @@ func (x *exchange) attempts() outcome.Reason {
 	if budget != nil {
 		budget.Deposit(x.start)
 	}
+	x.wishes()
 	for n := 1; ; n++ {
 		began := x.now()
 		if x.deadline > 0 && began >= x.deadline {
@@ -137,9 +138,7 @@ func (x *exchange) decide(n int, r outcome.Reason, took time.Duration, budget *r
 		}
 	}
 	if x.status != 0 && q.Pushback == retry.NoPushback {
-		if v, ok := x.res.Get(http1.RetryAfter); ok {
-			q.RetryAfter, _ = retry.ParseRetryAfter(v.Of(x.answer()), time.Now())
-		}
+		q.RetryAfter, _ = x.retryAfter()
 	}
 	d := x.pol.Retry.Decide(q, budget, x.now(), rand.Uint64())
 	if d.Again {
@@ -152,6 +151,15 @@ func (x *exchange) decide(n int, r outcome.Reason, took time.Duration, budget *r
 		x.cl.Metrics().RetryWithheld(withheld(d.Why))
 	}
 	return 0, false
+}
+
+// retryAfter is for how long the answer's Retry-After asks to wait.
+func (x *exchange) retryAfter() (time.Duration, bool) {
+	v, ok := x.res.Get(http1.RetryAfter)
+	if !ok {
+		return 0, false
+	}
+	return retry.ParseRetryAfter(v.Of(x.answer()), time.Now())
 }
 
 var retryClass = [...]retry.Class{

@@ -47,7 +47,7 @@ func (x *exchange) appendRequestHead(dst []byte) []byte {
 // route has it.
 func (x *exchange) appendResponseHead(dst, raw []byte) []byte {
 	x.route.Response.Drop(&x.res.Head, raw)
-	return x.route.Response.Append(x.res.AppendHead(dst, raw))
+	return x.appendCookies(x.route.Response.Append(x.res.AppendHead(dst, raw)))
 }
 
 // awaitEndpoint gives a cluster that has come with a reload the time of a
@@ -60,7 +60,7 @@ func (x *exchange) awaitEndpoint() *upstream.Endpoint {
 	if wait <= 0 || !x.cl.AwaitListed(wait) {
 		return nil
 	}
-	return x.cl.Pick(x.now(), &x.tried)
+	return x.cl.Pick(x.now(), &x.wish, &x.tried)
 }
 
 // answerFixed answers with the text that the route gives.

@@ -12,6 +12,7 @@ import (
 	"github.com/outrigger-mesh/outrigger/proxy/relay"
 	"github.com/outrigger-mesh/outrigger/proxy/upstream"
 	"github.com/outrigger-mesh/outrigger/proxy/wire"
+	"github.com/outrigger-mesh/outrigger/resilience/balance"
 	"github.com/outrigger-mesh/outrigger/resilience/limit"
 	"github.com/outrigger-mesh/outrigger/resilience/retry"
 	"github.com/outrigger-mesh/outrigger/telemetry"
@@ -76,6 +77,7 @@ type tcpExchange struct {
 	peer   Peer
 	start  time.Duration
 	tried  upstream.Tried
+	wish   upstream.Wish
 	ep     *upstream.Endpoint
 	cause  error
 	rec    telemetry.Record
@@ -99,10 +101,14 @@ func (t *tcpExchange) run(open func() (upstream.Leg, outcome.Reason)) outcome.Re
 		return outcome.LimitRequests
 	}
 	defer t.cl.Limits.Release(limit.Requests)
+	t.wishes()
 	up, r := open()
 	if r != outcome.OK {
 		return r
 	}
+	// For balancing the connection is in flight until it ends.
+	t.cl.Begin(t.ep, 0)
+	defer func() { t.ep.Load.End(0, -1, false) }()
 	t.rec.UpstreamID = up.PeerID
 	res := t.relay(up)
 	t.rec.BytesIn, t.rec.BytesOut = res.Sent, res.Received
@@ -116,6 +122,20 @@ func (t *tcpExchange) run(open func() (upstream.Leg, outcome.Reason)) outcome.Re
 		return outcome.DownstreamGone
 	}
 	return outcome.UpstreamReset
+}
+
+// wishes finds what the cluster's balancing goes by and a connection has.
+func (t *tcpExchange) wishes() {
+	for _, h := range t.pol.Balance.Hash {
+		switch {
+		case h.SourceIP:
+			t.wish = upstream.Wish{Key: balance.KeyOf(t.peer.Addr.Addr().String()), Keyed: true}
+			return
+		case h.Identity && !t.peer.ID.IsZero():
+			t.wish = upstream.Wish{Key: balance.KeyOf(t.peer.ID.String()), Keyed: true}
+			return
+		}
+	}
 }
 
 // relay moves bytes between downstream and the endpoint. Between two sidecars the
@@ -190,7 +210,7 @@ func (t *tcpExchange) connect() (upstream.Leg, outcome.Reason) {
 }
 
 func (t *tcpExchange) try(now time.Duration) (upstream.Leg, outcome.Reason) {
-	t.ep = t.cl.Pick(now, &t.tried)
+	t.ep = t.cl.Pick(now, &t.wish, &t.tried)
 	if t.ep == nil {
 		return upstream.Leg{}, outcome.NoEndpoints
 	}

@@ -48,6 +48,7 @@ type Cluster struct {
 type endpointSet struct {
 	picker    *balance.Picker
 	endpoints []*Endpoint // by Member.Index
+	affinity  *affinity   // nil without one
 	total     int
 	panicking bool
 }
@@ -133,7 +134,7 @@ func (c *Cluster) rebuild(now time.Duration) {
 	for i, e := range c.endpoints {
 		s := e.spec.Load()
 		all[i] = balance.Candidate{
-			Member:  balance.Member{Load: &e.Load, Weight: s.Weight, Since: e.since, Index: i},
+			Member:  balance.Member{Load: &e.Load, Weight: s.Weight, Since: e.since, Key: e.key, Index: i},
 			Healthy: s.Healthy && e.check.fit(p.Health),
 			Ejected: p.Outlier != nil && e.Outlier.State() == outlier.Ejected,
 		}
@@ -146,12 +147,14 @@ func (c *Cluster) rebuild(now time.Duration) {
 			c.registry.log.Info("enough endpoints are available again", "event", "panic_over", "cluster", c.name)
 		}
 	}
-	c.set.Store(&endpointSet{
+	set := &endpointSet{
 		picker:    balance.NewPicker(p.Balance, use),
 		endpoints: slices.Clone(c.endpoints),
 		total:     len(all),
 		panicking: panicking,
-	})
+	}
+	set.affinity = c.newAffinity(p, set.picker, set.endpoints)
+	c.set.Store(set)
 }
 
 // setEndpoints makes list the cluster's endpoints. What is known about those
@@ -178,6 +181,7 @@ func (c *Cluster) setEndpoints(list []EndpointSpec, now time.Duration) (added, r
 		e := old[s.Address]
 		if e == nil {
 			e = &Endpoint{cluster: c, address: s.Address.String(), addr: s.Address, since: since}
+			e.key = balance.KeyOf(e.address)
 			e.Load.Init(p.Balance)
 			if p.Health != nil {
 				e.check.start(p.Health, now)
@@ -237,7 +241,7 @@ func (c *Cluster) apply(spec *Spec, now time.Duration) {
 	defer c.mu.Unlock()
 	old := c.spec.Load()
 	policy := spec.Policy
-	if policy.Balance == (balance.Config{}) {
+	if policy.Balance.IsZero() {
 		policy.Balance = balance.Default()
 	}
 	if policy.Outlier != nil {

@@ -14,13 +14,13 @@ func TestRetired(t *testing.T) {
 	b := newBed(t)
 	b.r.SetEndpoints("api", at(b.server()))
 	c := b.r.Acquire(spec(nil), telemetry.Outbound)
-	e := c.Pick(0, &Tried{})
+	e := c.Pick(0, &Wish{}, &Tried{})
 	kept := b.get(e, Want{})
 	e.Put(kept, 0)
 	b.wantConnections(c, 1, 1)
 	b.r.Release(c)
 	b.wantConnections(c, 0, 0)
-	late := c.Pick(0, &Tried{})
+	late := c.Pick(0, &Wish{}, &Tried{})
 	if late != e {
 		t.Fatalf("picked %v, want the endpoint it had", late)
 	}

@@ -32,8 +32,8 @@ func (t *Tried) Add(e *Endpoint) {
 func (t *Tried) Reset() { *t = Tried{} }
 
 // Pick chooses an endpoint for an attempt, or nil when the cluster has none
-// that may be used.
-func (c *Cluster) Pick(now time.Duration, tried *Tried) *Endpoint {
+// that may be used. The exchange counts among the cluster's active requests.
+func (c *Cluster) Pick(now time.Duration, w *Wish, tried *Tried) *Endpoint {
 	s := c.set.Load()
 	if s == nil || s.picker.Len() == 0 {
 		return nil
@@ -42,14 +42,18 @@ func (c *Cluster) Pick(now time.Duration, tried *Tried) *Endpoint {
 	if p := c.policy.Load().Outlier; p != nil {
 		mode = p.Mode
 	}
+	if s.affinity != nil && w.Held != nil && tried.n == 0 {
+		if e := s.affinity.find(w.Held); e != nil && (e.usable(mode) || s.panicking) {
+			c.metrics.Affinity(telemetry.AffinityKept)
+			return e
+		}
+		c.metrics.Affinity(telemetry.AffinityLost)
+	}
 	var passed Tried
 	var last *Endpoint
 	avoid := tried
 	for range maxTried {
-		i := s.picker.Pick(now, rand.Uint64(), avoid.loads[:avoid.n])
-		if i < 0 {
-			return nil
-		}
+		i := c.pick(s.picker, now, w, avoid.loads[:avoid.n])
 		e := s.endpoints[s.picker.Member(i).Index]
 		if e.usable(mode) || s.panicking {
 			return e
@@ -63,6 +67,18 @@ func (c *Cluster) Pick(now time.Duration, tried *Tried) *Endpoint {
 		last = e
 	}
 	return c.pickOther(s, mode, last)
+}
+
+// pick asks the picker, which is not empty, for a member's position.
+func (c *Cluster) pick(p *balance.Picker, now time.Duration, w *Wish, avoid []*balance.Load) int {
+	if !w.Keyed {
+		return p.Pick(now, rand.Uint64(), avoid)
+	}
+	i, spilled := p.PickKey(w.Key, c.Limits.Requests.Value(), avoid)
+	if spilled {
+		c.metrics.Spilled.Inc()
+	}
+	return i
 }
 
 // pickOther looks at all endpoints in turn after Pick has met several on
@@ -85,6 +101,14 @@ func (c *Cluster) pickOther(s *endpointSet, mode guard.Mode, last *Endpoint) *En
 // Begin counts the start of an attempt at e.
 func (c *Cluster) Begin(e *Endpoint, now time.Duration) {
 	e.Load.Begin(now)
+}
+
+// HoldOff keeps e at the full penalty of a failure for d, for which it has asked
+// (Retry-After), as far as the policy listens.
+func (c *Cluster) HoldOff(e *Endpoint, now, d time.Duration) {
+	if d = min(d, c.policy.Load().Balance.RetryAfterMax); d > 0 {
+		e.Load.HoldOff(now + d)
+	}
 }
 
 // Finish counts the end of an attempt at e that took rtt: the time to the

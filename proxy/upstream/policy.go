@@ -42,6 +42,8 @@ type Policy struct {
 	// WebSocket limits WebSockets, in place of StreamIdle.
 	WebSocket websocket.Config
 	Balance   balance.Config // the zero value means balance.Default
+	// AffinityKey is for Balance.Affinity; nil means the process's own.
+	AffinityKey *AffinityKey
 }
 
 // http2 reports whether HTTP/2 is to be spoken with endpoints that have not

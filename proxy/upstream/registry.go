@@ -3,6 +3,7 @@ package upstream
 
 import (
 	"context"
+	"crypto/rand"
 	"log/slog"
 	"net"
 	"slices"
@@ -36,6 +37,8 @@ type Registry struct {
 	// first cluster that needs them.
 	HTTP2 *http2.Config
 
+	affinityKey AffinityKey // where a policy gives none
+
 	// recheck wakes whoever makes the active checks; capacity 1.
 	recheck chan struct{}
 
@@ -53,13 +56,15 @@ type Registry struct {
 // NewRegistry returns an empty registry whose connections are watched by sw.
 // ctx bounds the life of everything dialled.
 func NewRegistry(ctx context.Context, sw *wire.Sweeper, m *telemetry.Metrics, log *slog.Logger) *Registry {
-	return &Registry{
+	r := &Registry{
 		ctx: ctx, HTTP2: &http2.Config{}, sweeper: sw, metrics: m, log: log,
 		dialer:   net.Dialer{KeepAlive: time.Minute},
 		clusters: map[string]*Cluster{},
 		latest:   map[string][]EndpointSpec{},
 		recheck:  make(chan struct{}, 1),
 	}
+	_, _ = rand.Read(r.affinityKey[:]) // never fails
+	return r
 }
 
 // Acquire returns the cluster that spec names, made or changed to match it,

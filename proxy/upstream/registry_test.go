@@ -166,7 +166,7 @@ func TestZeroBalance(t *testing.T) {
 	c := b.r.Acquire(spec(func(s *Spec) { s.Policy.Balance = balance.Config{}; s.Local = true }), telemetry.Inbound)
 	defer b.r.Release(c)
 	c.SetLocal(numbered(1))
-	e := c.Pick(0, &Tried{})
+	e := c.Pick(0, &Wish{}, &Tried{})
 	for range 3 { // at one and the same time
 		c.Begin(e, time.Second)
 		c.Finish(e, time.Second, 5*time.Millisecond, outcome.OK, 200)
@@ -186,14 +186,14 @@ func TestPickAvoids(t *testing.T) {
 		var tried Tried
 		seen := map[*Endpoint]bool{}
 		for range 3 {
-			e := c.Pick(0, &tried)
+			e := c.Pick(0, &Wish{}, &tried)
 			seen[e] = true
 			tried.Add(e)
 		}
 		if len(seen) != 3 {
 			t.Fatalf("%d of 3 endpoints were tried", len(seen))
 		}
-		if c.Pick(0, &tried) == nil {
+		if c.Pick(0, &Wish{}, &tried) == nil {
 			t.Fatal("none is left when all were tried")
 		}
 	}
@@ -216,14 +216,14 @@ func TestProbation(t *testing.T) {
 		c.tick(now + 2*time.Second)
 		probes := 0
 		for range 12 {
-			if c.Pick(now, &Tried{}) != nil {
+			if c.Pick(now, &Wish{}, &Tried{}) != nil {
 				probes++
 			}
 		}
 		if probes != 12 {
 			t.Errorf("%d of 12 probes", probes)
 		}
-		if got := c.Pick(now, &Tried{}) != nil; got != (panicPercent > 0) {
+		if got := c.Pick(now, &Wish{}, &Tried{}) != nil; got != (panicPercent > 0) {
 			t.Errorf("panic at %g %%: another attempt is let through: %v", panicPercent, got)
 		}
 		b.r.Release(c)
@@ -261,7 +261,7 @@ func TestConcurrentChanges(t *testing.T) {
 	})
 	loop(func(i int) {
 		now := time.Duration(i) * time.Second
-		if e := keep.Pick(now, &Tried{}); e != nil {
+		if e := keep.Pick(now, &Wish{}, &Tried{}); e != nil {
 			keep.Begin(e, now)
 			keep.Finish(e, now, time.Millisecond, outcome.UpstreamReset, 0)
 		}

@@ -19,7 +19,7 @@ func cluster(n int) []Member {
 }
 
 func BenchmarkPick(b *testing.B) {
-	for a := P2CEWMA; a <= Random; a++ {
+	for a := P2CEWMA; a <= Maglev; a++ {
 		for _, n := range []int{10, 1000, 10_000} {
 			b.Run(fmt.Sprintf("%v/%d", a, n), func(b *testing.B) {
 				p := NewPicker(configured(a), cluster(n))
@@ -63,12 +63,51 @@ func BenchmarkBeginEnd(b *testing.B) {
 }
 
 func BenchmarkNewPicker(b *testing.B) {
-	for _, a := range []Algorithm{P2CEWMA, WeightedRoundRobin} {
-		b.Run(fmt.Sprintf("%v/10000", a), func(b *testing.B) {
-			members := cluster(10_000)
+	for _, a := range []Algorithm{P2CEWMA, WeightedRoundRobin, RingHash, Maglev} {
+		for _, n := range []int{1000, 10_000} {
+			for name, members := range map[string][]Member{"equal": fresh(n), "weighted": cluster(n)} {
+				b.Run(fmt.Sprintf("%v/%s/%d", a, name, n), func(b *testing.B) {
+					b.ReportAllocs()
+					for b.Loop() {
+						NewPicker(configured(a), members)
+					}
+				})
+			}
+		}
+	}
+}
+
+func BenchmarkPickKey(b *testing.B) {
+	for _, a := range []Algorithm{RingHash, Maglev} {
+		for _, bounded := range []float64{0, 125} {
+			b.Run(fmt.Sprintf("%v/1000/bounded=%v", a, bounded), func(b *testing.B) {
+				cfg := configured(a)
+				cfg.BoundedLoadPercent = bounded
+				p := NewPicker(cfg, fresh(1000))
+				rnd := rand.New(rand.NewPCG(1, 1))
+				for range 5000 { // load as it settles
+					i, _ := p.PickKey(rnd.Uint64(), 5000, nil)
+					p.Member(i).Load.Begin(0)
+				}
+				b.ReportAllocs()
+				for b.Loop() {
+					p.PickKey(rnd.Uint64(), 5000, nil)
+				}
+			})
+		}
+	}
+}
+
+func BenchmarkPickChoices(b *testing.B) {
+	for _, choices := range []int{2, 5, 1000} {
+		b.Run(fmt.Sprintf("least_request/1000/choices=%d", choices), func(b *testing.B) {
+			cfg := configured(LeastRequest)
+			cfg.Choices = choices
+			p := NewPicker(cfg, fresh(1000))
+			rnd := rand.New(rand.NewPCG(1, 1))
 			b.ReportAllocs()
 			for b.Loop() {
-				NewPicker(configured(a), members)
+				p.Pick(0, rnd.Uint64(), nil)
 			}
 		})
 	}

@@ -16,21 +16,27 @@ func (p *Picker) pickAmongFew(now time.Duration, d *draws, avoid []*Load) int {
 	switch p.algorithm {
 	case WeightedRoundRobin:
 		return p.inTurnAmongFew(now, d, allowed)
-	case LeastRequest:
-		i := p.drawAmongFew(now, d, allowed)
-		if rest := allowed &^ (1 << i); rest != 0 {
-			return p.lessBusy(now, i, p.drawAmongFew(now, d, rest))
-		}
-		return i
 	case Random:
 		return p.drawAmongFew(now, d, allowed)
-	default:
-		i := nth(allowed, d.below(bits.OnesCount64(allowed)))
-		if rest := allowed &^ (1 << i); rest != 0 {
-			return p.cheaper(now, i, nth(rest, d.below(bits.OnesCount64(rest))))
-		}
-		return i
 	}
+	i := p.firstAmongFew(now, d, allowed)
+	for range p.choices - 1 {
+		if allowed &^= 1 << i; allowed == 0 {
+			break
+		}
+		j := p.firstAmongFew(now, d, allowed)
+		allowed &^= 1 << j
+		i = p.better(now, i, j)
+	}
+	return i
+}
+
+// firstAmongFew draws an allowed member to compare with others.
+func (p *Picker) firstAmongFew(now time.Duration, d *draws, allowed uint64) int {
+	if p.algorithm == LeastRequest {
+		return p.drawAmongFew(now, d, allowed)
+	}
+	return nth(allowed, d.below(bits.OnesCount64(allowed)))
 }
 
 // allowed returns the set of positions whose Load is not in avoid.

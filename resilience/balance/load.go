@@ -44,6 +44,8 @@ type Load struct {
 // settings are the durations of Config that a Load needs, in nanoseconds.
 type settings struct {
 	defaultRTT, decay, penalty float64
+
+	mean bool // the estimate follows latency up as slowly as down
 }
 
 func newSettings(cfg Config) settings {
@@ -51,10 +53,11 @@ func newSettings(cfg Config) settings {
 		defaultRTT: float64(cfg.DefaultRTT),
 		decay:      float64(cfg.Decay),
 		penalty:    float64(cfg.FailurePenalty),
+		mean:       cfg.Algorithm == LeastTime,
 	}
 }
 
-// Init makes l go by cfg's DefaultRTT, Decay and FailurePenalty from now on.
+// Init makes l go by cfg's Algorithm, DefaultRTT, Decay and FailurePenalty from now on.
 // What was measured so far is kept, so it also serves for a reload.
 func (l *Load) Init(cfg Config) {
 	s := newSettings(cfg)
@@ -76,7 +79,7 @@ func (l *Load) Begin(time.Duration) { l.inflight.Add(1) }
 //
 // A latency above the present estimate replaces it at once; one below it
 // counts with the weight 1-e^(-dt/Decay), dt being the time since the last
-// observation (Finagle's and linkerd's peak-EWMA).
+// observation (Finagle's and linkerd's peak-EWMA). With LeastTime all count so.
 //
 // A failed attempt can raise the estimate but not lower it: to fail fast is
 // not to be fast. On top of that the endpoint's latency is taken to be at
@@ -85,10 +88,25 @@ func (l *Load) Begin(time.Duration) { l.inflight.Add(1) }
 func (l *Load) End(now, rtt time.Duration, failed bool) {
 	l.inflight.Add(-1)
 	if failed {
-		l.failedAt.Store(int64(max(now, 0)) + 1)
+		l.fail(now)
 	}
 	if rtt >= 0 {
 		l.observe(l.rules(), now, float64(rtt), failed)
+	}
+}
+
+// HoldOff takes the endpoint, which has asked for it, to be failing until it has
+// passed: it has the full penalty until then.
+func (l *Load) HoldOff(until time.Duration) { l.fail(until) }
+
+// fail notes a failure at that time, unless a later one is known.
+func (l *Load) fail(at time.Duration) {
+	next := int64(max(at, 0)) + 1
+	for range writeTries {
+		old := l.failedAt.Load()
+		if old >= next || l.failedAt.CompareAndSwap(old, next) {
+			return
+		}
 	}
 }
 
@@ -110,10 +128,10 @@ func (l *Load) observe(s settings, now time.Duration, rtt float64, failed bool) 
 			old := math.Float64frombits(l.ewma.Load())
 			before := l.stamp.Load()
 			stamp = max(stamp, before)
-			if rtt <= old {
-				if failed {
-					return
-				}
+			if failed && rtt <= old {
+				return
+			}
+			if s.mean || rtt <= old {
 				w := math.Exp(-float64(stamp-before) / s.decay)
 				next = old*w + rtt*(1-w)
 			}

@@ -24,13 +24,17 @@ type Member struct {
 	// Since is when the endpoint joined, for slow start; negative for one
 	// that is not in slow start.
 	Since time.Duration
+	// Key stands for the endpoint where picks go by hash. It is to be the same
+	// in every proxy, such as KeyOf its address, and another for each member.
+	Key uint64
 	// Index is the caller's own.
 	Index int
 }
 
 // Picker picks among a fixed set of members. It is immutable apart from the
 // cursor of weighted round robin, safe for concurrent use, and a Pick takes
-// constant time, no lock and no memory. A change of the endpoints is a new
+// constant time, no lock and no memory, apart from large Choices and RingHash
+// (the logarithm of the ring's size). A change of the endpoints is a new
 // Picker; their Loads live on.
 type Picker struct {
 	algorithm Algorithm
@@ -38,7 +42,12 @@ type Picker struct {
 	// table has the weights in a form drawn from in constant time; nil when
 	// all weights are equal.
 	table []column
+	// ring or slots, where picks go by hash; see keyed.go.
+	ring  []uint64
+	slots []uint32
+	bound float64 // requests in flight for each unit of weight and of the whole; 0 no bound
 
+	choices  int
 	window   float64       // SlowStart in nanoseconds
 	least    float64       // SlowStartMinPercent as a fraction
 	slowFrom time.Duration // from here on some member is not new, ...
@@ -55,12 +64,15 @@ type Picker struct {
 // NewPicker returns a picker over members, which it takes over. It takes time
 // in proportion to their number.
 func NewPicker(cfg Config, members []Member) *Picker {
-	p := &Picker{algorithm: cfg.Algorithm, members: members}
+	p := &Picker{algorithm: cfg.Algorithm, members: members, choices: cfg.Choices}
 	for i := range members {
 		members[i].Weight = max(members[i].Weight, 1)
 	}
-	if p.algorithm != P2CEWMA {
+	switch p.algorithm {
+	case WeightedRoundRobin, LeastRequest, Random:
 		p.table = newTable(members)
+	case RingHash, Maglev:
+		p.initKeyed(cfg)
 	}
 	p.initSlowStart(cfg)
 	return p
@@ -84,6 +96,10 @@ func (p *Picker) Pick(now time.Duration, r uint64, avoid []*Load) int {
 	case 1:
 		return 0
 	}
+	if p.algorithm.ByHash() {
+		i, _ := p.PickKey(r, 0, avoid)
+		return i
+	}
 	d := draws(r)
 	if len(avoid) > 0 {
 		if n <= fewMembers {
@@ -96,23 +112,61 @@ func (p *Picker) Pick(now time.Duration, r uint64, avoid []*Load) int {
 	switch p.algorithm {
 	case WeightedRoundRobin:
 		return p.pickInTurn(now, &d, avoid)
-	case LeastRequest:
-		i := p.draw(now, &d, avoid, -1)
-		return p.lessBusy(now, i, p.draw(now, &d, avoid, i))
 	case Random:
 		return p.draw(now, &d, avoid, -1)
-	default:
-		i := p.drawEvenly(&d, avoid, -1)
-		return p.cheaper(now, i, p.drawEvenly(&d, avoid, i))
 	}
+	if p.choices >= n {
+		return p.best(now, &d, avoid)
+	}
+	i := p.first(now, &d, avoid, -1)
+	for range p.choices - 1 {
+		i = p.better(now, i, p.first(now, &d, avoid, i))
+	}
+	return i
+}
+
+// first draws a member to compare with others; not is at another position.
+func (p *Picker) first(now time.Duration, d *draws, avoid []*Load, not int) int {
+	if p.algorithm == LeastRequest {
+		return p.draw(now, d, avoid, not)
+	}
+	return p.drawEvenly(d, avoid, not)
+}
+
+// best compares all members that are not in avoid. Of equals it takes one that
+// was drawn, else the next one behind a random position.
+func (p *Picker) best(now time.Duration, d *draws, avoid []*Load) int {
+	i := p.first(now, d, avoid, -1)
+	j := d.below(len(p.members))
+	for range p.members {
+		if j != i && !isAvoided(avoid, p.members[j].Load) {
+			i = p.better(now, i, j)
+		}
+		if j++; j == len(p.members) {
+			j = 0
+		}
+	}
+	return i
+}
+
+// better returns which of two members is to be taken; of equals the first.
+func (p *Picker) better(now time.Duration, i, j int) int {
+	if p.algorithm == LeastRequest {
+		return p.lessBusy(now, i, j)
+	}
+	return p.cheaper(now, i, j)
 }
 
 // draws is a stream of random words (splitmix64) that begins with its seed.
 type draws uint64
 
 func (d *draws) next() uint64 {
-	*d += 0x9e3779b97f4a7c15
-	z := uint64(*d)
+	*d += golden
+	return mix(uint64(*d))
+}
+
+// mix spreads a number over all 64 bits.
+func mix(z uint64) uint64 {
 	z = (z ^ z>>30) * 0xbf58476d1ce4e5b9
 	z = (z ^ z>>27) * 0x94d049bb133111eb
 	return z ^ z>>31

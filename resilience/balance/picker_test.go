@@ -25,7 +25,7 @@ func configured(a Algorithm) Config {
 }
 
 func everyAlgorithm(t *testing.T, f func(t *testing.T, cfg Config)) {
-	for a := P2CEWMA; a <= Random; a++ {
+	for a := P2CEWMA; a <= Maglev; a++ {
 		t.Run(a.String(), func(t *testing.T) { f(t, configured(a)) })
 	}
 }
@@ -112,7 +112,7 @@ func TestIdleShares(t *testing.T) {
 // TestP2CDividesByWeight: with equal latency, load in flight settles in
 // proportion to the weights.
 func TestP2CDividesByWeight(t *testing.T) {
-	for _, a := range []Algorithm{P2CEWMA, LeastRequest} {
+	for _, a := range []Algorithm{P2CEWMA, LeastTime, LeastRequest} {
 		p := NewPicker(configured(a), weighted(1, 2, 5))
 		for i := range p.Len() {
 			p.Member(i).Load.Begin(0)
@@ -147,7 +147,7 @@ func TestP2CEven(t *testing.T) {
 // expensive never, the next only when paired with that one, and so on.
 func TestTwoChoices(t *testing.T) {
 	oneGoroutine(t)
-	for _, a := range []Algorithm{P2CEWMA, LeastRequest} {
+	for _, a := range []Algorithm{P2CEWMA, LeastTime, LeastRequest} {
 		for _, n := range []int{2, 3, 5, 20} {
 			p := NewPicker(configured(a), fresh(n))
 			shares := make([]float64, n)
@@ -328,14 +328,14 @@ func TestConcurrentPicks(t *testing.T) {
 }
 
 func TestAlgorithmText(t *testing.T) {
-	for a := P2CEWMA; a <= Random; a++ {
+	for a := P2CEWMA; a <= Maglev; a++ {
 		text, err := a.MarshalText()
 		var back Algorithm
 		if err != nil || back.UnmarshalText(text) != nil || back != a {
 			t.Errorf("%v does not survive as text: %q %v", a, text, err)
 		}
 	}
-	a := Random
+	a := Maglev
 	if err := a.UnmarshalText(nil); err != nil || a != P2CEWMA {
 		t.Errorf("the empty text gave %v, %v", a, err)
 	}
@@ -360,11 +360,20 @@ func TestValidate(t *testing.T) {
 		{Default(), ""},
 		{set(func(c *Config) { c.SlowStart, c.PanicPercent, c.FailurePenalty = 0, 0, 0 }), ""},
 		{set(func(c *Config) { c.PanicPercent, c.SlowStartMinPercent = 100, 100 }), ""},
-		{Config{}, "default_rtt decay slow_start_min_percent"},
+		{Config{}, "choices max_ring_size maglev_table_size default_rtt decay slow_start_min_percent"},
 		{set(func(c *Config) { c.Algorithm = 7 }), "algorithm"},
 		{set(func(c *Config) { c.PanicPercent, c.SlowStartMinPercent = math.NaN(), math.NaN() }), "slow_start_min_percent panic_percent"},
 		{set(func(c *Config) { c.PanicPercent, c.SlowStartMinPercent = 101, 100.1 }), "slow_start_min_percent panic_percent"},
-		{set(func(c *Config) { c.SlowStart, c.FailurePenalty = -1, -1 }), "slow_start failure_penalty"},
+		{set(func(c *Config) { c.SlowStart, c.FailurePenalty, c.RetryAfterMax = -1, -1, -1 }), "slow_start failure_penalty retry_after_max"},
+		{set(func(c *Config) { c.Choices = maxChoices + 1 }), "choices"},
+		{set(func(c *Config) { c.Algorithm = Maglev }), "hash"},
+		{set(func(c *Config) { c.Algorithm, c.Hash = RingHash, []HashOn{{SourceIP: true}} }), ""},
+		{set(func(c *Config) { c.Algorithm, c.Hash = RingHash, make([]HashOn, maxHash+1) }), "hash"},
+		{set(func(c *Config) { c.Hash, c.BoundedLoadPercent = []HashOn{{SourceIP: true}}, 150 }), "hash bounded_load_percent"},
+		{set(func(c *Config) { c.BoundedLoadPercent = math.NaN() }), "bounded_load_percent"},
+		{set(func(c *Config) { c.BoundedLoadPercent = 99 }), "bounded_load_percent"},
+		{set(func(c *Config) { c.MinRingSize, c.MaxRingSize = 10, 9 }), "max_ring_size"},
+		{set(func(c *Config) { c.MaxRingSize, c.MaglevTableSize = maxSlots+1, maxSlots+1 }), "max_ring_size maglev_table_size"},
 	} {
 		var got []string
 		c.cfg.Validate(func(field, _ string) { got = append(got, field) })

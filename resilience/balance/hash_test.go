@@ -1,0 +1,84 @@
+package balance
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestHashMistakes: what is said about each, by field.
+func TestHashMistakes(t *testing.T) {
+	type validates interface {
+		Validate(add func(field, problem string))
+	}
+	for _, c := range []struct {
+		of   validates
+		want string
+	}{
+		{HashOn{Header: "x-user"}, ""},
+		{HashOn{Cookie: &HashCookie{Name: "sid"}}, ""},
+		{HashOn{Query: "user[id]"}, ""},
+		{HashOn{SourceIP: true}, ""},
+		{HashOn{Identity: true}, ""},
+		{HashOn{}, "-"},
+		{HashOn{Header: "x", Identity: true}, "-"},
+		{HashOn{Header: "x user"}, "header"},
+		{HashOn{Query: "a=b"}, "query"},
+		{HashCookie{Name: "sid", TTL: time.Hour, Path: "/a"}, ""},
+		{HashCookie{Name: "", TTL: 1500 * time.Millisecond, Path: "a"}, "name path ttl"},
+		{HashCookie{Name: "sid", TTL: time.Hour, Session: true}, "session"},
+		{HashCookie{Name: "a;b"}, "name"},
+		{HashCookie{Name: "a", Path: "/a; Domain=example.org"}, "path"},
+		{Affinity{Cookie: "srv", TTL: maxTTL}, ""},
+		{Affinity{Cookie: "srv\r\nx: y", Path: "/a\r\n", TTL: maxTTL + time.Second}, "cookie path ttl"},
+		{Affinity{Cookie: strings.Repeat("a", 65), TTL: -time.Second}, "cookie ttl"},
+	} {
+		var got []string
+		c.of.Validate(func(field, problem string) {
+			if field == "" {
+				field = "-"
+			}
+			got = append(got, field)
+			if problem == "" {
+				t.Errorf("%+v: nothing is said about %s", c.of, field)
+			}
+		})
+		if s := strings.Join(got, " "); s != c.want {
+			t.Errorf("%+v: mistakes in %q, want %q", c.of, s, c.want)
+		}
+	}
+}
+
+// TestKeyOf: proxies of all versions agree on keys, and similar texts do not.
+func TestKeyOf(t *testing.T) {
+	for text, want := range map[string]uint64{"": 0xf52a15e9a9b5e89b, "10.0.0.1:8080": KeyOf([]byte("10.0.0.1:8080"))} {
+		if got := KeyOf(text); got != want {
+			t.Errorf("the key of %q is %#x, want %#x", text, got, want)
+		}
+	}
+	counts := make([]int, 64)
+	shares := make([]float64, 64)
+	for i := range 64_000 {
+		counts[KeyOf(fmt.Sprintf("user-%d", i))>>58]++
+	}
+	for i := range shares {
+		shares[i] = 1
+	}
+	fits(t, counts, shares)
+}
+
+func TestWords(t *testing.T) {
+	list := []HashOn{{Header: "x-user"}, {Cookie: &HashCookie{Name: "sid"}}, {Query: "u"}, {SourceIP: true}, {Identity: true}}
+	if got, want := fmt.Sprint(list), "[header:x-user cookie:sid query:u source_ip identity]"; got != want {
+		t.Errorf("%s, want %s", got, want)
+	}
+	cfg := Default()
+	if got := fmt.Sprintf("%+v", cfg); !strings.Contains(got, "Affinity:off") {
+		t.Error(got)
+	}
+	cfg.Affinity = &Affinity{Cookie: "srv"}
+	if got := fmt.Sprintf("%+v", cfg); !strings.Contains(got, "Affinity:cookie:srv") {
+		t.Error(got)
+	}
+}
