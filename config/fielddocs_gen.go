@@ -393,12 +393,12 @@ func fieldDoc(id string) string {
 		return "How long a WebSocket may go without a byte in either direction, pings included. 0: no limit."
 	case "github.com/outrigger-mesh/outrigger/proxy/websocket.Config.MaxLifetime":
 		return "How long a WebSocket may last, give or take a tenth, so that those opened together do not end together. 0: no limit."
-	case "github.com/outrigger-mesh/outrigger/resilience/balance.Affinity.Cookie":
-		return "The cookie's name. Required. Services that a client reaches under one name need cookies of different names."
 	case "github.com/outrigger-mesh/outrigger/resilience/balance.Affinity.Insecure":
 		return "insecure leaves out the attribute Secure, for clients that do not come by https. HttpOnly and SameSite=Lax are always there."
 	case "github.com/outrigger-mesh/outrigger/resilience/balance.Affinity.KeyFile":
 		return "The file with the secret, at least 32 bytes, that values are made with; proxies that share it know each other's cookies. It is read with the configuration. Default: a random key that lasts as long as the process."
+	case "github.com/outrigger-mesh/outrigger/resilience/balance.Affinity.Name":
+		return "The cookie's name. Required. Services that a client reaches under one host name need cookies of different names."
 	case "github.com/outrigger-mesh/outrigger/resilience/balance.Affinity.Path":
 		return "The path below which the client is to send it. Default /."
 	case "github.com/outrigger-mesh/outrigger/resilience/balance.Affinity.TTL":

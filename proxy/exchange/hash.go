@@ -24,7 +24,7 @@ type given struct {
 func (x *exchange) wishes() {
 	p := x.cl.Policy()
 	if a := p.Balance.Affinity; a != nil {
-		x.wish.Held = x.cookie(a.Cookie)
+		x.wish.Held = x.cookie(a.Name)
 	}
 	for i := range p.Balance.Hash {
 		if key, ok := x.hashKey(&p.Balance.Hash[i]); ok {

@@ -33,6 +33,7 @@ func (s *Server) newTCP(down relay.Leg, peer Peer, source *atomic.Pointer[plan.L
 	l := source.Load()
 	t := &tcpExchange{srv: s, source: source, down: down, l: l, cl: l.Route.Cluster, peer: peer, start: s.Sweeper.Now()}
 	t.pol = t.cl.Policy()
+	t.wishes()
 	t.rec.Start, t.rec.Protocol = time.Now(), "tcp"
 	return t
 }
@@ -101,7 +102,6 @@ func (t *tcpExchange) run(open func() (upstream.Leg, outcome.Reason)) outcome.Re
 		return outcome.LimitRequests
 	}
 	defer t.cl.Limits.Release(limit.Requests)
-	t.wishes()
 	up, r := open()
 	if r != outcome.OK {
 		return r

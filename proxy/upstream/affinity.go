@@ -67,7 +67,7 @@ func (c *Cluster) newAffinity(pol *Policy, p *balance.Picker, endpoints []*Endpo
 		key = pol.AffinityKey
 	}
 	a := &affinity{
-		before:  []byte("set-cookie: " + cfg.Cookie + "="),
+		before:  []byte("set-cookie: " + cfg.Name + "="),
 		after:   AppendCookieEnd(nil, cfg.Path, int64(cfg.TTL.Seconds()), cfg.Insecure),
 		holders: make([]holder, p.Len()),
 	}

@@ -48,9 +48,9 @@ func (c *HashCookie) Issued() bool { return c.Session || c.TTL > 0 }
 // Affinity is a cookie that names the endpoint a client is to stay at. Its value
 // tells nothing, and none can be made up: it is a keyed digest of the endpoint.
 type Affinity struct {
-	// Cookie is the cookie's name. Required. Services that a client reaches
-	// under one name need cookies of different names.
-	Cookie string `yaml:"cookie"`
+	// Name is the cookie's name. Required. Services that a client reaches under
+	// one host name need cookies of different names.
+	Name string `yaml:"name"`
 	// TTL is how long the client is to keep the cookie. 0: as long as its session.
 	TTL time.Duration `yaml:"ttl"`
 	// Path is the path below which the client is to send it. Default /.
@@ -84,7 +84,7 @@ func (a *Affinity) String() string {
 	if a == nil {
 		return "off"
 	}
-	return "cookie:" + a.Cookie
+	return "cookie:" + a.Name
 }
 
 // Validate calls add once for every mistake, with the field's YAML name.
@@ -108,7 +108,7 @@ func (h HashOn) Validate(add func(field, problem string)) {
 
 // Validate calls add once for every mistake, with the field's YAML name.
 func (c HashCookie) Validate(add func(field, problem string)) {
-	validateCookie("name", c.Name, c.Path, c.TTL, add)
+	validateCookie(c.Name, c.Path, c.TTL, add)
 	if c.Session && c.TTL > 0 {
 		add("session", "says that the cookie ends with the session, but ttl is given; keep one")
 	}
@@ -116,15 +116,15 @@ func (c HashCookie) Validate(add func(field, problem string)) {
 
 // Validate calls add once for every mistake, with the field's YAML name.
 func (a Affinity) Validate(add func(field, problem string)) {
-	validateCookie("cookie", a.Cookie, a.Path, a.TTL, add)
+	validateCookie(a.Name, a.Path, a.TTL, add)
 }
 
 // maxTTL is what browsers keep a cookie for at most (RFC 6265bis section 5.5).
 const maxTTL = 400 * 24 * time.Hour
 
-func validateCookie(field, name, path string, ttl time.Duration, add func(field, problem string)) {
+func validateCookie(name, path string, ttl time.Duration, add func(field, problem string)) {
 	if !isToken(name) || len(name) > 64 {
-		add(field, "must name the cookie: letters, digits, '-' and '_', at most 64")
+		add("name", "must name the cookie: letters, digits, '-' and '_', at most 64")
 	}
 	if path != "" && (path[0] != '/' || len(path) > 256 || strings.ContainsFunc(path, func(r rune) bool { return r <= ' ' || r == ';' || r >= 0x7f })) {
 		add("path", "must begin with / and have no space and no ';', at most 256 characters")

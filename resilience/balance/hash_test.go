@@ -30,9 +30,9 @@ func TestHashMistakes(t *testing.T) {
 		{HashCookie{Name: "sid", TTL: time.Hour, Session: true}, "session"},
 		{HashCookie{Name: "a;b"}, "name"},
 		{HashCookie{Name: "a", Path: "/a; Domain=example.org"}, "path"},
-		{Affinity{Cookie: "srv", TTL: maxTTL}, ""},
-		{Affinity{Cookie: "srv\r\nx: y", Path: "/a\r\n", TTL: maxTTL + time.Second}, "cookie path ttl"},
-		{Affinity{Cookie: strings.Repeat("a", 65), TTL: -time.Second}, "cookie ttl"},
+		{Affinity{Name: "srv", TTL: maxTTL}, ""},
+		{Affinity{Name: "srv\r\nx: y", Path: "/a\r\n", TTL: maxTTL + time.Second}, "name path ttl"},
+		{Affinity{Name: strings.Repeat("a", 65), TTL: -time.Second}, "name ttl"},
 	} {
 		var got []string
 		c.of.Validate(func(field, problem string) {
@@ -77,7 +77,7 @@ func TestWords(t *testing.T) {
 	if got := fmt.Sprintf("%+v", cfg); !strings.Contains(got, "Affinity:off") {
 		t.Error(got)
 	}
-	cfg.Affinity = &Affinity{Cookie: "srv"}
+	cfg.Affinity = &Affinity{Name: "srv"}
 	if got := fmt.Sprintf("%+v", cfg); !strings.Contains(got, "Affinity:cookie:srv") {
 		t.Error(got)
 	}
