@@ -196,7 +196,7 @@ func (p *Proxy) viewClusters() []admin.ClusterView {
 		c := &clusters[i]
 		most := c.Spec.Policy.Limits
 		v := admin.ClusterView{
-			Name: c.Name, Direction: c.Direction.String(), Protocol: c.Spec.Protocol,
+			Name: c.Name, Direction: c.Direction.String(), Protocol: c.Spec.Protocol, Balance: c.Balance.Summary(),
 			Endpoints: c.Endpoints, Available: c.Available, Ejected: c.Ejected, Unhealthy: c.Unhealthy, Panic: c.Panicking,
 			BudgetBalance: c.Budget, Active: c.Requests,
 			Requests: c.Totals.Exchanges, Failures: c.Totals.Failures, Retries: c.Totals.Retries,

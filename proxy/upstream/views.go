@@ -3,6 +3,7 @@ package upstream
 import (
 	"time"
 
+	"github.com/outrigger-mesh/outrigger/resilience/balance"
 	"github.com/outrigger-mesh/outrigger/resilience/breaker"
 	"github.com/outrigger-mesh/outrigger/resilience/health"
 	"github.com/outrigger-mesh/outrigger/resilience/limit"
@@ -98,6 +99,7 @@ type ClusterState struct {
 	Ejected   int
 	Unhealthy int // by active checks
 	Panicking bool
+	Balance   balance.Config    // in force
 	Breaker   *breaker.Snapshot // nil without a breaker
 	Budget    float64           // retries that may be made now
 	Totals    telemetry.ClusterTotals
@@ -112,7 +114,7 @@ func (r *Registry) States() (clusters []ClusterState, endpoints []EndpointState)
 	for _, c := range r.all() {
 		cs := ClusterState{
 			Name: c.name, Direction: c.direction, Spec: c.spec.Load(), Totals: c.metrics.Totals(),
-			Limits: &c.Limits, Requests: c.Limits.Requests.Value(),
+			Limits: &c.Limits, Requests: c.Limits.Requests.Value(), Balance: c.policy.Load().Balance,
 		}
 		if s := c.set.Load(); s != nil {
 			cs.Endpoints, cs.Available, cs.Panicking = s.total, s.picker.Len(), s.panicking

@@ -3,6 +3,7 @@ package balance
 
 import (
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -158,6 +159,25 @@ func Default() Config {
 		FailurePenalty:      5 * time.Second,
 		RetryAfterMax:       time.Minute,
 	}
+}
+
+// Summary says in a line how endpoints are picked, for people.
+func (c *Config) Summary() string {
+	s := c.Algorithm.String()
+	if c.Algorithm.ByHash() {
+		words := make([]string, len(c.Hash))
+		for i := range words {
+			words[i] = c.Hash[i].String()
+		}
+		s += " by " + strings.Join(words, ", else ")
+		if c.BoundedLoadPercent > 0 {
+			s += fmt.Sprintf(", at most %g%% of the fair load", c.BoundedLoadPercent)
+		}
+	}
+	if c.Affinity != nil {
+		s += ", affinity by " + c.Affinity.String()
+	}
+	return s
 }
 
 // IsZero reports whether c is the zero value; a valid Config has a Decay.

@@ -74,11 +74,18 @@ func TestWords(t *testing.T) {
 		t.Errorf("%s, want %s", got, want)
 	}
 	cfg := Default()
+	if got := cfg.Summary(); got != "p2c_ewma" {
+		t.Error(got)
+	}
 	if got := fmt.Sprintf("%+v", cfg); !strings.Contains(got, "Affinity:off") {
 		t.Error(got)
 	}
 	cfg.Affinity = &Affinity{Name: "srv"}
 	if got := fmt.Sprintf("%+v", cfg); !strings.Contains(got, "Affinity:cookie:srv") {
 		t.Error(got)
+	}
+	cfg.Algorithm, cfg.Hash, cfg.BoundedLoadPercent = Maglev, list[:2], 150
+	if got, want := cfg.Summary(), "maglev by header:x-user, else cookie:sid, at most 150% of the fair load, affinity by cookie:srv"; got != want {
+		t.Errorf("%q, want %q", got, want)
 	}
 }

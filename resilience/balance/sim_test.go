@@ -2,6 +2,7 @@ package balance
 
 import (
 	"container/heap"
+	"fmt"
 	"math"
 	"math/rand/v2"
 	"sort"
@@ -68,24 +69,29 @@ func (s *simulation) queues(n int, mean time.Duration) func(int) time.Duration {
 
 // TestSupermarketModel reproduces the known mean time in system at load 0.9,
 // in units of the service time: 1/(1-0.9) = 10 at random, and with the shorter
-// of two queues the sum over i >= 1 of 0.9^(2^i-2) = 2.61 (Mitzenmacher 1996).
+// of d queues the sum over i >= 1 of 0.9^((d^i-d)/(d-1)), which is 2.61 for two
+// and 2.03 for three (Mitzenmacher 1996).
 func TestSupermarketModel(t *testing.T) {
 	oneGoroutine(t)
 	const servers, load, service = 400, 0.9, time.Second
-	theory := 0.0
-	for i := 1; i < 12; i++ {
-		theory += math.Pow(load, math.Exp2(float64(i))-2)
+	theory := func(d float64) (sum float64) {
+		for i := 1; i < 12; i++ {
+			sum += math.Pow(load, (math.Pow(d, float64(i))-d)/(d-1))
+		}
+		return sum
 	}
 	for _, c := range []struct {
 		algorithm       Algorithm
+		choices         int
 		want, tolerance float64
 	}{
-		{Random, 1 / (1 - load), 0.8},
-		{LeastRequest, theory, 0.1},
+		{Random, 1, 1 / (1 - load), 0.8},
+		{LeastRequest, 2, theory(2), 0.1},
+		{LeastRequest, 3, theory(3), 0.1},
 	} {
-		t.Run(c.algorithm.String(), func(t *testing.T) {
+		t.Run(fmt.Sprintf("%v/%d", c.algorithm, c.choices), func(t *testing.T) {
 			cfg := Default()
-			cfg.Algorithm, cfg.SlowStart = c.algorithm, 0
+			cfg.Algorithm, cfg.Choices, cfg.SlowStart = c.algorithm, c.choices, 0
 			s := &simulation{rnd: rand.New(rand.NewPCG(1, 2)), picker: NewPicker(cfg, fresh(servers))}
 			gap := time.Duration(math.Round(float64(service) / (servers * load)))
 			queues := s.queues(servers, service)
@@ -139,6 +145,9 @@ func TestOneSlowOfEleven(t *testing.T) {
 	}
 	if x := share[P2CEWMA]; x > 0.0005 || x == 0 {
 		t.Errorf("peak-EWMA sent %.5f to the slow one, want some but below 0.0005", x)
+	}
+	if x := share[LeastTime]; x > 0.005 || x == 0 {
+		t.Errorf("least time sent %.5f to the slow one, want some but below 0.005", x)
 	}
 	if p99[P2CEWMA] > 100*time.Millisecond || p99[WeightedRoundRobin] < time.Second {
 		t.Errorf("p99 of peak-EWMA %v and round robin %v, want below 100ms and above 1s", p99[P2CEWMA], p99[WeightedRoundRobin])

@@ -72,18 +72,18 @@ func sampleViews(now time.Time) Views {
 		Clusters: func() []ClusterView {
 			return []ClusterView{
 				{
-					Name: "web", Direction: "inbound", Protocol: "http", Endpoints: 1, Available: 1, BudgetBalance: 10, Active: 3, Requests: 1843220, Failures: 12,
+					Name: "web", Direction: "inbound", Protocol: "http", Balance: "p2c_ewma", Endpoints: 1, Available: 1, BudgetBalance: 10, Active: 3, Requests: 1843220, Failures: 12,
 					P50Ms: 0.8, P99Ms: 6.1, Limits: LimitsView{Connections: LimitView{Value: 12}, Pending: LimitView{Max: 1024}, Requests: LimitView{Value: 3}},
 				},
 				{
-					Name: "api", Direction: "outbound", Protocol: "http", Endpoints: 4, Available: 2, Ejected: 1,
+					Name: "api", Direction: "outbound", Protocol: "http", Balance: "maglev by header:x-user", Endpoints: 4, Available: 2, Ejected: 1,
 					Breaker:       &BreakerView{State: "closed", Mode: "enforce", Requests: 1204, Failures: 31, Opened: 1},
 					BudgetBalance: 84.5, Active: 18, Requests: 918211, Failures: 1741, Retries: 402, P50Ms: 2.4, P99Ms: 31.5,
 					Limits:     LimitsView{Connections: LimitView{Value: 22, Max: 100}, Pending: LimitView{Max: 1024}, Requests: LimitView{Value: 18, Max: 256}},
 					Identities: []string{"spiffe://example.test/api"},
 				},
 				{
-					Name: "ledger", Direction: "outbound", Protocol: "http", Endpoints: 2, Available: 2, Unhealthy: 1, Panic: true,
+					Name: "ledger", Direction: "outbound", Protocol: "http", Balance: "least_request", Endpoints: 2, Available: 2, Unhealthy: 1, Panic: true,
 					Breaker:       &BreakerView{State: "open", Mode: "enforce", Since: now.Add(-2 * time.Second), Until: now.Add(3 * time.Second), Requests: 88, Failures: 61, Opened: 4},
 					BudgetBalance: 0.2, Active: 97, Requests: 40122, Failures: 3811, Retries: 800, P50Ms: 18.2, P99Ms: 1480,
 					Limits:     LimitsView{Connections: LimitView{Value: 100, Max: 100, Rejected: 37}, Pending: LimitView{Value: 211, Max: 1024}, Requests: LimitView{Value: 97}},

@@ -158,13 +158,13 @@ func why(cause, detail string) string {
 }
 
 func clustersText(w io.Writer, v []ClusterView, now time.Time) {
-	table(w, "CLUSTER DIRECTION PROTOCOL ENDPOINTS EJECTED UNHEALTHY PANIC BREAKER UNTIL BUDGET CONNECTIONS PENDING ACTIVE REQUESTS FAILURES RETRIES P50 P99", func(row func(...any)) {
+	table(w, "CLUSTER DIRECTION PROTOCOL BALANCE ENDPOINTS EJECTED UNHEALTHY PANIC BREAKER UNTIL BUDGET CONNECTIONS PENDING ACTIVE REQUESTS FAILURES RETRIES P50 P99", func(row func(...any)) {
 		for _, c := range v {
 			breaker, until := "-", "-"
 			if c.Breaker != nil {
 				breaker, until = c.Breaker.State, ahead(c.Breaker.Until, now)
 			}
-			row(c.Name, c.Direction, c.Protocol, fmt.Sprintf("%d/%d", c.Available, c.Endpoints), c.Ejected, c.Unhealthy, yes(c.Panic), breaker, until,
+			row(c.Name, c.Direction, c.Protocol, c.Balance, fmt.Sprintf("%d/%d", c.Available, c.Endpoints), c.Ejected, c.Unhealthy, yes(c.Panic), breaker, until,
 				fmt.Sprintf("%.1f", c.BudgetBalance), limit(c.Limits.Connections), limit(c.Limits.Pending), limit(c.Limits.Requests),
 				c.Requests, c.Failures, c.Retries, fmt.Sprintf("%.1fms", c.P50Ms), fmt.Sprintf("%.1fms", c.P99Ms))
 		}

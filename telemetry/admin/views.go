@@ -74,6 +74,7 @@ type ClusterView struct {
 	Name          string       `json:"name"`
 	Direction     string       `json:"direction"` // inbound, outbound
 	Protocol      string       `json:"protocol"`
+	Balance       string       `json:"balance"` // how an endpoint is picked, and by what
 	Endpoints     int          `json:"endpoints"`
 	Available     int          `json:"available"`
 	Ejected       int          `json:"ejected"`
