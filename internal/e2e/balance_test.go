@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -136,6 +137,25 @@ func TestAffinityCookie(t *testing.T) {
 	web.rewrite(sections{"policies": fmt.Sprintf(`{api: {transport: plaintext, timeout: 9s, balance: {algorithm: least_time, affinity: {name: srv, ttl: 2h, key_file: %q}}}}`, key)})
 	web.applied(version)
 	stays("after a reload")
+	h2 := &http.Transport{Protocols: new(http.Protocols)}
+	h2.Protocols.SetUnencryptedHTTP2(true)
+	defer h2.CloseIdleConnections()
+	for range 12 {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url+"/", http.NoBody)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("cookie", "theme=dark; "+mine["cookie"]) // a field line each in HTTP/2
+		resp, err := h2.RoundTrip(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(resp.Body)
+		_ = resp.Body.Close()
+		if is := parseSeen(t, string(body)).Instance; err != nil || is != was || resp.ProtoMajor != 2 {
+			t.Fatalf("over HTTP/%d the client goes to %s, was at %s (%v)", resp.ProtoMajor, is, was, err)
+		}
+	}
 	web.kill()
 	web.start()
 	web.ready()

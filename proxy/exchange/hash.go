@@ -45,7 +45,7 @@ func (x *exchange) hashKey(h *balance.HashOn) (key uint64, ok bool) {
 			v = x.give(h.Cookie)
 		}
 	case h.Query != "":
-		v = parameter(x.req.Query.Of(x.raw), h.Query)
+		v, _ = named(x.req.Query.Of(x.raw), ampersand, h.Query)
 	case h.SourceIP:
 		v = x.s.addr
 	default:
@@ -80,29 +80,24 @@ func (x *exchange) cookie(name string) []byte {
 		if l.ID != http1.Cookie {
 			continue
 		}
-		for rest := l.Value.Of(x.raw); len(rest) > 0; {
-			var pair []byte
-			pair, rest, _ = bytes.Cut(rest, semicolon)
-			n, v, ok := bytes.Cut(bytes.TrimSpace(pair), equals)
-			if ok && string(n) == name {
-				return v
-			}
+		if v, ok := named(l.Value.Of(x.raw), semicolon, name); ok {
+			return v
 		}
 	}
 	return nil
 }
 
-// parameter is the value of the first parameter of that name in a query.
-func parameter(query []byte, name string) []byte {
-	for len(query) > 0 {
+// named is the value of the first pair of that name in a list such as a=b;c=d.
+func named(list, separator []byte, name string) (value []byte, ok bool) {
+	for len(list) > 0 {
 		var pair []byte
-		pair, query, _ = bytes.Cut(query, ampersand)
-		n, v, ok := bytes.Cut(pair, equals)
+		pair, list, _ = bytes.Cut(list, separator)
+		n, v, ok := bytes.Cut(bytes.Trim(pair, " \t"), equals)
 		if ok && string(n) == name {
-			return v
+			return v, true
 		}
 	}
-	return nil
+	return nil, false
 }
 
 var semicolon, ampersand, equals = []byte(";"), []byte("&"), []byte("=")
