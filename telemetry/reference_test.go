@@ -24,8 +24,8 @@ func TestTableFollowsTheRules(t *testing.T) {
 			t.Errorf("metric %d: name %q is empty or taken", id, m.name)
 		}
 		seen[m.name] = true
-		if !strings.HasPrefix(m.name, "outrigger_") || strings.Trim(m.name, "abcdefghijklmnopqrstuvwxyz_") != "" {
-			t.Errorf("%s: not outrigger_ and lower-case words", m.name)
+		if !strings.HasPrefix(m.name, "outrigger_") || strings.Trim(m.name, "abcdefghijklmnopqrstuvwxyz_0123456789") != "" {
+			t.Errorf("%s: not outrigger_ and lower-case words and digits", m.name)
 		}
 		if strings.HasSuffix(m.name, "_total") != (m.typ == counter) {
 			t.Errorf("%s: _total belongs to counters and to nothing else, and this is a %s", m.name, m.typ)
