@@ -194,6 +194,32 @@ func TestPickByHash(t *testing.T) {
 	}
 }
 
+// TestPolicyBetween: what a request wished for under the policy before does no
+// harm under the next one.
+func TestPolicyBetween(t *testing.T) {
+	b := newBed(t)
+	c := b.r.Acquire(spec(nil), telemetry.Outbound)
+	defer b.r.Release(c)
+	b.r.SetEndpoints("api", numbered(3))
+	w := &Wish{Key: 1, Keyed: true, Held: []byte("x")}
+	seen := map[*Endpoint]bool{}
+	var tried Tried
+	for range 40 {
+		seen[c.Pick(0, w, &Tried{})] = true
+		e := c.Pick(0, w, &tried) // in the end all were tried
+		if e == nil {
+			t.Fatal("no endpoint")
+		}
+		tried.Add(e)
+		if got := c.AppendAffinity(nil, e, w.Held); len(got) > 0 {
+			t.Fatalf("a cookie that is not wanted any more: %q", got)
+		}
+	}
+	if len(seen) != 3 {
+		t.Errorf("a key that counts no more leads to %d of 3 endpoints", len(seen))
+	}
+}
+
 // TestHoldOffIsBounded: an endpoint cannot ask for more than the policy allows.
 func TestHoldOffIsBounded(t *testing.T) {
 	b := newBed(t)

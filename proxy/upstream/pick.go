@@ -71,7 +71,7 @@ func (c *Cluster) Pick(now time.Duration, w *Wish, tried *Tried) *Endpoint {
 
 // pick asks the picker, which is not empty, for a member's position.
 func (c *Cluster) pick(p *balance.Picker, now time.Duration, w *Wish, avoid []*balance.Load) int {
-	if !w.Keyed {
+	if !w.Keyed || !p.ByHash() { // a reload may have come in between
 		return p.Pick(now, rand.Uint64(), avoid)
 	}
 	i, spilled := p.PickKey(w.Key, c.Limits.Requests.Value(), avoid)

@@ -81,6 +81,9 @@ func NewPicker(cfg Config, members []Member) *Picker {
 // Len returns the number of members.
 func (p *Picker) Len() int { return len(p.members) }
 
+// ByHash reports whether p picks by a hash of the request.
+func (p *Picker) ByHash() bool { return p.algorithm.ByHash() }
+
 // Member returns the i-th member. It must not be changed.
 func (p *Picker) Member(i int) *Member { return &p.members[i] }
 
