@@ -82,7 +82,7 @@ func (x *exchange) reply(r outcome.Reason, cause error) {
 	b := append(x.out[:0], "HTTP/1.1 "...)
 	b = http1.AppendInt(b, int64(x.status))
 	b = append(b, ' ')
-	b = append(b, statusText(x.status)...)
+	b = append(b, http1.Phrase(x.status)...)
 	b = append(b, "\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: "...)
 	b = http1.AppendInt(b, int64(len(body)))
 	b = append(b, "\r\nx-outrigger-reason: "...)
@@ -131,33 +131,4 @@ func appendLine(b []byte, name, value string) []byte {
 		}
 	}
 	return append(b, '\n')
-}
-
-// statusText is the reason phrase of the statuses that reply sends.
-func statusText(status int) string {
-	switch status {
-	case 400:
-		return "Bad Request"
-	case 403:
-		return "Forbidden"
-	case 404:
-		return "Not Found"
-	case 408:
-		return "Request Timeout"
-	case 431:
-		return "Request Header Fields Too Large"
-	case 500:
-		return "Internal Server Error"
-	case 501:
-		return "Not Implemented"
-	case 502:
-		return "Bad Gateway"
-	case 503:
-		return "Service Unavailable"
-	case 504:
-		return "Gateway Timeout"
-	case 505:
-		return "HTTP Version Not Supported"
-	}
-	return ""
 }

@@ -630,7 +630,7 @@ func TestConnect(t *testing.T) {
 	if err := s.WriteRequest([]byte("CONNECT db:5432 HTTP/1.1\r\nHost: db:5432\r\n\r\n"), []byte("hello"), 0); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.ReadHead(); err != nil || string(s.Head) != "HTTP/1.1 200 \r\n\r\n" {
+	if err := s.ReadHead(); err != nil || string(s.Head) != "HTTP/1.1 200 OK\r\n\r\n" {
 		t.Fatalf("%q, %v", s.Head, err)
 	}
 	b := make([]byte, 5)

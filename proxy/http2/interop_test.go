@@ -200,7 +200,7 @@ func TestClientWithTheStandardServer(t *testing.T) {
 					if a.trailers != "x-sum: "+strconv.Itoa(size)+"\r\n" {
 						t.Errorf("%d: trailers %q", i, a.trailers)
 					}
-					if len(a.heads) != 2 || !strings.HasPrefix(a.heads[0], "HTTP/1.1 103 \r\n") {
+					if len(a.heads) != 2 || !strings.HasPrefix(a.heads[0], "HTTP/1.1 103 Early Hints\r\n") {
 						t.Fatalf("%d: heads %q", i, a.heads)
 					}
 					end := "yes"

@@ -340,7 +340,9 @@ func (x *section) statusLine() {
 	}
 	x.out = append(x.out, "HTTP/1.1 "...)
 	x.out = append(x.out, v...)
-	x.out = append(x.out, " \r\n"...)
+	x.out = append(x.out, ' ')
+	x.out = append(x.out, http1.Phrase(x.status)...)
+	x.out = append(x.out, "\r\n"...)
 }
 
 // end takes the end of the section; last says that it ends the stream.
