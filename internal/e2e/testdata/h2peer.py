@@ -67,7 +67,8 @@ def serve_one(sock):
         if isinstance(event, h2.events.RequestReceived):
             fields = dict(event.headers)
             got[event.stream_id] = [fields, hashlib.sha256(), b"", ""]
-            peer.h2.send_headers(event.stream_id, [(":status", "103"), ("link", "</a>; rel=preload")])
+            if fields[":path"] != "/silent":  # h2 does not take one that crosses a reset
+                peer.h2.send_headers(event.stream_id, [(":status", "103"), ("link", "</a>; rel=preload")])
         elif isinstance(event, h2.events.DataReceived):
             got[event.stream_id][1].update(event.data)
             got[event.stream_id][2] += event.data
