@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -161,7 +162,7 @@ func (q *sequence) add(op, a, b byte) {
 		flags = a
 	}
 	if b>>3 == 0x1f && kind != frameSettings && kind != frameWindowUpdate {
-		p = append(p, 0)
+		p = slices.Concat(p, []byte{0})
 	} else if b>>3 == 0x1e && len(p) > 0 && kind != frameSettings && kind != frameWindowUpdate {
 		p = p[:len(p)-1]
 	}
