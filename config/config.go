@@ -164,6 +164,8 @@ type Inbound struct {
 	WebSocket websocket.Config `yaml:"websocket"`
 	// Limits that protect the application.
 	Limits limit.Config `yaml:"limits"`
+	// How many requests callers may make in a time. They are asked in order; the first that refuses ends the request.
+	RateLimits []RateLimit `yaml:"rate_limits"`
 	// Requests to be treated in another manner, by path, method, header or gRPC method. The first that matches counts.
 	Routes []Route `yaml:"routes"`
 	// What becomes of requests that no route takes: forward sends them to the service, refuse answers 404.

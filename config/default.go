@@ -124,6 +124,8 @@ func newSection(t reflect.Type) reflect.Value {
 		*p = DefaultPolicy()
 	case *Upstream:
 		p.Protocol, p.Unmatched = ProtocolHTTP, UnmatchedForward
+	case *RateLimit:
+		*p = DefaultRateLimit()
 	case *RouteReply:
 		p.ContentType = "text/plain; charset=utf-8"
 	case *retry.Config:

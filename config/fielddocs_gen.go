@@ -131,6 +131,8 @@ func fieldDoc(id string) string {
 		return "TLS handshakes under way at a time; more wait within handshake_timeout."
 	case "github.com/outrigger-mesh/outrigger/config.Inbound.Protocol":
 		return "What the listener speaks. Default: service.protocol."
+	case "github.com/outrigger-mesh/outrigger/config.Inbound.RateLimits":
+		return "How many requests callers may make in a time. They are asked in order; the first that refuses ends the request."
 	case "github.com/outrigger-mesh/outrigger/config.Inbound.Routes":
 		return "Requests to be treated in another manner, by path, method, header or gRPC method. The first that matches counts."
 	case "github.com/outrigger-mesh/outrigger/config.Inbound.StreamIdleTimeout":
@@ -169,6 +171,8 @@ func fieldDoc(id string) string {
 		return "Whether everything that goes to an endpoint with a sidecar of this kind shares one mTLS connection. What it carries arrives as it was sent: HTTP/1.1, HTTP/2 or TCP. Other endpoints are not asked more than this by it."
 	case "github.com/outrigger-mesh/outrigger/config.Policy.Outlier":
 		return "Ejection of endpoints that fail. off: none is ejected."
+	case "github.com/outrigger-mesh/outrigger/config.Policy.RateLimits":
+		return "How many requests may go to the upstream in a time. They are asked in order; the first that refuses ends the request."
 	case "github.com/outrigger-mesh/outrigger/config.Policy.Retry":
 		return "Another attempt after a failed one. off: exactly one attempt."
 	case "github.com/outrigger-mesh/outrigger/config.Policy.StreamIdleTimeout":
@@ -189,6 +193,20 @@ func fieldDoc(id string) string {
 		return "The parameter is there, with any value."
 	case "github.com/outrigger-mesh/outrigger/config.QueryMatch.Regex":
 		return "A regular expression (RE2) that the whole value matches."
+	case "github.com/outrigger-mesh/outrigger/config.RateLimit.Header":
+		return "The field for key: header, in any case. host is the authority that the request is for."
+	case "github.com/outrigger-mesh/outrigger/config.RateLimit.Key":
+		return "Whose requests are counted together: identity (the caller's SPIFFE ID), source_ip, header (the value of the field named by header), route, or none: all together. Callers without identity share one bucket, and so do requests without the field."
+	case "github.com/outrigger-mesh/outrigger/config.RateLimit.Match":
+		return "Which requests are counted. Empty: all. A path that can be read in more than one way meets every condition on the path."
+	case "github.com/outrigger-mesh/outrigger/config.RateLimit.MaxKeys":
+		return "How many keys have a bucket at a time, 1 to 1000000. For another one a bucket that is nearly full and long unused is forgotten."
+	case "github.com/outrigger-mesh/outrigger/config.RateLimit.Mode":
+		return "Whether requests beyond the rate are refused (enforce) or only counted (observe)."
+	case "github.com/outrigger-mesh/outrigger/config.RateLimit.Name":
+		return "The name in answers, logs and metrics, unique in its list: letters, digits, \"-\", \"_\" and \".\". Required."
+	case "github.com/outrigger-mesh/outrigger/config.RateLimit.Rate":
+		return "How many requests in which time."
 	case "github.com/outrigger-mesh/outrigger/config.Route.Match":
 		return "Which requests it takes. Empty: all."
 	case "github.com/outrigger-mesh/outrigger/config.Route.Name":
@@ -539,6 +557,12 @@ func fieldDoc(id string) string {
 		return "success_rate_stdev ejects an endpoint whose success rate in the window is below the mean of its cluster minus this many standard deviations. 0 turns the rule off. Default 0; Envoy uses 1.9 (success_rate_stdev_factor 1900)."
 	case "github.com/outrigger-mesh/outrigger/resilience/outlier.Config.Window":
 		return "The time over which the percentage and success-rate rules look back. It moves in tenths. It is also the healthy time that undoes one doubling of the next ejection, and the time after which a probe without a result counts as lost. Default 10s."
+	case "github.com/outrigger-mesh/outrigger/resilience/ratelimit.Config.Burst":
+		return "How many requests may come at once after a pause, 1 to 1000000: the size of the bucket. 0 (default) means as many as Requests."
+	case "github.com/outrigger-mesh/outrigger/resilience/ratelimit.Config.Per":
+		return "That time, 1ms to 1h. Default 1s."
+	case "github.com/outrigger-mesh/outrigger/resilience/ratelimit.Config.Requests":
+		return "How many requests may come in each time of Per, 1 to 1000000. Required."
 	case "github.com/outrigger-mesh/outrigger/resilience/retry.Config.Attempts":
 		return "How many attempts a request may have, the first included; 1 means no retry. Default 2 (Envoy num_retries 1)."
 	case "github.com/outrigger-mesh/outrigger/resilience/retry.Config.BackoffBase":

@@ -61,6 +61,8 @@ type Policy struct {
 	WebSocket websocket.Config `yaml:"websocket"`
 	// Limits on connections and requests.
 	Limits limit.Config `yaml:"limits"`
+	// How many requests may go to the upstream in a time. They are asked in order; the first that refuses ends the request.
+	RateLimits []RateLimit `yaml:"rate_limits"`
 	// How an endpoint is chosen.
 	Balance balance.Config `yaml:"balance"`
 }

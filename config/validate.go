@@ -169,6 +169,11 @@ func (v *validator) inbound() {
 		v.say("inbound.max_handshakes", "is %d; at least one handshake must be possible", i.MaxHandshakes)
 	}
 	v.routes("inbound.routes", "inbound", i.Routes, v.Detection.Resolve(i.Protocol, v.Service.Port), i.Unmatched, false)
+	anonymous := ""
+	if i.MTLS == MTLSOff {
+		anonymous = "and inbound.mtls is off, so no caller has one; use another key"
+	}
+	v.rateLimits("inbound.rate_limits", i.RateLimits, v.Detection.Resolve(i.Protocol, v.Service.Port), anonymous)
 	v.positive("inbound.handshake_timeout", int64(i.HandshakeTimeout))
 	v.positive("inbound.connect_timeout", int64(i.ConnectTimeout))
 }
@@ -233,6 +238,11 @@ func (v *validator) policy(path, name string, p *Policy) {
 	}
 	v.health(path, name, p)
 	v.balance(path+".balance", name, p)
+	proto := ProtocolHTTP
+	if name != AnyService {
+		proto = v.ServiceProtocol(name)
+	}
+	v.rateLimits(path+".rate_limits", p.RateLimits, proto, "and the only caller is the service itself; use another key")
 	r := p.Retry
 	if r == nil {
 		return

@@ -23,7 +23,7 @@ func (p *Proxy) adminServer() *admin.Server {
 		Listener: p.adminLn, Metrics: p.metrics.Handler(), LogLevel: p.level,
 		Pprof: cfg.Pprof, AllowRemote: cfg.AllowRemote, Logger: p.log,
 		Views: admin.Views{
-			Ready: p.Ready, Config: p.viewConfig, Endpoints: p.viewEndpoints, Clusters: p.viewClusters,
+			Ready: p.Ready, Config: p.viewConfig, Endpoints: p.viewEndpoints, Clusters: p.viewClusters, RateLimits: p.viewRateLimits,
 			Connections: p.viewConnections, Plaintext: p.viewPlaintext, Identity: p.viewIdentity, Discovery: p.viewDiscovery,
 			Reload: p.viewReload, Process: p.viewProcess,
 		},
@@ -213,6 +213,28 @@ func (p *Proxy) viewClusters() []admin.ClusterView {
 		}
 		if b := c.Breaker; b != nil {
 			v.Breaker = p.breakerView(b, now)
+		}
+		views = append(views, v)
+	}
+	return views
+}
+
+func (p *Proxy) viewRateLimits() []admin.RateLimitView {
+	pl := p.current.Load()
+	if pl == nil {
+		return nil
+	}
+	views := make([]admin.RateLimitView, 0, len(pl.RateLimits))
+	for _, l := range pl.RateLimits {
+		v := admin.RateLimitView{
+			Cluster: l.Cluster, Direction: l.Direction.String(), Name: l.Name,
+			Requests: l.Rate.Requests, PerMs: l.Rate.Per.Milliseconds(), Burst: l.Rate.Size(),
+			Key: l.Key.String(), Mode: l.Mode.String(), Keys: l.Table.Len(), MaxKeys: l.MaxKeys, Evictions: l.Metrics.Evicted.Value(),
+			Passed: l.Metrics.Decisions(telemetry.RatePassed), Limited: l.Metrics.Decisions(telemetry.RateLimited),
+			WouldLimit: l.Metrics.Decisions(telemetry.RateWouldLimit),
+		}
+		if l.Field != "" {
+			v.Key += ": " + l.Field
 		}
 		views = append(views, v)
 	}

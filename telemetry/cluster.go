@@ -57,16 +57,17 @@ type Guard uint8
 
 // The guards.
 const (
-	WouldEject Guard = iota // outlier detection would have ejected an endpoint
-	WouldBreak              // the breaker would have rejected a request
-	WouldLimit              // a limit would have rejected a request
-	WouldRetry              // another attempt would have been made
-	WouldDeny               // an authorization rule would have refused the caller
-	WouldAvoid              // active checks would have taken an endpoint out
+	WouldEject     Guard = iota // outlier detection would have ejected an endpoint
+	WouldBreak                  // the breaker would have rejected a request
+	WouldLimit                  // a limit would have rejected a request
+	WouldRetry                  // another attempt would have been made
+	WouldDeny                   // an authorization rule would have refused the caller
+	WouldAvoid                  // active checks would have taken an endpoint out
+	WouldRateLimit              // a rate limit would have rejected a request
 	guardKindCount
 )
 
-var guardNames = [guardKindCount]string{"ejected", "broken", "limited", "retried", "denied", "unhealthy"}
+var guardNames = [guardKindCount]string{"ejected", "broken", "limited", "retried", "denied", "unhealthy", "rate_limited"}
 
 // String returns the label value.
 func (g Guard) String() string { return nameOf(guardNames[:], int(g)) }

@@ -48,6 +48,7 @@ const (
 	kindDiscovery
 	kindProcess
 	kindRoute
+	kindRateLimit
 )
 
 type handleKey struct {

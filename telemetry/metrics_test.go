@@ -103,6 +103,13 @@ func updateAll(m *Metrics) {
 	r.Finish(2, outcome.BadRequest, 400, 0)
 	r.Finish(3, outcome.UpstreamReset, 503, time.Second)
 	r.Finish(4, outcome.NoRoute, 404, 0)
+	rate := m.RateLimit("api", Outbound, "caller")
+	rate.Bind(func() float64 { return 7 })
+	for k := range rateResultCount {
+		rate.Decided(uint32(k), k)
+		rate.Decided(9, k)
+	}
+	rate.Evicted.Inc()
 	for k := range handshakeFailureCount {
 		l.HandshakeFailed(k)
 	}

@@ -33,6 +33,9 @@ const (
 	mRetriesWithheld
 	mRetryBudget
 	mLimitRejections
+	mRateDecisions
+	mRateKeys
+	mRateEvictions
 	mBreakerState
 	mBreakerOpenings
 	mWouldHave
@@ -123,9 +126,12 @@ var table = [metricCount]metric{
 	mRetriesWithheld:  {"outrigger_retries_withheld_total", counter, "{attempt}", "cluster direction why", "Failed attempts that were not tried again, and why; budget_spent is an exhausted retry budget."},
 	mRetryBudget:      {"outrigger_retry_budget_balance", gauge, "{attempt}", "cluster direction", "Retries that the budget allows now."},
 	mLimitRejections:  {"outrigger_limit_rejections_total", counter, "{exchange}", "cluster direction limit", "Exchanges rejected by a limit."},
+	mRateDecisions:    {"outrigger_rate_limit_decisions_total", counter, "{decision}", "cluster direction limit result", "Decisions of a rate limit: passed, limited (refused), would_limit (beyond the rate, and let pass in observe mode)."},
+	mRateKeys:         {"outrigger_rate_limit_keys", gauge, "{key}", "cluster direction limit", "Keys that have a bucket now."},
+	mRateEvictions:    {"outrigger_rate_limit_evictions_total", counter, "{key}", "cluster direction limit", "Keys whose bucket was forgotten to make room for another's."},
 	mBreakerState:     {"outrigger_breaker_state", gauge, "", "cluster direction", "State of the circuit breaker: 0 closed, 1 half-open, 2 open."},
 	mBreakerOpenings:  {"outrigger_breaker_openings_total", counter, "{opening}", "cluster direction", "Times that the circuit breaker opened."},
-	mWouldHave:        {"outrigger_would_have_total", counter, "{decision}", "cluster direction action", "What guards in observe mode would have done: ejected, broken (rejected by the breaker), limited, retried, denied, unhealthy (taken out by its active checks)."},
+	mWouldHave:        {"outrigger_would_have_total", counter, "{decision}", "cluster direction action", "What guards in observe mode would have done: ejected, broken (rejected by the breaker), limited, retried, denied, unhealthy (taken out by its active checks), rate_limited."},
 	mAffinity:         {"outrigger_affinity_total", counter, "{request}", "cluster direction result", "Affinity of clients by cookie: kept (it led to its endpoint), lost (it names none that may be used), given (the client got one)."},
 	mSpills:           {"outrigger_balance_spills_total", counter, "{attempt}", "cluster direction", "Attempts that went to another endpoint than their hash says, as that one had its bounded load."},
 

@@ -51,6 +51,7 @@ type clusterSpec struct {
 	spec  upstream.Spec
 	dir   telemetry.Direction
 	local []upstream.EndpointSpec
+	rates []*plan.RateLimit
 }
 
 // Compile checks in and prepares the plan. It reads the keys of affinity cookies,
@@ -156,6 +157,7 @@ func (c *compiler) inbound() {
 	app := netip.AddrPortFrom(addr, uint16(c.cfg.Service.Port))
 	c.draft.specs = append(c.draft.specs, clusterSpec{
 		dir:   telemetry.Inbound,
+		rates: c.rateLimits("inbound.rate_limits", c.cfg.Service.Name, in.RateLimits),
 		local: []upstream.EndpointSpec{{Address: app, Weight: 1, Healthy: true, Health: "local"}},
 		spec: upstream.Spec{
 			Name: c.cfg.Service.Name, Protocol: string(proto), Local: true, Transport: "plaintext",
@@ -219,7 +221,8 @@ func (c *compiler) service(path, name string) int {
 	if p.Transport == config.TransportMTLS && !c.secure(path, &s, &p, protocol(proto)) {
 		return -1
 	}
-	c.draft.specs = append(c.draft.specs, clusterSpec{spec: s, dir: telemetry.Outbound})
+	rates := c.rateLimits("policies."+name+".rate_limits", name, p.RateLimits)
+	c.draft.specs = append(c.draft.specs, clusterSpec{spec: s, dir: telemetry.Outbound, rates: rates})
 	return len(c.draft.specs) - 1
 }
 

@@ -40,10 +40,12 @@ func (d *Draft) Build(r *upstream.Registry, m *telemetry.Metrics) *plan.Plan {
 		if s.spec.Local {
 			c.SetLocal(s.local)
 		}
+		bindRates(s.rates, c, m)
 		p.Clusters = append(p.Clusters, c)
+		p.RateLimits = append(p.RateLimits, s.rates...)
 	}
 	for _, u := range d.uses {
-		u.route.Cluster = p.Clusters[u.spec]
+		u.route.Cluster, u.route.RateLimits = p.Clusters[u.spec], d.specs[u.spec].rates
 	}
 	for _, l := range d.listeners {
 		l.Metrics = m.Listener(l.Direction, l.Name)
@@ -60,6 +62,9 @@ func (d *Draft) Build(r *upstream.Registry, m *telemetry.Metrics) *plan.Plan {
 func Release(p *plan.Plan, r *upstream.Registry) {
 	for _, c := range p.Clusters {
 		r.Release(c)
+	}
+	for _, l := range p.RateLimits {
+		l.Metrics.Release()
 	}
 	for _, l := range p.Listeners {
 		l.Metrics.Release()

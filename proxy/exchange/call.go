@@ -101,7 +101,7 @@ func (x *exchange) callAnswered(b []byte) outcome.Reason {
 	switch {
 	case r != outcome.OK || c.status == noStatus:
 		return r
-	case blamesEndpoint(c.status):
+	case blamesEndpoint(c.status) && !x.limitedThere(b):
 		return outcome.UpstreamError
 	}
 	p := x.pol.Retry

@@ -73,6 +73,7 @@ type exchange struct {
 	cause    error
 	rule     string
 	detail   string
+	over     exceeded
 	upload   uploadState
 	uploader uploader
 	caller   caller
@@ -119,6 +120,7 @@ func (x *exchange) free() {
 	x.wish, x.given.of = upstream.Wish{}, nil
 	x.status, x.headLen, x.failed, x.cause = 0, 0, outcome.OK, nil
 	x.rule, x.detail, x.upID = "", "", ""
+	x.over = exceeded{}
 	x.upload = uploadNone
 	x.uploader.reset()
 	x.caller.gone.Store(false)
@@ -148,6 +150,11 @@ func (x *exchange) run() {
 	if r := x.admit(); r != outcome.OK {
 		x.reply(r, nil)
 		x.finish(r)
+		return
+	}
+	if !x.rated() {
+		x.reply(outcome.RateLimited, nil)
+		x.finish(outcome.RateLimited)
 		return
 	}
 	if x.route.Reply != nil {

@@ -87,8 +87,13 @@ func (x *exchange) replyGRPC(row *outcome.Row) {
 		b = append(b, " Rule: "...)
 		b = appendPrintable(b, x.rule)
 	}
+	if l := x.over.limit; l != nil {
+		b = append(b, " Limit: "...)
+		b = append(b, l.Name...)
+	}
 	b = append(b, "\r\nx-outrigger-reason: "...)
 	b = append(b, row.Name...)
+	b = x.appendExceeded(b)
 	if len(x.id) > 0 {
 		b = append(b, "\r\nx-request-id: "...)
 		b = append(b, x.id...)

@@ -63,6 +63,9 @@ func (x *exchange) reply(r outcome.Reason, cause error) {
 	if r == outcome.Denied {
 		body = appendLine(body, "rule", x.rule)
 	}
+	if l := x.over.limit; l != nil {
+		body = appendLine(body, "limit", l.Name)
+	}
 	switch {
 	case x.detail != "":
 		body = appendLine(body, "cause", x.detail)
@@ -87,6 +90,7 @@ func (x *exchange) reply(r outcome.Reason, cause error) {
 	b = http1.AppendInt(b, int64(len(body)))
 	b = append(b, "\r\nx-outrigger-reason: "...)
 	b = append(b, row.Name...)
+	b = x.appendExceeded(b)
 	if len(x.id) > 0 {
 		b = append(b, "\r\nx-request-id: "...)
 		b = append(b, x.id...)

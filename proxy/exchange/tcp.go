@@ -42,7 +42,7 @@ func (s *Server) newTCP(down relay.Leg, peer Peer, source *atomic.Pointer[plan.L
 func (t *tcpExchange) serve(open func() (upstream.Leg, outcome.Reason)) {
 	shard := t.srv.shards.Add(1)
 	t.cl.Metrics().Begin(shard)
-	r := t.run(open)
+	r := t.run(open, shard)
 	t.finish(r, shard)
 }
 
@@ -86,7 +86,7 @@ type tcpExchange struct {
 	announced bool
 }
 
-func (t *tcpExchange) run(open func() (upstream.Leg, outcome.Reason)) outcome.Reason {
+func (t *tcpExchange) run(open func() (upstream.Leg, outcome.Reason), shard uint32) outcome.Reason {
 	if p := t.l.Route.Authz; p != nil {
 		v := p.CheckConn(t.peer.ID)
 		t.rec.Rule = v.Rule
@@ -96,6 +96,9 @@ func (t *tcpExchange) run(open func() (upstream.Leg, outcome.Reason)) outcome.Re
 		if !v.Allowed {
 			t.cl.Metrics().WouldHave(telemetry.WouldDeny)
 		}
+	}
+	if !t.rated(shard) {
+		return outcome.RateLimited
 	}
 	if !t.cl.Limits.Acquire(&t.pol.Limits, limit.Requests) {
 		t.cl.Metrics().Limited(telemetry.LimitRequests)

@@ -67,6 +67,8 @@ const (
 	Overload
 	// MaxLifetime: a WebSocket was closed because it was as old as it may become.
 	MaxLifetime
+	// RateLimited: the request is beyond what a rate limit lets pass.
+	RateLimited
 
 	reasonCount
 )
@@ -140,6 +142,7 @@ var table = [Count]Row{
 	Overload:          {"overload", "OM", SourceLocal, 503, 14, RetryNever, false, "This proxy is short of memory."},
 	Internal:          {"internal", "IE", SourceLocal, 500, 13, RetryNever, false, "The proxy failed."},
 	MaxLifetime:       {"max_lifetime", "ML", SourceLocal, 0, 14, RetryNever, false, "The WebSocket was as old as it may become."},
+	RateLimited:       {"rate_limited", "RL", SourceLocal, 429, 8, RetryNever, false, "More requests came than a rate limit lets pass."},
 }
 
 // Row returns the consequences of r.

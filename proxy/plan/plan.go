@@ -61,6 +61,8 @@ type Plan struct {
 	Version   uint64
 	Listeners []*Listener         // in the order of their names
 	Clusters  []*upstream.Cluster // in the order of their names
+	// RateLimits are those of all clusters, as written.
+	RateLimits []*RateLimit
 }
 
 // Listener is one bound address and what happens to what arrives there.

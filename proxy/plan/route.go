@@ -32,6 +32,8 @@ type Route struct {
 	Reply *Reply
 	// Refuse is the reason with which requests are refused; OK forwards.
 	Refuse outcome.Reason
+	// RateLimits are those of Cluster, in the order in which they are asked.
+	RateLimits []*RateLimit
 	// Metrics count by route; nil on a listener without a table.
 	Metrics *telemetry.Route
 }

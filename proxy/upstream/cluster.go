@@ -13,6 +13,7 @@ import (
 	"github.com/outrigger-mesh/outrigger/resilience/breaker"
 	"github.com/outrigger-mesh/outrigger/resilience/limit"
 	"github.com/outrigger-mesh/outrigger/resilience/outlier"
+	"github.com/outrigger-mesh/outrigger/resilience/ratelimit"
 	"github.com/outrigger-mesh/outrigger/resilience/retry"
 	"github.com/outrigger-mesh/outrigger/telemetry"
 )
@@ -42,6 +43,7 @@ type Cluster struct {
 
 	mu        sync.Mutex  // below: changes of endpoints and policy
 	endpoints []*Endpoint // sorted by address
+	rates     map[RateSpec]*ratelimit.Table
 }
 
 // endpointSet is what an attempt picks from: immutable, swapped whole.

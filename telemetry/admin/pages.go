@@ -170,6 +170,11 @@ func (s *Server) clusters(w http.ResponseWriter, r *http.Request) {
 	s.page(w, r, http.StatusOK, v, func(w io.Writer) { clustersText(w, v, s.opts.Now()) })
 }
 
+func (s *Server) rateLimits(w http.ResponseWriter, r *http.Request) {
+	v := call(s.opts.Views.RateLimits)
+	s.page(w, r, http.StatusOK, v, func(w io.Writer) { rateLimitsText(w, v) })
+}
+
 func (s *Server) connections(w http.ResponseWriter, r *http.Request) {
 	v := call(s.opts.Views.Connections)
 	s.page(w, r, http.StatusOK, v, func(w io.Writer) { connectionsText(w, v, s.opts.Now()) })

@@ -70,7 +70,8 @@ func ask(s *Server, method, target, body string, fields ...string) *httptest.Res
 // pages are those with a text and a JSON form.
 var pages = map[string]string{
 	"/": "overview", "/ready": "ready", "/endpoints": "endpoints", "/clusters": "clusters", "/connections": "connections",
-	"/plaintext": "plaintext", "/identity": "identity", "/discovery": "discovery",
+	"/rate-limits": "ratelimits",
+	"/plaintext":   "plaintext", "/identity": "identity", "/discovery": "discovery",
 }
 
 func TestPages(t *testing.T) {
@@ -119,7 +120,7 @@ func TestPagesWithoutViews(t *testing.T) {
 			t.Errorf("%s: status %d, JSON %s", path, w.Code, w.Body)
 		}
 		switch name {
-		case "endpoints", "clusters", "connections", "plaintext", "discovery":
+		case "endpoints", "clusters", "connections", "ratelimits", "plaintext", "discovery":
 			if w.Body.String() != "[]\n" {
 				t.Errorf("%s: %q, want an empty list", path, w.Body)
 			}

@@ -108,6 +108,12 @@ func sampleViews(now time.Time) Views {
 				{Cluster: "ledger", Address: "10.1.9.5:20000", ID: "ledger-1", Health: "passing", State: "healthy", Since: now.Add(-50 * time.Minute), Evidence: outcomes(".x..x.xx...x.xx..x.."), Weight: 1, Active: 49, EWMAMs: 588, Requests: 20111, Failures: 1907},
 			}
 		},
+		RateLimits: func() []RateLimitView {
+			return []RateLimitView{
+				{Cluster: "web", Direction: "inbound", Name: "caller", Requests: 100, PerMs: 1000, Burst: 50, Key: "identity", Mode: "enforce", Keys: 3, MaxKeys: 10000, Evictions: 1, Passed: 48213, Limited: 17},
+				{Cluster: "api", Direction: "outbound", Name: "tenant", Requests: 5, PerMs: 60000, Burst: 5, Key: "header: x-tenant", Mode: "observe", MaxKeys: 500, WouldLimit: 4},
+			}
+		},
 		Connections: func() []ConnectionView {
 			return []ConnectionView{
 				{ID: 41, Direction: "inbound", Listener: "inbound", Protocol: "HTTP/1.1", Remote: "10.1.2.9:51022", Local: "10.1.4.9:15006", Peer: "spiffe://example.test/gateway", TLS: "1.3", State: "active", Since: now.Add(-90 * time.Second), Exchanges: 120, BytesIn: 52110, BytesOut: 981221},

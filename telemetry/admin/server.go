@@ -72,6 +72,7 @@ func New(o Options) *Server {
 	mux.HandleFunc("GET /config", s.config)
 	mux.HandleFunc("GET /endpoints", s.endpoints)
 	mux.HandleFunc("GET /clusters", s.clusters)
+	mux.HandleFunc("GET /rate-limits", s.rateLimits)
 	mux.HandleFunc("GET /connections", s.connections)
 	mux.HandleFunc("GET /plaintext", s.plaintext)
 	mux.HandleFunc("GET /identity", s.identity)

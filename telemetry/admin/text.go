@@ -171,6 +171,15 @@ func clustersText(w io.Writer, v []ClusterView, now time.Time) {
 	})
 }
 
+func rateLimitsText(w io.Writer, v []RateLimitView) {
+	table(w, "CLUSTER DIRECTION LIMIT RATE BURST KEY MODE KEYS EVICTIONS PASSED LIMITED WOULD-LIMIT", func(row func(...any)) {
+		for _, l := range v {
+			row(l.Cluster, l.Direction, l.Name, fmt.Sprintf("%d/%s", l.Requests, time.Duration(l.PerMs)*time.Millisecond), l.Burst, l.Key, l.Mode,
+				fmt.Sprintf("%d/%d", l.Keys, l.MaxKeys), l.Evictions, l.Passed, l.Limited, l.WouldLimit)
+		}
+	})
+}
+
 func connectionsText(w io.Writer, v []ConnectionView, now time.Time) {
 	table(w, "ID DIRECTION LISTENER PROTOCOL REMOTE LOCAL TLS PEER STATE AGE EXCHANGES IN OUT", func(row func(...any)) {
 		for _, c := range v {

@@ -10,6 +10,7 @@ type Views struct {
 	Config      func() ([]byte, error) // the effective configuration and the plan, as YAML
 	Endpoints   func() []EndpointView
 	Clusters    func() []ClusterView
+	RateLimits  func() []RateLimitView
 	Connections func() []ConnectionView
 	Plaintext   func() []PlaintextView // who came without mTLS to a permissive listener
 	Identity    func() IdentityView
@@ -117,6 +118,24 @@ type LimitView struct {
 	Value    int64  `json:"value"`
 	Max      int64  `json:"max"` // 0: unlimited
 	Rejected uint64 `json:"rejected"`
+}
+
+// RateLimitView is one rate limit of one cluster.
+type RateLimitView struct {
+	Cluster    string `json:"cluster"`
+	Direction  string `json:"direction"` // inbound, outbound
+	Name       string `json:"name"`
+	Requests   int64  `json:"requests"` // that may come in each time of PerMs
+	PerMs      int64  `json:"per_ms"`
+	Burst      int64  `json:"burst"` // that may come at once
+	Key        string `json:"key"`   // none, identity, source_ip, route, or header: and its name
+	Mode       string `json:"mode"`  // enforce, observe
+	Keys       int    `json:"keys"`  // that have a bucket now
+	MaxKeys    int    `json:"max_keys"`
+	Evictions  uint64 `json:"evictions"` // keys that had to make room
+	Passed     uint64 `json:"passed"`
+	Limited    uint64 `json:"limited"`
+	WouldLimit uint64 `json:"would_limit"` // beyond the rate in observe mode
 }
 
 // ConnectionView is one downstream connection.
