@@ -2,9 +2,13 @@ package e2e
 
 import (
 	"fmt"
+	"io"
+	"net"
+	"net/http"
 	"os/exec"
 	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc/codes"
 	testpb "google.golang.org/grpc/interop/grpc_testing"
@@ -142,5 +146,56 @@ func TestRateLimitedGRPC(t *testing.T) {
 	}
 	if n := p.web.metric("outrigger_endpoint_ejections_total"); n != 0 {
 		t.Errorf("%v endpoints ejected for a caller's excess", n)
+	}
+}
+
+// Of connections that are not HTTP so many come in, and the others are closed.
+// They count for their caller although they share one connection.
+func TestRateLimitedTCP(t *testing.T) {
+	t.Parallel()
+	m := newMesh(t)
+	p, _ := m.limited(serveTCP(t, echoTCP), "tcp", `{name: caller, rate: {requests: 2, per: 1h}, key: identity}`)
+	for i := range 4 {
+		c, err := net.Dial("tcp", p.address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		_ = c.SetDeadline(time.Now().Add(patience))
+		_, _ = io.WriteString(c, "ping") // may come too late for one that is refused
+		b := make([]byte, 4)
+		if _, err := io.ReadFull(c, b); (err == nil) != (i < 2) {
+			t.Errorf("connection %d: %q, %v", i+1, b, err)
+		}
+	}
+	p.api.counts(2, "outrigger_rate_limit_decisions_total", `limit="caller"`, `result="limited"`)
+	p.api.counts(2, "outrigger_exchanges_total", `reason="rate_limited"`, `class="none"`)
+}
+
+// A policy limits what goes to an upstream before it leaves the proxy.
+func TestRateLimitedUpstream(t *testing.T) {
+	t.Parallel()
+	m := newMesh(t)
+	p := m.pair(serve(t, named("api", echo("api"))), sections{
+		"policies": `{"*": {rate_limits: [{name: quota, rate: {requests: 2, per: 1h}, key: header, header: X-Tenant}]}}`,
+	}, nil)
+	ask := func(tenant string) (*http.Response, string) {
+		return fetch(t, "GET", p.call+"/", func(r *http.Request) { r.Header.Set("X-Tenant", tenant) })
+	}
+	for _, c := range []struct {
+		tenant string
+		want   int
+	}{{"a", 200}, {"a", 200}, {"a", 429}, {"b", 200}} {
+		res, body := ask(c.tenant)
+		if res.StatusCode != c.want {
+			t.Errorf("tenant %s: %d, want %d: %s", c.tenant, res.StatusCode, c.want, body)
+		}
+		if c.want == 429 && (res.Header.Get("Retry-After") == "" || !strings.Contains(body, "cluster: api\n")) {
+			t.Errorf("%v %s", res.Header, body)
+		}
+	}
+	p.web.counts(1, "outrigger_rate_limit_decisions_total", `cluster="api"`, `direction="outbound"`, `limit="quota"`, `result="limited"`)
+	if n := p.api.metric("outrigger_exchanges_total", `direction="inbound"`); n != 3 {
+		t.Errorf("%v requests have reached api, want 3", n)
 	}
 }

@@ -168,10 +168,14 @@ func (d *Detection) carry(kind detect.Kind) {
 	})
 }
 
-// dial starts to call an endpoint, unless the rules refuse that; then false.
+// dial starts to call an endpoint, unless the rules or a rate limit refuse
+// that; then false.
 func (d *Detection) dial() bool {
 	d.current()
 	if p := d.t.l.Route.Authz; p != nil && p.CheckConn(d.peer.ID).Refuse() {
+		return false
+	}
+	if d.t.overRate() {
 		return false
 	}
 	d.ahead.t, d.ahead.done = d.t, make(chan struct{})

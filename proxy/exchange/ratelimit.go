@@ -44,21 +44,41 @@ func (x *exchange) rated() bool {
 
 // rated asks the limits that concern connections which are not HTTP.
 func (t *tcpExchange) rated(shard uint32) bool {
+	now := t.srv.Sweeper.Now()
 	for _, l := range t.l.Route.RateLimits {
 		if l.OnlyHTTP {
 			continue
 		}
-		id := ""
-		if !t.peer.ID.IsZero() {
-			id = t.peer.ID.String()
-		}
-		k := rateKey(l, &t.peer, id)
-		if d := l.Table.Take(t.start, &k); !decided(l, &d, shard, t.cl.Metrics()) {
+		k := t.rateKey(l)
+		if d := l.Table.Take(now, &k); !decided(l, &d, shard, t.cl.Metrics()) {
 			t.cause = l.Refusal
 			return false
 		}
 	}
 	return true
+}
+
+// overRate reports whether rated would refuse now. It takes nothing: it is not
+// known yet what the connection speaks.
+func (t *tcpExchange) overRate() bool {
+	now := t.srv.Sweeper.Now()
+	for _, l := range t.l.Route.RateLimits {
+		if l.OnlyHTTP || l.Mode == guard.Observe {
+			continue
+		}
+		if k := t.rateKey(l); !l.Table.Has(now, &k) {
+			return true
+		}
+	}
+	return false
+}
+
+func (t *tcpExchange) rateKey(l *plan.RateLimit) ratelimit.Key {
+	id := ""
+	if !t.peer.ID.IsZero() {
+		id = t.peer.ID.String()
+	}
+	return rateKey(l, &t.peer, id)
 }
 
 // rateKey is whose bucket is asked where that depends on the caller alone.

@@ -256,6 +256,38 @@ func TestRateLimitedTCP(t *testing.T) {
 	}
 }
 
+// Where the protocol is found out no endpoint is called for a connection that a
+// limit would refuse, and what turns out to be HTTP is counted by requests.
+func TestRateLimitedDetection(t *testing.T) {
+	source := hourly(t, "source", 2, func(l *plan.RateLimit) { l.Key = plan.RateSourceIP })
+	b := newBed(t, plain, func(s *setup) {
+		soon(s)
+		s.route.RateLimits = []*plan.RateLimit{source}
+		s.http.HeadTimeout = time.Millisecond // the rest is patience
+	})
+	o := b.start(func(c *originConn) {
+		c.send("hello ")
+		_, _ = io.Copy(c, c.br)
+	})
+	for range 2 {
+		c := b.dial()
+		c.expect("hello ")
+		_ = c.Conn.Close()
+	}
+	if got, _ := b.dial().rest(); got != "" {
+		t.Errorf("a connection beyond the rate got %q", got)
+	}
+	c := b.dial()
+	c.send(steady[0].request)
+	c.reply(429, "rate_limited")
+	if n := o.accepted.Load(); n != 2 {
+		t.Errorf("the endpoint has got %d connections, want 2", n)
+	}
+	if got := decisions(source); got != [3]uint64{2, 2, 0} {
+		t.Errorf("decisions %v", got)
+	}
+}
+
 // Limits cost no allocation.
 func TestRateLimitsDoNotAllocate(t *testing.T) {
 	if raceEnabled {

@@ -81,8 +81,9 @@ func TestAgainstModel(t *testing.T) {
 				models[name] = m
 			}
 			k := KeyOf([]byte(name))
-			if got, want := table.Take(now, &k), m.take(now); got != want {
-				t.Fatalf("%+v at %d: %+v, the model says %+v", c, now, got, want)
+			has := table.Has(now, &k)
+			if got, want := table.Take(now, &k), m.take(now); got != want || has != want.OK {
+				t.Fatalf("%+v at %d: %v %+v, the model says %+v", c, now, has, got, want)
 			}
 		}
 		if table.Len() != len(models) {

@@ -51,15 +51,33 @@ const (
 // Take asks for one request of key and takes it if it is there. now is any
 // clock that the table is always told of.
 func (t *Table) Take(now time.Duration, key *Key) Decision {
-	h := maphash.Bytes(t.seed, key.bytes())
-	// A shift by 64, where there is one shard, gives 0.
-	s := &t.shards[h>>t.shift]
+	s, h := t.of(key)
 	s.mu.Lock()
-	i, evicted := s.find(&t.rate, now, uint32(h), key)
+	i, evicted := s.find(&t.rate, now, h, key)
 	d := s.entries[i].bucket.take(&t.rate, now)
 	s.mu.Unlock()
 	d.Evicted = evicted
 	return d
+}
+
+// Has reports whether Take would give one, and takes nothing.
+func (t *Table) Has(now time.Duration, key *Key) bool {
+	s, h := t.of(key)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p := s.lookup(h, key)
+	if p == 0 {
+		return true
+	}
+	b := &s.entries[p-1].bucket
+	b.settle(&t.rate, now)
+	return b.debt <= t.rate.most-t.rate.per
+}
+
+// of returns the shard of key, and its hash there.
+func (t *Table) of(key *Key) (*shard, uint32) {
+	h := maphash.Bytes(t.seed, key.bytes())
+	return &t.shards[h>>t.shift], uint32(h) // a shift by 64, with one shard, gives 0
 }
 
 // Len returns how many keys the table keeps.
@@ -94,27 +112,38 @@ type entry struct {
 	key          Key
 }
 
+// lookup returns the place of key's entry; 0 if there is none.
+func (s *shard) lookup(hash uint32, key *Key) int32 {
+	p := s.heads[hash&uint32(len(s.heads)-1)]
+	for p != 0 {
+		e := &s.entries[p-1]
+		if e.hash == hash && e.key == *key {
+			break
+		}
+		p = e.chain
+	}
+	return p
+}
+
 // find returns the index of key's entry, which is now the newest; it is made,
 // if need be in place of another.
 func (s *shard) find(r *rate, now time.Duration, hash uint32, key *Key) (index int32, evicted bool) {
-	head := &s.heads[hash&uint32(len(s.heads)-1)]
-	for p := *head; p != 0; p = s.entries[p-1].chain {
-		if e := &s.entries[p-1]; e.hash == hash && e.key == *key {
-			if p != s.newest {
-				s.leave(p)
-				s.join(p)
-			}
-			return p - 1, false
+	p := s.lookup(hash, key)
+	if p != 0 {
+		if p != s.newest {
+			s.leave(p)
+			s.join(p)
 		}
+		return p - 1, false
 	}
-	p := int32(len(s.entries)) + 1
-	if p > s.max {
+	if p = int32(len(s.entries)) + 1; p > s.max {
 		p, evicted = s.victim(r), true
 		s.unchain(p)
 		s.leave(p)
 	} else {
 		s.entries = append(s.entries, entry{})
 	}
+	head := &s.heads[hash&uint32(len(s.heads)-1)]
 	s.entries[p-1] = entry{hash: hash, key: *key, chain: *head, bucket: bucket{at: now}}
 	*head = p
 	s.join(p)
