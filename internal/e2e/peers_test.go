@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -27,7 +28,7 @@ func execute(t *testing.T, program string, args ...string) string {
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	if err := cmd.Run(); err != nil {
-		t.Fatalf("%s %q: %v\n%s", program, args, err, tail(out.String(), 4000))
+		t.Fatalf("%s %q: %v\n%s", program, args, err, tail(out.String(), 6000))
 	}
 	return out.String()
 }
@@ -86,8 +87,8 @@ func TestStrictPeers(t *testing.T) {
 	}
 	m := newMesh(t)
 	address := freeAddress(t)
-	_, port, _ := net.SplitHostPort(address)
-	app := spawn(t, "h2peer.py", exec.Command(python, script, "server", port))
+	port := netip.MustParseAddrPort(address).Port()
+	app := spawn(t, "h2peer.py", exec.Command(python, script, "server", fmt.Sprint(port)))
 	eventually(t, patience, "the application listens", func() (bool, string) {
 		c, err := net.Dial("tcp", address)
 		if err != nil {
@@ -95,8 +96,7 @@ func TestStrictPeers(t *testing.T) {
 		}
 		return c.Close() == nil, ""
 	})
-	var n int
-	_, _ = fmt.Sscan(port, &n)
+	n := int(port)
 	p := m.pairAs("http2", "http2", n, nil, nil)
 	h2 := m.pairAs("http2", "http2", n, sections{"policies": "{api: {multiplex: false}}"}, nil)
 	_, alone := m.plainSidecar("http2", n)
@@ -109,5 +109,32 @@ func TestStrictPeers(t *testing.T) {
 	}
 	if s := app.out.String(); s != "" {
 		t.Errorf("the application met %s", tail(s, 2000))
+	}
+}
+
+// varnishtest plays clients and servers byte for byte. Each scenario goes through
+// one sidecar and through two.
+func TestScenarios(t *testing.T) {
+	t.Parallel()
+	varnishtest := need(t, "varnishtest")
+	files, err := filepath.Glob("testdata/vtc/*.vtc")
+	if err != nil || len(files) == 0 {
+		t.Fatal("no scenarios", err)
+	}
+	m := newMesh(t)
+	for _, file := range files {
+		for _, where := range []string{"one", "two"} {
+			t.Run(filepath.Base(file)+" through "+where, func(t *testing.T) {
+				app := freeAddress(t)
+				port := netip.MustParseAddrPort(app).Port()
+				var proxy string
+				if where == "one" {
+					_, proxy = m.plainSidecar("http", int(port))
+				} else {
+					proxy = m.pairAs("http", "http", int(port), nil, nil).address
+				}
+				execute(t, varnishtest, "-t", "20", "-D", "app="+app, "-D", "proxy="+proxy, file)
+			})
+		}
 	}
 }
