@@ -15,6 +15,7 @@ import (
 	"golang.org/x/net/http2"
 
 	"github.com/outrigger-mesh/outrigger/mtls"
+	"github.com/outrigger-mesh/outrigger/mtls/authz"
 	own "github.com/outrigger-mesh/outrigger/proxy/http2"
 )
 
@@ -415,4 +416,45 @@ func TestSidecarReadsNothing(t *testing.T) {
 		t.Errorf("the stream got %s", got)
 	}
 	b.wantReasons("ok", "stream_idle")
+}
+
+// TestRulesHoldForEachStream: rules that change hold for the next stream on a
+// connection that is there already, and not for the exchange under way.
+func TestRulesHoldForEachStream(t *testing.T) {
+	allow, err := authz.Compile(authz.Config{Rules: []authz.Rule{{Name: "clients", Action: authz.Allow, From: []string{clientID}}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	deny, err := authz.Compile(authz.Config{Rules: []authz.Rule{{Name: "others", Action: authz.Allow, From: []string{originID}}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := meshBed(t, func(s *setup) { s.route.Authz = allow })
+	came, answer := make(chan bool, 1), make(chan bool)
+	b.start(func(c *originConn) {
+		if c.head() == "" {
+			return
+		}
+		came <- true
+		select {
+		case <-answer:
+		case <-c.o.done:
+		}
+		c.send(okResponse)
+	})
+	f := b.joined()
+	f.block(1, true, "1GET / HTTP/1.1\r\nhost: a\r\n\r\n")
+	<-came
+	changed := *b.plan.Load()
+	changed.Route.Authz = deny
+	b.plan.Store(&changed)
+	f.block(3, true, "2GET / HTTP/1.1\r\nhost: a\r\n\r\n")
+	if got := f.answer(3); got != "403" {
+		t.Errorf("the next stream got %s", got)
+	}
+	close(answer)
+	if got := f.answer(1); got != "200" {
+		t.Errorf("the stream under way got %s", got)
+	}
+	b.wantReasons("denied", "ok")
 }
