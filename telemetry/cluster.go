@@ -102,6 +102,25 @@ var checkResultNames = [checkResultCount]string{
 // String returns the label value.
 func (r CheckResult) String() string { return nameOf(checkResultNames[:], int(r)) }
 
+// Order is what was ordered by hand for an endpoint, the first two in the order
+// of the machine that keeps them.
+type Order uint8
+
+// The orders.
+const (
+	OrderEject    Order = iota
+	OrderPin            // it gets traffic, others do not
+	OrderReleased       // taken back
+	OrderExpired        // its time was over
+
+	orderCount
+)
+
+var orderNames = [orderCount]string{"eject", "pin", "release", "expire"}
+
+// String returns the label value.
+func (o Order) String() string { return nameOf(orderNames[:], int(o)) }
+
 // Classes of response status: 0 is none (no response was sent, or TCP), 1 to
 // 5 the hundreds.
 const classCount = 6
@@ -165,6 +184,7 @@ type Cluster struct {
 	tunnelsEnded    [outcome.Count]Counter
 	checks          [checkResultCount]Counter
 	affinity        [affinityCount]Counter
+	orders          [orderCount]Counter
 }
 
 // ClusterGauges are read at each scrape; a nil one is left out. They must be
@@ -263,6 +283,13 @@ func (c *Cluster) Checked(r CheckResult) {
 	}
 }
 
+// Ordered counts what was ordered by hand for an endpoint, and its end.
+func (c *Cluster) Ordered(o Order) {
+	if o < orderCount {
+		c.orders[o].Inc()
+	}
+}
+
 // TunnelOpened counts a switch to another protocol, such as WebSocket.
 func (c *Cluster) TunnelOpened() { c.tunnels.Inc() }
 
@@ -351,6 +378,9 @@ func (c *Cluster) collect(s *scrape) {
 		s.cell(mAffinity, uint16(i), c.affinity[i].Value(), AffinityResult(i).String(), "")
 	}
 	s.counter(mSpills, c.Spilled.Value())
+	for i := range c.orders {
+		s.cell(mOrders, uint16(i), c.orders[i].Value(), Order(i).String(), "")
+	}
 	s.counter(mBreakerOpenings, c.BreakerOpened.Value())
 	s.counter(mUpstreamConnections, c.UpstreamConnections.Value())
 	if g := c.gauges.Load(); g != nil {

@@ -45,6 +45,7 @@ type EndpointGauges struct {
 	State  func() float64 // 0 healthy, 1 ejected, 2 probation
 	Active func() float64 // attempts in flight
 	EWMA   func() float64 // the balancer's estimate of the latency, in seconds
+	Hand   func() float64 // by orders: 0 none, 1 ejected, 2 pinned, 3 others are pinned, 4 ejected but used, as all are
 	Health func() float64 // by active checks: 0 unknown, 1 healthy, 2 unhealthy
 }
 
@@ -83,6 +84,7 @@ func (e *Endpoint) collect(s *scrape) {
 	s.cell(mHealthChanges, 1, e.BecameUnhealthy.Value(), "unhealthy", "")
 	if g := e.gauges.Load(); g != nil {
 		s.read(mEndpointState, g.State)
+		s.read(mEndpointHand, g.Hand)
 		s.read(mEndpointActive, g.Active)
 		s.read(mEndpointEWMA, g.EWMA)
 		s.read(mEndpointHealth, g.Health)

@@ -157,6 +157,10 @@ func updateAll(m *Metrics) {
 		c.WouldHave(g)
 	}
 	c.WouldHave(guardKindCount)
+	for o := range orderCount {
+		c.Ordered(o)
+	}
+	c.Ordered(orderCount)
 	for r := range CheckResult(checkResultCount) {
 		c.Checked(r)
 	}
@@ -183,7 +187,7 @@ func updateAll(m *Metrics) {
 	e.Ejections.Inc()
 	e.BecameHealthy.Inc()
 	e.BecameUnhealthy.Inc()
-	e.Bind(EndpointGauges{State: constant(1), Active: constant(3), EWMA: constant(0.0125), Health: constant(2)})
+	e.Bind(EndpointGauges{State: constant(1), Active: constant(3), EWMA: constant(0.0125), Health: constant(2), Hand: constant(1)})
 
 	d := m.Discovery("api")
 	d.Updates.Add(4)

@@ -41,6 +41,7 @@ const (
 	mWouldHave
 	mAffinity
 	mSpills
+	mOrders
 	mUpstreamConnections
 	mUpstreamActive
 	mUpstreamIdle
@@ -50,6 +51,7 @@ const (
 	mEndpointAttempts
 	mEndpointEjections
 	mEndpointState
+	mEndpointHand
 	mEndpointActive
 	mEndpointEWMA
 	mEndpointHealth
@@ -134,6 +136,7 @@ var table = [metricCount]metric{
 	mWouldHave:        {"outrigger_would_have_total", counter, "{decision}", "cluster direction action", "What guards in observe mode would have done: ejected, broken (rejected by the breaker), limited, retried, denied, unhealthy (taken out by its active checks), rate_limited."},
 	mAffinity:         {"outrigger_affinity_total", counter, "{request}", "cluster direction result", "Affinity of clients by cookie: kept (it led to its endpoint), lost (it names none that may be used), given (the client got one)."},
 	mSpills:           {"outrigger_balance_spills_total", counter, "{attempt}", "cluster direction", "Attempts that went to another endpoint than their hash says, as that one had its bounded load."},
+	mOrders:           {"outrigger_hand_orders_total", counter, "{order}", "cluster direction order", "What operators have ordered by hand for endpoints: eject, pin, release, and expire for an order whose time was over."},
 
 	mUpstreamConnections:     {"outrigger_upstream_connections_total", counter, "{connection}", "cluster direction", "Connections made to endpoints."},
 	mUpstreamActive:          {"outrigger_upstream_connections_active", gauge, "{connection}", "cluster direction", "Connections to endpoints in use now."},
@@ -145,6 +148,7 @@ var table = [metricCount]metric{
 	mEndpointAttempts:  {"outrigger_endpoint_attempts_total", counter, "{attempt}", "cluster endpoint result", "Attempts that ended, by result as outlier detection counts it."},
 	mEndpointEjections: {"outrigger_endpoint_ejections_total", counter, "{ejection}", "cluster endpoint", "Times that the endpoint was ejected."},
 	mEndpointState:     {"outrigger_endpoint_state", gauge, "", "cluster endpoint", "State of the endpoint: 0 healthy, 1 ejected, 2 probation."},
+	mEndpointHand:      {"outrigger_endpoint_hand", gauge, "", "cluster endpoint", "What an operator has ordered of the endpoint by hand: 0 nothing, 1 ejected, 2 pinned, 3 left out because others are pinned, 4 ejected, but used because all are."},
 	mEndpointActive:    {"outrigger_endpoint_attempts_active", gauge, "{attempt}", "cluster endpoint", "Attempts under way now."},
 	mEndpointEWMA:      {"outrigger_endpoint_latency_estimate_seconds", gauge, "s", "cluster endpoint", "The balancer's moving estimate of the endpoint's latency."},
 

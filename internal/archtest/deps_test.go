@@ -20,7 +20,7 @@ import (
 const floors = `
 	# Floor 0: words, and machines that import no other package of ours.
 	NONE
-	< internal/lifecycle, resilience/guard, resilience/balance, mtls, discovery,
+	< internal/lifecycle, resilience/guard, resilience/balance, resilience/hand, mtls, discovery,
 	  proxy/outcome, proxy/http1, proxy/detect, proxy/memory, proxy/websocket, internal/cgroup,
 	  resilience/ratelimit;
 
@@ -49,7 +49,7 @@ const floors = `
 	proxy/http1, proxy/wire < proxy/http2;
 	proxy/http2, proxy/websocket < proxy/relay;
 	mtls, telemetry, proxy/outcome, proxy/wire, proxy/http2, proxy/websocket,
-	resilience/balance, resilience/breaker, resilience/health, resilience/limit, resilience/outlier, resilience/ratelimit, resilience/retry
+	resilience/balance, resilience/breaker, resilience/hand, resilience/health, resilience/limit, resilience/outlier, resilience/ratelimit, resilience/retry
 	< proxy/upstream;
 	proxy/http1, proxy/upstream < proxy/check;
 	mtls/authz, proxy/http1, proxy/upstream < proxy/plan;
@@ -85,7 +85,7 @@ var hotPath = []string{
 
 // machines are the pure ones: they are told the time and given random words.
 var machines = []string{
-	"resilience/guard", "resilience/balance", "resilience/breaker", "resilience/health", "resilience/limit", "resilience/outlier", "resilience/ratelimit", "resilience/retry",
+	"resilience/guard", "resilience/balance", "resilience/breaker", "resilience/hand", "resilience/health", "resilience/limit", "resilience/outlier", "resilience/ratelimit", "resilience/retry",
 }
 
 // never are imports that no floor forbids by itself. A prefix that ends in a

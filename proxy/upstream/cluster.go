@@ -11,6 +11,7 @@ import (
 
 	"github.com/outrigger-mesh/outrigger/resilience/balance"
 	"github.com/outrigger-mesh/outrigger/resilience/breaker"
+	"github.com/outrigger-mesh/outrigger/resilience/hand"
 	"github.com/outrigger-mesh/outrigger/resilience/limit"
 	"github.com/outrigger-mesh/outrigger/resilience/outlier"
 	"github.com/outrigger-mesh/outrigger/resilience/ratelimit"
@@ -44,6 +45,8 @@ type Cluster struct {
 	mu        sync.Mutex  // below: changes of endpoints and policy
 	endpoints []*Endpoint // sorted by address
 	rates     map[RateSpec]*ratelimit.Table
+	orders    hand.Orders
+	ordered   bool // the last rebuild had orders to obey
 }
 
 // endpointSet is what an attempt picks from: immutable, swapped whole.
@@ -53,6 +56,7 @@ type endpointSet struct {
 	affinity  *affinity   // nil without one
 	total     int
 	panicking bool
+	pinned    bool // by hand: one of them is used, whatever it is like
 }
 
 // Name returns the cluster's name.
@@ -80,25 +84,31 @@ func (c *Cluster) detectorNow() *outlier.Detector {
 	return c.detector.Load()
 }
 
-// sweep lets the outlier detector act and rebuilds the set when it did.
+// sweep lets the outlier detector act, ends orders by hand whose time is over,
+// and rebuilds the set when that changed something.
 func (c *Cluster) sweep(now time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.policy.Load().Outlier == nil || len(c.endpoints) == 0 {
-		return
+	changed := c.expire(now)
+	if c.policy.Load().Outlier != nil && len(c.endpoints) > 0 && c.review(now) {
+		changed = true
 	}
+	if changed {
+		c.rebuild(now)
+	}
+}
+
+// review lets the outlier detector act and reports whether it did. c.mu is held.
+func (c *Cluster) review(now time.Duration) bool {
 	states := make([]*outlier.Endpoint, len(c.endpoints))
 	for i, e := range c.endpoints {
 		states[i] = &e.Outlier
 	}
 	events := c.detector.Load().Sweep(now, rand.Uint64(), states)
-	if len(events) == 0 {
-		return
-	}
 	for _, ev := range events {
 		c.report(ev)
 	}
-	c.rebuild(now)
+	return len(events) > 0
 }
 
 func (c *Cluster) report(ev outlier.Event) {
@@ -141,10 +151,11 @@ func (c *Cluster) rebuild(now time.Duration) {
 			Ejected: p.Outlier != nil && e.Outlier.State() == outlier.Ejected,
 		}
 	}
-	use, panicking := balance.Choose(p.Balance, all)
+	left, pinned := c.obey(all, now)
+	use, panicking := choose(p, left, pinned)
 	if old := c.set.Load(); panicking != (old != nil && old.panicking) {
 		if panicking {
-			c.registry.log.Warn("too few endpoints are available: using all of them", "event", "panic", "cluster", c.name, "endpoints", len(all))
+			c.registry.log.Warn("too few endpoints are available: using all of them", "event", "panic", "cluster", c.name, "endpoints", len(left))
 		} else {
 			c.registry.log.Info("enough endpoints are available again", "event", "panic_over", "cluster", c.name)
 		}
@@ -154,6 +165,7 @@ func (c *Cluster) rebuild(now time.Duration) {
 		endpoints: slices.Clone(c.endpoints),
 		total:     len(all),
 		panicking: panicking,
+		pinned:    pinned,
 	}
 	set.affinity = c.newAffinity(p, set.picker, set.endpoints)
 	c.set.Store(set)

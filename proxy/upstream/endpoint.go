@@ -49,6 +49,8 @@ type Endpoint struct {
 	key     uint64                // of address, for picks by hash
 	stamp   atomic.Pointer[stamp] // nil before the first affinity
 	metrics *telemetry.Endpoint
+	// standing is what orders by hand make of it, a hand.Standing.
+	standing atomic.Uint32
 }
 
 // Address returns the endpoint's address as "host:port".

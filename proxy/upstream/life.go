@@ -1,6 +1,10 @@
 package upstream
 
-import "time"
+import (
+	"time"
+
+	"github.com/outrigger-mesh/outrigger/resilience/hand"
+)
 
 // Listed reports whether discovery has said anything about the cluster yet.
 func (c *Cluster) Listed() bool {
@@ -32,12 +36,32 @@ func (c *Cluster) AwaitListed(d time.Duration) bool {
 
 // retire closes what the cluster keeps, as no plan in use has it. Exchanges that
 // began under one that had may still call its endpoints; their connections are
-// closed behind them.
-func (c *Cluster) retire() {
+// closed behind them. It returns the orders that were in force.
+func (c *Cluster) retire() hand.Orders {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, e := range c.endpoints {
 		e.gone()
+	}
+	orders := c.orders
+	c.orders = hand.Orders{}
+	return orders
+}
+
+// keepOrders keeps the orders of a cluster that has retired, for the case that
+// a reload brings it back within their time, and forgets those of others whose
+// time is over.
+func (r *Registry) keepOrders(orders hand.Orders, c *Cluster) {
+	now := r.sweeper.Now()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for key, o := range r.orders {
+		if o.Expire(now); o.Len() == 0 {
+			delete(r.orders, key)
+		}
+	}
+	if orders.Len() > 0 {
+		r.orders[c.direction.String()+"/"+c.name] = orders
 	}
 }
 

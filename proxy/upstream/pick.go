@@ -92,7 +92,7 @@ func (c *Cluster) pickOther(s *endpointSet, mode guard.Mode, last *Endpoint) *En
 			return e
 		}
 	}
-	if c.policy.Load().Balance.PanicPercent > 0 {
+	if s.pinned || c.policy.Load().Balance.PanicPercent > 0 {
 		return last
 	}
 	return nil

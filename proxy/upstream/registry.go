@@ -13,6 +13,7 @@ import (
 
 	"github.com/outrigger-mesh/outrigger/proxy/http2"
 	"github.com/outrigger-mesh/outrigger/proxy/wire"
+	"github.com/outrigger-mesh/outrigger/resilience/hand"
 	"github.com/outrigger-mesh/outrigger/telemetry"
 )
 
@@ -51,6 +52,8 @@ type Registry struct {
 	// latest is what discovery said last, also of services that no plan wants
 	// at present, so that a cluster which comes with a reload starts full.
 	latest map[string][]EndpointSpec
+	// orders are those of clusters that no plan wants at present, by their keys.
+	orders map[string]hand.Orders
 }
 
 // NewRegistry returns an empty registry whose connections are watched by sw.
@@ -61,6 +64,7 @@ func NewRegistry(ctx context.Context, sw *wire.Sweeper, m *telemetry.Metrics, lo
 		dialer:   net.Dialer{KeepAlive: time.Minute},
 		clusters: map[string]*Cluster{},
 		latest:   map[string][]EndpointSpec{},
+		orders:   map[string]hand.Orders{},
 		recheck:  make(chan struct{}, 1),
 	}
 	_, _ = rand.Read(r.affinityKey[:]) // never fails
@@ -77,6 +81,8 @@ func (r *Registry) Acquire(spec Spec, dir telemetry.Direction) *Cluster {
 	r.mu.Lock()
 	c := r.clusters[key]
 	known, listed := r.latest[spec.Name]
+	orders := r.orders[key]
+	delete(r.orders, key)
 	r.mu.Unlock()
 	if c != nil {
 		c.refs++
@@ -86,6 +92,7 @@ func (r *Registry) Acquire(spec Spec, dir telemetry.Direction) *Cluster {
 	c = &Cluster{
 		name: spec.Name, direction: dir, registry: r, refs: 1,
 		metrics: r.metrics.Cluster(spec.Name, dir),
+		orders:  orders,
 		free:    make(chan struct{}, freeSlots),
 		listed:  make(chan struct{}),
 	}
@@ -116,7 +123,7 @@ func (r *Registry) Release(c *Cluster) {
 		}
 	}
 	r.mu.Unlock()
-	c.retire()
+	r.keepOrders(c.retire(), c)
 	c.metrics.Release()
 }
 

@@ -1,10 +1,13 @@
 package upstream
 
 import (
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/outrigger-mesh/outrigger/resilience/balance"
 	"github.com/outrigger-mesh/outrigger/resilience/breaker"
+	"github.com/outrigger-mesh/outrigger/resilience/hand"
 	"github.com/outrigger-mesh/outrigger/resilience/health"
 	"github.com/outrigger-mesh/outrigger/resilience/limit"
 	"github.com/outrigger-mesh/outrigger/resilience/outlier"
@@ -21,6 +24,7 @@ func (e *Endpoint) bindMetrics() {
 	e.metrics.Bind(telemetry.EndpointGauges{
 		Health: healthState,
 		State:  func() float64 { return float64(e.Outlier.State()) },
+		Hand:   func() float64 { return float64(e.standing.Load()) },
 		Active: func() float64 { return float64(e.Load.Inflight()) },
 		EWMA:   func() float64 { return e.Load.EWMA(clock()).Seconds() },
 	})
@@ -74,6 +78,17 @@ func (c *Cluster) list() []*Endpoint {
 	return c.endpoints
 }
 
+// listWithOrders returns the endpoints, and copies of the orders by address.
+func (c *Cluster) listWithOrders() ([]*Endpoint, map[string]*hand.Order) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	orders := make(map[string]*hand.Order, c.orders.Len())
+	for _, o := range c.orders.All() {
+		orders[o.Endpoint] = &o
+	}
+	return c.endpoints, orders
+}
+
 // EndpointState is a copy of what is known about an endpoint.
 type EndpointState struct {
 	Cluster  string
@@ -84,6 +99,11 @@ type EndpointState struct {
 	EWMA     time.Duration
 	Success  uint64
 	Failures uint64
+	// Absent says that discovery does not list it: there is only an order for it.
+	Absent bool
+	// Standing is what the orders by hand make of it, Order its own, or nil.
+	Standing hand.Standing
+	Order    *hand.Order
 	// Check and CheckConfig are nil without active checks.
 	Check       *health.Snapshot
 	CheckConfig *health.Config
@@ -126,8 +146,10 @@ func (r *Registry) States() (clusters []ClusterState, endpoints []EndpointState)
 		if b := c.budget.Load(); b != nil {
 			cs.Budget = b.Balance(now)
 		}
-		for _, e := range c.list() {
+		list, orders := c.listWithOrders()
+		for _, e := range list {
 			es := EndpointState{
+				Standing: hand.Standing(e.standing.Load()), Order: orders[e.address],
 				Cluster: c.name, Spec: *e.spec.Load(), Address: e.address,
 				Evidence: e.Outlier.Evidence(now), Active: e.Load.Inflight(), EWMA: e.Load.EWMA(now),
 				Success:  e.metrics.Attempts(telemetry.ResultSuccess),
@@ -143,7 +165,11 @@ func (r *Registry) States() (clusters []ClusterState, endpoints []EndpointState)
 			if es.Evidence.State == outlier.Ejected {
 				cs.Ejected++
 			}
+			delete(orders, e.address)
 			endpoints = append(endpoints, es)
+		}
+		for _, address := range slices.Sorted(maps.Keys(orders)) {
+			endpoints = append(endpoints, EndpointState{Cluster: c.name, Address: address, Absent: true, Order: orders[address]})
 		}
 		clusters = append(clusters, cs)
 	}
