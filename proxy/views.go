@@ -25,7 +25,7 @@ func (p *Proxy) adminServer() *admin.Server {
 		Views: admin.Views{
 			Ready: p.Ready, Config: p.viewConfig, Endpoints: p.viewEndpoints, Clusters: p.viewClusters, RateLimits: p.viewRateLimits,
 			Connections: p.viewConnections, Plaintext: p.viewPlaintext, Identity: p.viewIdentity, Discovery: p.viewDiscovery,
-			Reload: p.viewReload, Process: p.viewProcess,
+			Reload: p.viewReload, Process: p.viewProcess, Order: p.order,
 		},
 	})
 }
@@ -154,6 +154,7 @@ func (p *Proxy) viewEndpoints() []admin.EndpointView {
 		if ev.Cause != outlier.NoCause {
 			v.Cause = ev.Cause.String()
 		}
+		p.handView(e, &v, now)
 		if e.Check != nil {
 			v.Check = p.checkView(e, now)
 		}
@@ -168,7 +169,7 @@ func (p *Proxy) viewEndpoints() []admin.EndpointView {
 func (p *Proxy) checkView(e *upstream.EndpointState, now time.Duration) *admin.CheckView {
 	c := e.Check
 	v := &admin.CheckView{
-		Kind: e.CheckConfig.Kind(), Mode: e.CheckConfig.Mode.String(), State: c.State.String(), Since: p.wall(now, c.Since),
+		Kind: e.CheckConfig.Kind(), Mode: e.CheckConfig.Mode.String(), State: c.State.String(), Fit: e.Fit, Since: p.wall(now, c.Since),
 		At: p.wall(now, c.At), Next: p.wall(now, c.Due), Against: c.Against, Checks: c.Checks,
 	}
 	if c.Checks > 0 {
@@ -201,7 +202,7 @@ func (p *Proxy) viewClusters() []admin.ClusterView {
 			BudgetBalance: c.Budget, Active: c.Requests,
 			Requests: c.Totals.Exchanges, Failures: c.Totals.Failures, Retries: c.Totals.Retries,
 			P50Ms: c.Totals.Durations.Quantile(0.5).Seconds() * 1000, P99Ms: c.Totals.Durations.Quantile(0.99).Seconds() * 1000,
-			Identities: c.Spec.Identities,
+			Durations: c.Totals.Durations.Counts(), Identities: c.Spec.Identities,
 			Limits: admin.LimitsView{
 				Connections: limitView(c, limit.Connections, most.MaxConnections),
 				Pending:     limitView(c, limit.Pending, most.MaxPending),

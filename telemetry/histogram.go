@@ -2,6 +2,7 @@ package telemetry
 
 import (
 	"math"
+	"slices"
 	"time"
 )
 
@@ -58,6 +59,17 @@ func (d *Distribution) Count() uint64 {
 	}
 	return n
 }
+
+// DistributionOf makes a Distribution, without a sum, of what Counts returned.
+// Further counts are left out, missing ones 0.
+func DistributionOf(counts []uint64) (d Distribution) {
+	copy(d.counts[:], counts)
+	return d
+}
+
+// Counts returns how many durations were counted in each bucket; the last one
+// has no bound.
+func (d *Distribution) Counts() []uint64 { return slices.Clone(d.counts[:]) }
 
 // Since returns what was counted after earlier, an older state of the same
 // durations.

@@ -34,7 +34,7 @@ const floors = `
 	mtls, resilience/guard < mtls/authz;
 	discovery < discovery/consul, discovery/dns, discovery/file;
 	proxy/outcome < telemetry;
-	NONE < telemetry/admin;
+	resilience/hand < telemetry/admin;
 
 	# Floor 2: the language of configuration. It embeds the Config of each
 	# machine and each source: a knob lives beside what obeys it. The codec says
@@ -135,6 +135,7 @@ var libraries = map[string][]string{
 	"go.opentelemetry.io/":            {"telemetry"},
 	"github.com/sony/gobreaker/v2":    {"resilience/breaker"},
 	"github.com/spf13/cobra":          {"cmd/outrigger"},
+	"github.com/spf13/pflag":          {"cmd/outrigger"},
 	"github.com/spiffe/go-spiffe/v2/": {"mtls/workload", "mtls/devca"},
 	"google.golang.org/grpc":          {"mtls/workload", "mtls/devca"},
 	"golang.org/x/sys/unix":           {"mtls/devca", "proxy/relay", "proxy/wire", "internal/demo", "bench", "bench/load", "bench/origin", "bench/procstat", "bench/socket"},

@@ -104,7 +104,9 @@ type EndpointState struct {
 	// Standing is what the orders by hand make of it, Order its own, or nil.
 	Standing hand.Standing
 	Order    *hand.Order
-	// Check and CheckConfig are nil without active checks.
+	// Fit says that active checks leave it traffic. Check and
+	// CheckConfig are nil without them.
+	Fit         bool
 	Check       *health.Snapshot
 	CheckConfig *health.Config
 }
@@ -156,6 +158,7 @@ func (r *Registry) States() (clusters []ClusterState, endpoints []EndpointState)
 				Failures: e.metrics.Attempts(telemetry.ResultFailure) + e.metrics.Attempts(telemetry.ResultLocalFailure),
 			}
 			if hc := c.policy.Load().Health; hc != nil {
+				es.Fit = e.check.fit(hc)
 				snap := e.check.snapshot()
 				es.Check, es.CheckConfig = &snap, hc
 				if snap.State == health.Unhealthy {

@@ -92,6 +92,7 @@ func (s *Server) endpointViews() []EndpointView {
 		if v[i].Evidence == nil {
 			v[i].Evidence = []OutcomeView{}
 		}
+		v[i].Standing = standing(&v[i])
 	}
 	return v
 }
@@ -101,6 +102,9 @@ func (s *Server) clusterViews() []ClusterView {
 	for i := range v {
 		if v[i].Identities == nil {
 			v[i].Identities = []string{}
+		}
+		if v[i].Durations == nil {
+			v[i].Durations = []uint64{}
 		}
 	}
 	return v

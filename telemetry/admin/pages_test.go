@@ -256,13 +256,13 @@ func TestShort(t *testing.T) {
 	for d, want := range map[time.Duration]string{
 		0: "0s", 1499 * time.Microsecond: "1ms", -350 * time.Millisecond: "350ms", 4849 * time.Millisecond: "4.8s",
 		59400 * time.Millisecond: "59s", 42*time.Minute + 3*time.Second: "42m3s", 3*time.Hour + 12*time.Minute: "3h12m",
-		47 * time.Hour: "47h0m", 80 * 24 * time.Hour: "80d",
+		47 * time.Hour: "47h", 80 * 24 * time.Hour: "80d",
 	} {
-		if got := short(d); got != want {
+		if got := Short(d); got != want {
 			t.Errorf("%v: %q, want %q", d, got, want)
 		}
 	}
-	if got := ahead(noon.Add(-time.Minute), noon); got != "1m0s ago" {
+	if got := ahead(noon.Add(-time.Minute), noon); got != "1m ago" {
 		t.Errorf("a time gone by: %q", got)
 	}
 }

@@ -30,7 +30,7 @@ func outcomes(marks string) []OutcomeView {
 // sampleCheck is a check that once failed, or one of an endpoint that is out.
 func sampleCheck(now time.Time, state string) *CheckView {
 	v := &CheckView{
-		Kind: "grpc", Mode: "enforce", State: state, Since: now.Add(-9 * time.Minute), At: now.Add(-200 * time.Millisecond), Next: now.Add(800 * time.Millisecond),
+		Kind: "grpc", Mode: "enforce", State: state, Fit: state == "healthy", Since: now.Add(-9 * time.Minute), At: now.Add(-200 * time.Millisecond), Next: now.Add(800 * time.Millisecond),
 		Result: "timeout", Detail: "waiting for the answer", Against: 1, Checks: 118,
 	}
 	if state == "unhealthy" {

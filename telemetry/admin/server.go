@@ -86,6 +86,11 @@ func New(o Options) *Server {
 		mux.HandleFunc("GET /log-level", s.logLevel)
 		mux.HandleFunc("PUT /log-level", s.setLogLevel)
 	}
+	if o.Views.Order != nil {
+		for _, act := range []string{"eject", "pin", "release"} {
+			mux.HandleFunc("POST /endpoints/"+act, s.order(act))
+		}
+	}
 	if o.Pprof {
 		mux.HandleFunc("GET /debug/pprof/", pprof.Index)
 		mux.HandleFunc("GET /debug/pprof/cmdline", pprof.Cmdline)

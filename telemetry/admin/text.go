@@ -18,15 +18,16 @@ func table(w io.Writer, head string, rows func(row func(cells ...any))) {
 			if i > 0 {
 				_, _ = io.WriteString(t, "\t")
 			}
-			_, _ = fmt.Fprint(t, plain(fmt.Sprint(c)))
+			_, _ = fmt.Fprint(t, Plain(fmt.Sprint(c)))
 		}
 		_, _ = io.WriteString(t, "\n")
 	})
 	_ = t.Flush()
 }
 
-// plain keeps text of peers and sources from moving the reader's cursor.
-func plain(s string) string {
+// Plain keeps text of peers and sources from moving the reader's cursor. Of nothing it makes
+// a dash.
+func Plain(s string) string {
 	if s == "" {
 		return "-"
 	}
@@ -38,26 +39,34 @@ func plain(s string) string {
 	}, s)
 }
 
-// short writes a duration with two significant parts at most.
-func short(d time.Duration) string {
+// Short writes a duration with two significant parts at most, for people.
+func Short(d time.Duration) string {
 	switch d = d.Abs(); {
 	case d < time.Second:
 		return d.Round(time.Millisecond).String()
 	case d < 10*time.Second:
 		return d.Round(100 * time.Millisecond).String()
 	case d < time.Hour:
-		return d.Round(time.Second).String()
+		return trimZero(d.Round(time.Second).String(), "0s")
 	case d < 48*time.Hour:
-		return strings.TrimSuffix(d.Round(time.Minute).String(), "0s")
+		return trimZero(strings.TrimSuffix(d.Round(time.Minute).String(), "0s"), "0m")
 	}
 	return fmt.Sprintf("%dd", int(d.Hours())/24)
+}
+
+// trimZero takes a last part off that says nothing: "5m0s" is "5m".
+func trimZero(s, zero string) string {
+	if t, ok := strings.CutSuffix(s, zero); ok && (strings.HasSuffix(t, "m") || strings.HasSuffix(t, "h")) {
+		return t
+	}
+	return s
 }
 
 func age(t, now time.Time) string {
 	if t.IsZero() {
 		return "-"
 	}
-	return short(now.Sub(t)) + " ago"
+	return Short(now.Sub(t)) + " ago"
 }
 
 func ahead(t, now time.Time) string {
@@ -67,12 +76,12 @@ func ahead(t, now time.Time) string {
 	case t.Before(now):
 		return age(t, now)
 	}
-	return "in " + short(t.Sub(now))
+	return "in " + Short(t.Sub(now))
 }
 
-// strip writes outcomes as one character each, oldest first: the way a person
+// Strip writes outcomes as one character each, oldest first: the way a person
 // sees at a glance what an endpoint did last.
-func strip(outcomes []OutcomeView) string {
+func Strip(outcomes []OutcomeView) string {
 	var b strings.Builder
 	for _, o := range outcomes {
 		switch o.Result {
@@ -119,11 +128,11 @@ func readyText(w io.Writer, v readiness) {
 }
 
 func endpointsText(w io.Writer, v []EndpointView, now time.Time) {
-	table(w, "CLUSTER ADDRESS ID HEALTH CHECK NEXT STATE CAUSE SINCE UNTIL WEIGHT ACTIVE EWMA REQUESTS FAILURES EJECTIONS WOULD-EJECT LAST", func(row func(...any)) {
+	table(w, "CLUSTER ADDRESS ID STANDING HEALTH CHECK NEXT STATE CAUSE SINCE UNTIL WEIGHT ACTIVE EWMA REQUESTS FAILURES EJECTIONS WOULD-EJECT LAST", func(row func(...any)) {
 		for _, e := range v {
 			state, next := checkCells(e.Check, now)
-			row(e.Cluster, e.Address, e.ID, e.Health, state, next, e.State, e.Cause, age(e.Since, now), ahead(e.Until, now), e.Weight, e.Active,
-				fmt.Sprintf("%.1fms", e.EWMAMs), e.Requests, e.Failures, e.Ejections, e.WouldHaveEjected, strip(e.Evidence))
+			row(e.Cluster, e.Address, e.ID, e.Standing.Words(), e.Health, state, next, e.State, e.Cause, age(e.Since, now), ahead(e.Until, now), e.Weight, e.Active,
+				fmt.Sprintf("%.1fms", e.EWMAMs), e.Requests, e.Failures, e.Ejections, e.WouldHaveEjected, Strip(e.Evidence))
 		}
 	})
 	if len(v) > 0 {
@@ -185,7 +194,7 @@ func connectionsText(w io.Writer, v []ConnectionView, now time.Time) {
 		for _, c := range v {
 			opened := "-"
 			if !c.Since.IsZero() {
-				opened = short(now.Sub(c.Since))
+				opened = Short(now.Sub(c.Since))
 			}
 			row(c.ID, c.Direction, c.Listener, c.Protocol, c.Remote, c.Local, c.TLS, c.Peer, c.State, opened, c.Exchanges, c.BytesIn, c.BytesOut)
 		}
@@ -211,7 +220,7 @@ func identityText(w io.Writer, v IdentityView, now time.Time) {
 		row(v.ID, v.Source, ahead(v.NotAfter, now), age(v.NotBefore, now), v.Updates)
 	})
 	if v.LastError != "" {
-		_, _ = fmt.Fprintln(w, "last error:", plain(v.LastError))
+		_, _ = fmt.Fprintln(w, "last error:", Plain(v.LastError))
 	}
 	if len(v.Bundles) > 0 {
 		_, _ = fmt.Fprintln(w)
@@ -226,7 +235,7 @@ func identityText(w io.Writer, v IdentityView, now time.Time) {
 func discoveryText(w io.Writer, v []WatchView) {
 	table(w, "SERVICE SOURCE ENDPOINTS AGE STALE INDEX LAST-ERROR", func(row func(...any)) {
 		for _, d := range v {
-			row(d.Service, d.Source, d.Endpoints, short(time.Duration(d.AgeSec*float64(time.Second))), yes(d.Stale), d.Index, d.LastError)
+			row(d.Service, d.Source, d.Endpoints, Short(time.Duration(d.AgeSec*float64(time.Second))), yes(d.Stale), d.Index, d.LastError)
 		}
 	})
 }
@@ -234,12 +243,12 @@ func discoveryText(w io.Writer, v []WatchView) {
 func overviewText(w io.Writer, v Overview) {
 	title := func(s string) { _, _ = fmt.Fprintf(w, "\n%s\n", s) }
 	_, _ = fmt.Fprintf(w, "%s  outrigger %s  up %s  plan %d applied %s\n",
-		plain(v.Process.Service), plain(v.Process.Version), strings.TrimSuffix(age(v.Process.Started, v.Now), " ago"), v.Reload.Version, age(v.Reload.Applied, v.Now))
+		Plain(v.Process.Service), Plain(v.Process.Version), strings.TrimSuffix(age(v.Process.Started, v.Now), " ago"), v.Reload.Version, age(v.Reload.Applied, v.Now))
 	if v.Reload.LastError != "" {
-		_, _ = fmt.Fprintf(w, "RELOAD FAILED %s; the plan before it stays in use: %s\n", age(v.Reload.LastErrorAt, v.Now), plain(v.Reload.LastError))
+		_, _ = fmt.Fprintf(w, "RELOAD FAILED %s; the plan before it stays in use: %s\n", age(v.Reload.LastErrorAt, v.Now), Plain(v.Reload.LastError))
 	}
 	if m := v.Process.Memory; m != nil {
-		_, _ = fmt.Fprintf(w, "memory %d of %d MiB in use, level %s\n", m.Used>>20, m.Budget>>20, plain(m.Level))
+		_, _ = fmt.Fprintf(w, "memory %d of %d MiB in use, level %s\n", m.Used>>20, m.Budget>>20, Plain(m.Level))
 	}
 	readyText(w, readiness{v.Ready, v.Checks})
 	title("clusters")

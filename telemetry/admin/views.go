@@ -17,6 +17,9 @@ type Views struct {
 	Discovery   func() []WatchView
 	Reload      func() ReloadView
 	Process     func() ProcessView
+	// Order obeys what an operator orders for endpoints; nil turns that off. An
+	// error of type *OrderError says with which status to answer.
+	Order func(*Order) (OrderView, error)
 }
 
 // Check is one condition of readiness.
@@ -30,11 +33,14 @@ type Check struct {
 type EndpointView struct {
 	Cluster          string        `json:"cluster"`
 	Address          string        `json:"address"`
-	ID               string        `json:"id"`              // the discovery source's name for the instance
-	Health           string        `json:"health"`          // as discovery says: passing, warning, critical
-	Check            *CheckView    `json:"check,omitempty"` // nil without active checks
-	State            string        `json:"state"`           // as outlier detection says: healthy, ejected, probation
-	Cause            string        `json:"cause"`           // why it is in that state
+	ID               string        `json:"id"`               // the discovery source's name for the instance
+	Health           string        `json:"health"`           // as discovery says: passing, warning, critical
+	Absent           bool          `json:"absent,omitempty"` // discovery does not list it: there is only an order for it
+	Standing         StandingView  `json:"standing"`         // what all below comes to; filled in by the server
+	Hand             *HandView     `json:"hand,omitempty"`   // nil when no order by hand concerns it
+	Check            *CheckView    `json:"check,omitempty"`  // nil without active checks
+	State            string        `json:"state"`            // as outlier detection says: healthy, ejected, probation
+	Cause            string        `json:"cause"`            // why it is in that state
 	Since            time.Time     `json:"since,omitzero"`
 	Until            time.Time     `json:"until,omitzero"` // when an ejection ends
 	Evidence         []OutcomeView `json:"evidence"`       // the last outcomes, oldest first
@@ -47,11 +53,22 @@ type EndpointView struct {
 	WouldHaveEjected uint64        `json:"would_have_ejected"`
 }
 
+// HandView is what orders by hand make of an endpoint.
+type HandView struct {
+	State  string    `json:"state"`            // free, ejected, pinned, passed_over (others are pinned), needed (all are ejected)
+	Act    string    `json:"act,omitempty"`    // its own order: eject, pin; empty for one that is passed over
+	By     string    `json:"by,omitempty"`     // who gave it
+	Reason string    `json:"reason,omitempty"` // in their words
+	Since  time.Time `json:"since,omitzero"`
+	Until  time.Time `json:"until,omitzero"`
+}
+
 // CheckView is what an endpoint's active checks say.
 type CheckView struct {
 	Kind        string    `json:"kind"`  // grpc, http, tcp
 	Mode        string    `json:"mode"`  // enforce, observe
 	State       string    `json:"state"` // unknown, healthy, unhealthy
+	Fit         bool      `json:"fit"`   // whether they leave it traffic; always in observe mode
 	Since       time.Time `json:"since,omitzero"`
 	Cause       string    `json:"cause,omitempty"` // why it is unhealthy: connect, identity, timeout, status, not_serving ...
 	CauseDetail string    `json:"cause_detail,omitempty"`
@@ -90,6 +107,7 @@ type ClusterView struct {
 	Retries       uint64       `json:"retries"`
 	P50Ms         float64      `json:"p50_ms"`
 	P99Ms         float64      `json:"p99_ms"`
+	Durations     []uint64     `json:"durations"`  // exchanges in each bucket of outrigger_exchange_duration_seconds, the last without bound
 	Identities    []string     `json:"identities"` // the SPIFFE IDs that its endpoints may have
 }
 

@@ -149,8 +149,13 @@ function endpoints(v, now, rate) {
   let away = 0;
   const rows = v.endpoints.map((e) => {
     const r = rate("endpoints", e.cluster + " " + e.address + " " + e.id);
-    if (e.state !== "healthy" || (e.check && e.check.state === "unhealthy" && e.check.mode === "enforce")) away++;
-    const state = td("", pill(e.state, kinds[e.state]));
+    if (!["healthy", "pinned"].includes(e.standing.state)) away++;
+    const state = td("", pill(e.absent ? "absent" : e.state, kinds[e.state]));
+    if (e.hand && e.hand.state !== "free") {
+      const p = pill(e.hand.state.replace("_", " ") + " by hand", e.hand.state === "pinned" ? "good" : "warn");
+      p.title = [e.hand.reason, e.hand.by].filter(Boolean).join(", by ");
+      state.append(el("span", "sub", p, e.hand.until ? " until " + ahead(e.hand.until, now) : ""));
+    }
     if (e.state !== "healthy" && e.until) state.append(el("span", "sub", (e.state === "ejected" ? "until " : "") + ahead(e.until, now)));
     else if (e.since) state.append(el("span", "sub", "for " + short(now - Date.parse(e.since))));
     const address = td("", el("span", "mono", e.address));
