@@ -27,8 +27,8 @@ type exitCode struct {
 func (e *exitCode) Error() string { return e.err.Error() }
 func (e *exitCode) Unwrap() error { return e.err }
 
-// run executes one command and returns the exit code.
-func run(ctx context.Context, args []string) int {
+// newRoot returns the command with all those below it.
+func newRoot() *cobra.Command {
 	root := &cobra.Command{
 		Use:           "outrigger",
 		Short:         "A sidecar service-mesh proxy",
@@ -36,7 +36,15 @@ func run(ctx context.Context, args []string) int {
 		SilenceErrors: true,
 		Version:       version,
 	}
-	root.AddCommand(newRunCommand(), newValidateCommand(), newConfigCommand(), newDevCACommand(), newDemoCommand(), newVersionCommand())
+	root.AddCommand(newRunCommand(), newValidateCommand(), newConfigCommand(),
+		newEndpointsCommand(), newTopCommand(), newEjectCommand(), newPinCommand(), newReleaseCommand(),
+		newDevCACommand(), newDemoCommand(), newManCommand(), newVersionCommand())
+	return root
+}
+
+// run executes one command and returns the exit code.
+func run(ctx context.Context, args []string) int {
+	root := newRoot()
 	root.SetArgs(args)
 	cmd, err := root.ExecuteContextC(ctx)
 	if err == nil {
