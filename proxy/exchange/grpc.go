@@ -73,7 +73,7 @@ func appendGRPCTimeout(b []byte, left time.Duration) []byte {
 
 // replyGRPC answers a gRPC call in place of an endpoint, by headers alone
 // (gRPC over HTTP2, Trailers-Only).
-func (x *exchange) replyGRPC(row *outcome.Row) {
+func (x *exchange) replyGRPC(row *outcome.Row, cause error) {
 	x.status, x.call.status = 200, row.GRPC
 	b := append(x.out[:0], "HTTP/1.1 200 OK\r\ncontent-type: application/grpc\r\ncontent-length: 0\r\ngrpc-status: "...)
 	b = http1.AppendInt(b, int64(row.GRPC))
@@ -94,10 +94,9 @@ func (x *exchange) replyGRPC(row *outcome.Row) {
 	b = append(b, "\r\nx-outrigger-reason: "...)
 	b = append(b, row.Name...)
 	b = x.appendExceeded(b)
-	if len(x.id) > 0 {
-		b = append(b, "\r\nx-request-id: "...)
-		b = append(b, x.id...)
-	}
+	b = append(b, "\r\nx-request-id: "...)
+	b = append(b, x.id...)
+	b = x.appendProxyStatus(b, row, cause)
 	if x.close && x.st == nil {
 		b = append(b, "\r\nconnection: close"...)
 	}

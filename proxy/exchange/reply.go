@@ -1,6 +1,8 @@
 package exchange
 
 import (
+	"math/rand/v2"
+
 	"github.com/outrigger-mesh/outrigger/proxy/http1"
 	"github.com/outrigger-mesh/outrigger/proxy/outcome"
 	"github.com/outrigger-mesh/outrigger/proxy/wire"
@@ -51,6 +53,9 @@ func (x *exchange) reply(r outcome.Reason, cause error) {
 	case x.failed != outcome.OK, r == outcome.DownstreamTimeout, x.upload == uploadNone && x.stream && x.hasBody():
 		x.close = true // the body was not read
 	}
+	if len(x.id) == 0 { // a request that could not be read
+		x.id = telemetry.AppendRequestID(x.idMem[:0], rand.Uint64(), rand.Uint64())
+	}
 	var mem [1024]byte
 	body := append(mem[:0], "outrigger: "...)
 	body = append(body, row.Name...)
@@ -72,14 +77,12 @@ func (x *exchange) reply(r outcome.Reason, cause error) {
 	case cause != nil && x.l.Direction == telemetry.Outbound:
 		body = appendLine(body, "cause", cause.Error())
 	}
-	if len(x.id) > 0 {
-		body = append(body, "request-id: "...)
-		body = append(body, x.id...)
-		body = append(body, '\n')
-	}
+	body = append(body, "request-id: "...)
+	body = append(body, x.id...)
+	body = append(body, '\n')
 	x.grow(wire.Small)
 	if x.grpc {
-		x.replyGRPC(row)
+		x.replyGRPC(row, cause)
 		return
 	}
 	b := append(x.out[:0], "HTTP/1.1 "...)
@@ -91,10 +94,9 @@ func (x *exchange) reply(r outcome.Reason, cause error) {
 	b = append(b, "\r\nx-outrigger-reason: "...)
 	b = append(b, row.Name...)
 	b = x.appendExceeded(b)
-	if len(x.id) > 0 {
-		b = append(b, "\r\nx-request-id: "...)
-		b = append(b, x.id...)
-	}
+	b = append(b, "\r\nx-request-id: "...)
+	b = append(b, x.id...)
+	b = x.appendProxyStatus(b, row, cause)
 	switch {
 	case x.close:
 		b = append(b, "\r\nconnection: close"...)

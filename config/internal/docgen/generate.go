@@ -146,11 +146,12 @@ the word in logs, in metrics and in the replies that the proxy makes itself; the
 - **Retry**: whether another attempt may follow: ` + "`never`" + `; ` + "`unsent`" + `, any method, for the endpoint cannot have processed any of
   the request; ` + "`idempotent`" + `, only methods that may be repeated.
 - **Blame**: whether it counts against the endpoint in outlier detection and in the circuit breaker.
+- **Proxy-Status**: the error type in that field of the proxy's own replies (RFC 9209).
 
 This page is generated from the table in package outcome.
 
-| Name | Flag | Source | HTTP | gRPC | Retry | Blame | Meaning |
-|---|---|---|---|---|---|---|---|
+| Name | Flag | Source | HTTP | gRPC | Retry | Blame | Proxy-Status | Meaning |
+|---|---|---|---|---|---|---|---|---|
 `
 
 // outcomeReference renders the table of package outcome.
@@ -170,8 +171,12 @@ func outcomeReference() string {
 		if row.Blame {
 			blame = "yes"
 		}
-		fmt.Fprintf(&b, "| `%s` | %s | %s | %s | %s | %s | %s | %s |\n", row.Name, row.Flag,
-			sourceWord(row.Source), status, grpc, retryWord(row.Retryable), blame, cell(row.Detail))
+		proxyStatus := "-"
+		if row.Proxy != "" {
+			proxyStatus = "`" + row.Proxy + "`"
+		}
+		fmt.Fprintf(&b, "| `%s` | %s | %s | %s | %s | %s | %s | %s | %s |\n", row.Name, row.Flag,
+			sourceWord(row.Source), status, grpc, retryWord(row.Retryable), blame, proxyStatus, cell(row.Detail))
 	}
 	return b.String()
 }
