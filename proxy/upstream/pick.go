@@ -16,6 +16,9 @@ import (
 type Tried struct {
 	loads [maxTried]*balance.Load
 	n     int
+	set   *endpointSet // of the last pick
+	seen  balance.Seen // what the last pick compared
+	held  bool         // the last pick followed the session's affinity
 }
 
 const maxTried = 8
@@ -35,6 +38,8 @@ func (t *Tried) Reset() { *t = Tried{} }
 // that may be used. The exchange counts among the cluster's active requests.
 func (c *Cluster) Pick(now time.Duration, w *Wish, tried *Tried) *Endpoint {
 	s := c.set.Load()
+	tried.set, tried.held = s, false
+	tried.seen.Reset()
 	if s == nil || s.picker.Len() == 0 {
 		return nil
 	}
@@ -45,6 +50,7 @@ func (c *Cluster) Pick(now time.Duration, w *Wish, tried *Tried) *Endpoint {
 	if s.affinity != nil && w.Held != nil && tried.n == 0 {
 		if e := s.affinity.find(w.Held); e != nil && (e.usable(mode) || s.panicking) {
 			c.metrics.Affinity(telemetry.AffinityKept)
+			tried.held = true
 			return e
 		}
 		c.metrics.Affinity(telemetry.AffinityLost)
@@ -53,7 +59,7 @@ func (c *Cluster) Pick(now time.Duration, w *Wish, tried *Tried) *Endpoint {
 	var last *Endpoint
 	avoid := tried
 	for range maxTried {
-		i := c.pick(s.picker, now, w, avoid.loads[:avoid.n])
+		i := c.pick(s.picker, now, w, avoid.loads[:avoid.n], &tried.seen)
 		e := s.endpoints[s.picker.Member(i).Index]
 		if e.usable(mode) || s.panicking {
 			return e
@@ -66,13 +72,14 @@ func (c *Cluster) Pick(now time.Duration, w *Wish, tried *Tried) *Endpoint {
 		passed.Add(e)
 		last = e
 	}
+	tried.seen.Reset()
 	return c.pickOther(s, mode, last)
 }
 
 // pick asks the picker, which is not empty, for a member's position.
-func (c *Cluster) pick(p *balance.Picker, now time.Duration, w *Wish, avoid []*balance.Load) int {
+func (c *Cluster) pick(p *balance.Picker, now time.Duration, w *Wish, avoid []*balance.Load, seen *balance.Seen) int {
 	if !w.Keyed || !p.ByHash() { // a reload may have come in between
-		return p.Pick(now, rand.Uint64(), avoid)
+		return p.PickSeen(now, rand.Uint64(), avoid, seen)
 	}
 	i, spilled := p.PickKey(w.Key, c.Limits.Requests.Value(), avoid)
 	if spilled {

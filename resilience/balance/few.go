@@ -8,7 +8,7 @@ import (
 // pickAmongFew is Pick for up to fewMembers members of which some are to be
 // avoided. It looks at each, so that the picks among the others keep exactly
 // the proportions they would have without the avoided ones.
-func (p *Picker) pickAmongFew(now time.Duration, d *draws, avoid []*Load) int {
+func (p *Picker) pickAmongFew(now time.Duration, d *draws, avoid []*Load, seen *Seen) int {
 	allowed := p.allowed(avoid)
 	if allowed == 0 {
 		allowed = p.allowed(nil)
@@ -26,7 +26,7 @@ func (p *Picker) pickAmongFew(now time.Duration, d *draws, avoid []*Load) int {
 		}
 		j := p.firstAmongFew(now, d, allowed)
 		allowed &^= 1 << j
-		i = p.better(now, i, j)
+		i = p.better(now, i, j, seen)
 	}
 	return i
 }

@@ -92,6 +92,13 @@ func (p *Picker) Member(i int) *Member { return &p.members[i] }
 // avoid is picked only when all are; avoid is meant to be short (the endpoints
 // that earlier attempts went to).
 func (p *Picker) Pick(now time.Duration, r uint64, avoid []*Load) int {
+	var seen Seen
+	return p.PickSeen(now, r, avoid, &seen)
+}
+
+// PickSeen is Pick that leaves in seen what it compared.
+func (p *Picker) PickSeen(now time.Duration, r uint64, avoid []*Load, seen *Seen) int {
+	seen.Reset()
 	n := len(p.members)
 	switch n {
 	case 0:
@@ -106,7 +113,7 @@ func (p *Picker) Pick(now time.Duration, r uint64, avoid []*Load) int {
 	d := draws(r)
 	if len(avoid) > 0 {
 		if n <= fewMembers {
-			return p.pickAmongFew(now, &d, avoid)
+			return p.pickAmongFew(now, &d, avoid, seen)
 		}
 		if p.allAvoided(avoid) {
 			avoid = nil
@@ -119,11 +126,11 @@ func (p *Picker) Pick(now time.Duration, r uint64, avoid []*Load) int {
 		return p.draw(now, &d, avoid, -1)
 	}
 	if p.choices >= n {
-		return p.best(now, &d, avoid)
+		return p.best(now, &d, avoid, seen)
 	}
 	i := p.first(now, &d, avoid, -1)
 	for range p.choices - 1 {
-		i = p.better(now, i, p.first(now, &d, avoid, i))
+		i = p.better(now, i, p.first(now, &d, avoid, i), seen)
 	}
 	return i
 }
@@ -138,26 +145,18 @@ func (p *Picker) first(now time.Duration, d *draws, avoid []*Load, not int) int 
 
 // best compares all members that are not in avoid. Of equals it takes one that
 // was drawn, else the next one behind a random position.
-func (p *Picker) best(now time.Duration, d *draws, avoid []*Load) int {
+func (p *Picker) best(now time.Duration, d *draws, avoid []*Load, seen *Seen) int {
 	i := p.first(now, d, avoid, -1)
 	j := d.below(len(p.members))
 	for range p.members {
 		if j != i && !isAvoided(avoid, p.members[j].Load) {
-			i = p.better(now, i, j)
+			i = p.better(now, i, j, seen)
 		}
 		if j++; j == len(p.members) {
 			j = 0
 		}
 	}
 	return i
-}
-
-// better returns which of two members is to be taken; of equals the first.
-func (p *Picker) better(now time.Duration, i, j int) int {
-	if p.algorithm == LeastRequest {
-		return p.lessBusy(now, i, j)
-	}
-	return p.cheaper(now, i, j)
 }
 
 // draws is a stream of random words (splitmix64) that begins with its seed.
@@ -183,28 +182,6 @@ func (d *draws) below(n int) int {
 
 // fraction returns a number in [0, 1).
 func (d *draws) fraction() float64 { return float64(d.next()>>11) / (1 << 53) }
-
-// cheaper returns which of two members has the lower peak-EWMA load per
-// weight; of equals the first.
-func (p *Picker) cheaper(now time.Duration, i, j int) int {
-	a, b := &p.members[i], &p.members[j]
-	ca, cb := a.Load.cost(now), b.Load.cost(now)
-	if ca*p.weight(now, b) <= cb*p.weight(now, a) {
-		return i
-	}
-	return j
-}
-
-// lessBusy returns which of two members has fewer requests in flight per
-// weight; of equals the first, which was drawn by weight.
-func (p *Picker) lessBusy(now time.Duration, i, j int) int {
-	a, b := &p.members[i], &p.members[j]
-	la, lb := float64(max(a.Load.Inflight(), 0)), float64(max(b.Load.Inflight(), 0))
-	if la*p.weight(now, b) <= lb*p.weight(now, a) {
-		return i
-	}
-	return j
-}
 
 // draw draws a member by weight that is neither in avoid nor at position not.
 // Among more than fewMembers the proportions hold as far as drawTries reach.
