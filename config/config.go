@@ -15,6 +15,7 @@ import (
 	"github.com/outrigger-mesh/outrigger/proxy/memory"
 	"github.com/outrigger-mesh/outrigger/proxy/websocket"
 	"github.com/outrigger-mesh/outrigger/resilience/limit"
+	"github.com/outrigger-mesh/outrigger/telemetry/ledger"
 )
 
 //go:generate go run ./internal/docgen
@@ -210,6 +211,8 @@ type Telemetry struct {
 	AccessLog AccessLog `yaml:"access_log"`
 	// Spans sent over OTLP.
 	Tracing Tracing `yaml:"tracing"`
+	// What was decided for the last exchanges, for outrigger why. Errors, refusals, slow and retried ones are kept always.
+	Ledger ledger.Config `yaml:"ledger"`
 	// The proxy's own log, on standard error.
 	Log Log `yaml:"log"`
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/outrigger-mesh/outrigger/resilience/limit"
 	"github.com/outrigger-mesh/outrigger/resilience/outlier"
 	"github.com/outrigger-mesh/outrigger/resilience/retry"
+	"github.com/outrigger-mesh/outrigger/telemetry/ledger"
 )
 
 // Default returns the configuration that an empty file means. It is not yet
@@ -50,6 +51,7 @@ func Default() Config {
 		Telemetry: Telemetry{
 			AccessLog: AccessLog{Path: "stdout", SamplePercent: 100},
 			Tracing:   Tracing{Protocol: "grpc", SamplingPercent: 1},
+			Ledger:    ledger.Default(),
 			Log:       Log{Level: "info", Format: "text"},
 		},
 		Admin: Admin{Listen: "127.0.0.1:15000"},

@@ -281,6 +281,8 @@ func fieldDoc(id string) string {
 		return "What the application speaks: http (HTTP/1.1), http2 or grpc (both HTTP/2 by prior knowledge), tcp, or auto: it is found out for each connection, and HTTP is spoken in the caller's version. Callers may use HTTP/1.1 and HTTP/2 with all but tcp."
 	case "github.com/outrigger-mesh/outrigger/config.Telemetry.AccessLog":
 		return "One JSON record an exchange."
+	case "github.com/outrigger-mesh/outrigger/config.Telemetry.Ledger":
+		return "What was decided for the last exchanges, for outrigger why. Errors, refusals, slow and retried ones are kept always."
 	case "github.com/outrigger-mesh/outrigger/config.Telemetry.Log":
 		return "The proxy's own log, on standard error."
 	case "github.com/outrigger-mesh/outrigger/config.Telemetry.Tracing":
@@ -587,6 +589,12 @@ func fieldDoc(id string) string {
 		return "per_try_timeout bounds each attempt by itself; an attempt that exceeds it counts as reset. Default 0, none: only the request's own timeout applies."
 	case "github.com/outrigger-mesh/outrigger/resilience/retry.Config.RetryAfterMax":
 		return "The longest Retry-After (RFC 9110 section 10.2.3) or grpc-retry-pushback-ms (gRFC A6) that is waited for; with a longer one there is no retry. Default 5s."
+	case "github.com/outrigger-mesh/outrigger/telemetry/ledger.Config.SamplePercent":
+		return "The share of exchanges that is kept of those that ended well, at once, and by one attempt. The others are kept always."
+	case "github.com/outrigger-mesh/outrigger/telemetry/ledger.Config.SizeBytes":
+		return "The most memory that it takes, in bytes; the oldest goes first. About 300 bytes an exchange. It is taken as it is needed, and at most a sixteenth of the memory budget where there is one. 0: nothing is kept."
+	case "github.com/outrigger-mesh/outrigger/telemetry/ledger.Config.Slow":
+		return "From what time to the first byte of its answer on an exchange counts as slow, and is kept. 0: none does."
 	}
 	return ""
 }

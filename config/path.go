@@ -17,6 +17,9 @@ func joinKey(path, key string) string {
 	return path + "." + key
 }
 
+// PolicyPath is where the policy for calls to service stands.
+func PolicyPath(service string) string { return joinKey("policies", service) }
+
 // joinIndex appends the position in a list to a path.
 func joinIndex(path string, i int) string {
 	return path + "[" + strconv.Itoa(i) + "]"

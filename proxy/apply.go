@@ -81,6 +81,7 @@ func (p *Proxy) apply(loaded *config.Loaded) error {
 	p.sync(next, bound)
 	p.current.Store(next)
 	p.planned = next.Version
+	p.remember(next.Version, loaded)
 	// Not so when only identities given by discovery have changed.
 	asked := p.loaded != loaded
 	p.loaded = loaded

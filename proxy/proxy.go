@@ -29,6 +29,7 @@ import (
 	"github.com/outrigger-mesh/outrigger/proxy/wire"
 	"github.com/outrigger-mesh/outrigger/telemetry"
 	"github.com/outrigger-mesh/outrigger/telemetry/admin"
+	"github.com/outrigger-mesh/outrigger/telemetry/ledger"
 )
 
 // Options is what a proxy is made from.
@@ -59,6 +60,7 @@ type Proxy struct {
 	access   *telemetry.AccessLog
 	tracer   *telemetry.Tracer
 	server   *exchange.Server
+	ledger   *ledger.Ring // nil without one
 	registry *upstream.Registry
 	identity mtls.Source // nil without one
 	source   discovery.Source
@@ -78,7 +80,8 @@ type Proxy struct {
 
 	mu         sync.Mutex // held while a plan is applied
 	loaded     *config.Loaded
-	planned    uint64 // the version of the last plan
+	history    []planned // the last configurations, for the ledger
+	planned    uint64    // the version of the last plan
 	listeners  map[string]*listener.Listener
 	retired    []*listener.Listener // stopped, with connections that end
 	accepting  *lifecycle.Group
@@ -136,7 +139,9 @@ func New(o Options) (*Proxy, error) {
 	fitWindows(&h2, budget)
 	p.registry = upstream.NewRegistry(p.life, p.sweeper, p.metrics, p.log)
 	p.registry.HTTP2 = &h2
+	p.ledger = ledger.New(cfg.Telemetry.Ledger, budget/ledgerShare)
 	p.server = &exchange.Server{
+		Ledger:  p.ledger,
 		Sweeper: p.sweeper, Tracer: p.tracer, AccessLog: p.access, Log: p.log,
 		Lessons: detect.NewMemory[exchange.Destination](rememberedDestinations, rememberedFor),
 		HTTP2:   &h2, Resting: p.resting, Memory: p.memory, LocalID: p.ownID, Draining: &p.closing, AccessSample: cfg.Telemetry.AccessLog.SamplePercent / 100,

@@ -25,7 +25,7 @@ func (p *Proxy) adminServer() *admin.Server {
 		Views: admin.Views{
 			Ready: p.Ready, Config: p.viewConfig, Endpoints: p.viewEndpoints, Clusters: p.viewClusters, RateLimits: p.viewRateLimits,
 			Connections: p.viewConnections, Plaintext: p.viewPlaintext, Identity: p.viewIdentity, Discovery: p.viewDiscovery,
-			Reload: p.viewReload, Process: p.viewProcess, Order: p.order,
+			Reload: p.viewReload, Process: p.viewProcess, Order: p.order, Why: p.viewWhy, Ledger: p.viewLedger,
 		},
 	})
 }
@@ -43,6 +43,8 @@ func (p *Proxy) bindProcess() {
 		AccessLogDropped: p.access.Dropped,
 		SpansDropped:     p.tracer.Dropped,
 		Floods:           p.floods.named(),
+		LedgerRecords:    p.ledger.Records,
+		LedgerBytes:      func() float64 { return float64(p.ledger.Bytes()) },
 	}
 	p.bindMemory(&g)
 	p.metrics.Process().Bind(g)

@@ -31,6 +31,8 @@ type ProcessGauges struct {
 	AccessLogDropped func() uint64  // AccessLog.Dropped
 	SpansDropped     func() uint64  // Tracer.Dropped
 	Floods           []Named        // connections ended by each of HTTP/2's bounds
+	LedgerRecords    func() uint64  // ledger.Ring.Records
+	LedgerBytes      func() float64 // ledger.Ring.Bytes
 
 	// The memory budget; all nil without one.
 	MemoryBudget, MemoryUsed, MemoryLevel func() float64
@@ -82,6 +84,8 @@ func (p *Process) collect(s *scrape) {
 		s.readCounter(mAccessLogDropped, g.AccessLogDropped)
 		s.readCounter(mSpansDropped, g.SpansDropped)
 		s.named(mFloods, g.Floods)
+		s.readCounter(mLedgerRecords, g.LedgerRecords)
+		s.read(mLedgerBytes, g.LedgerBytes)
 		s.read(mMemoryBudget, g.MemoryBudget)
 		s.read(mMemoryUsed, g.MemoryUsed)
 		s.read(mMemoryLevel, g.MemoryLevel)

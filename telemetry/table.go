@@ -70,6 +70,8 @@ const (
 	mAccessLogDropped
 	mSpansDropped
 	mFloods
+	mLedgerRecords
+	mLedgerBytes
 	mMemoryBudget
 	mMemoryUsed
 	mMemoryLevel
@@ -172,6 +174,8 @@ var table = [metricCount]metric{
 	mAccessLogDropped: {"outrigger_access_log_dropped_records_total", counter, "{record}", "", "Access-log records lost because the sink was too slow or failed."},
 	mSpansDropped:     {"outrigger_trace_dropped_spans_total", counter, "{span}", "", "Spans lost because the collector was too slow or failed."},
 	mFloods:           {"outrigger_http2_floods_total", counter, "{connection}", "kind", "HTTP/2 connections ended because the peer sent too much of a kind that asks for work and brings nothing."},
+	mLedgerRecords:    {"outrigger_ledger_records_total", counter, "{record}", "", "Exchanges whose decisions were kept in the ledger."},
+	mLedgerBytes:      {"outrigger_ledger_bytes", gauge, "By", "", "Memory that the ledger takes."},
 	mMemoryBudget:     {"outrigger_memory_budget_bytes", gauge, "By", "", "The memory budget."},
 	mMemoryUsed:       {"outrigger_memory_used_bytes", gauge, "By", "", "How much of the budget is in use."},
 	mMemoryLevel:      {"outrigger_memory_level", gauge, "", "", "What is given up for want of memory: 0 nothing, 1 trim, 2 narrow, 3 refuse, 4 shed."},

@@ -38,7 +38,7 @@ func newRoot() *cobra.Command {
 	}
 	root.AddCommand(newRunCommand(), newValidateCommand(), newConfigCommand(),
 		newEndpointsCommand(), newTopCommand(), newEjectCommand(), newPinCommand(), newReleaseCommand(),
-		newDevCACommand(), newDemoCommand(), newManCommand(), newVersionCommand())
+		newDevCACommand(), newDemoCommand(), newWhyCommand(), newManCommand(), newVersionCommand())
 	return root
 }
 

@@ -35,13 +35,15 @@ const floors = `
 	discovery < discovery/consul, discovery/dns, discovery/file;
 	proxy/outcome < telemetry;
 	resilience/hand < telemetry/admin;
+	proxy/outcome, resilience/breaker, resilience/retry < telemetry/ledger;
 
 	# Floor 2: the language of configuration. It embeds the Config of each
 	# machine and each source: a knob lives beside what obeys it. The codec says
 	# which names, values and paths there can be.
 	mtls, mtls/authz, proxy/http1, proxy/memory, proxy/websocket,
 	discovery/consul, discovery/dns, discovery/file,
-	resilience/balance, resilience/breaker, resilience/health, resilience/limit, resilience/outlier, resilience/ratelimit, resilience/retry
+	resilience/balance, resilience/breaker, resilience/health, resilience/limit, resilience/outlier, resilience/ratelimit, resilience/retry,
+	telemetry/ledger
 	< config;
 	config, proxy/outcome < config/internal/docgen;
 
@@ -53,7 +55,7 @@ const floors = `
 	< proxy/upstream;
 	proxy/http1, proxy/upstream < proxy/check;
 	mtls/authz, proxy/http1, proxy/upstream < proxy/plan;
-	proxy/plan, proxy/detect, proxy/relay < proxy/exchange;
+	proxy/plan, proxy/detect, proxy/relay, telemetry/ledger < proxy/exchange;
 	proxy/exchange < proxy/listener;
 
 	# Floor 4: where configuration becomes a plan, and all of it a proxy.

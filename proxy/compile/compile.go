@@ -282,5 +282,6 @@ func (c *compiler) add(l *plan.Listener) {
 		c.problem("outbound.upstreams", "listener %s: %v", l.Name, err)
 		return
 	}
+	l.Version = c.in.Version
 	c.draft.listeners = append(c.draft.listeners, l)
 }

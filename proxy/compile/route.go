@@ -32,6 +32,7 @@ func (c *compiler) routes(path string, l *plan.Listener, list []config.Route, un
 		last = &plan.Route{Name: l.Route.Name, Refuse: outcome.NoRoute}
 		c.use(last, own)
 	}
+	last.Path, last.Why = strings.TrimSuffix(path, "routes")+"unmatched", "no other route takes it"
 	l.Routes = plan.NewTable(routes, last)
 }
 
@@ -42,7 +43,7 @@ func (c *compiler) route(path, name string, r *config.Route, own int) *plan.Rout
 		return nil
 	}
 	p := &plan.Route{
-		Name: name, Match: match, Rewrite: rewrite(r),
+		Name: name, Path: path, Why: conditions(&r.Match), Match: match, Rewrite: rewrite(r),
 		Request: edits(r.RequestHeaders), Response: edits(r.ResponseHeaders), Reply: reply(r.Respond),
 	}
 	spec := own
@@ -73,7 +74,7 @@ func (c *compiler) split(path string, p *plan.Route, r *config.Route, spec *int)
 		}
 		below += parts(s.Weight)
 		one := &plan.Route{
-			Name: p.Name, Rewrite: p.Rewrite, Policy: override(r, &c.draft.specs[at].spec.Policy),
+			Name: p.Name, Path: p.Path, Why: p.Why + ", and by its share of " + strconv.FormatFloat(s.Weight, 'g', -1, 64) + " %", Rewrite: p.Rewrite, Policy: override(r, &c.draft.specs[at].spec.Policy),
 			Request: p.Request.And(edits(s.RequestHeaders)), Response: p.Response.And(edits(s.ResponseHeaders)),
 		}
 		c.use(one, at)

@@ -28,6 +28,7 @@ import (
 	"github.com/outrigger-mesh/outrigger/resilience/limit"
 	"github.com/outrigger-mesh/outrigger/resilience/retry"
 	"github.com/outrigger-mesh/outrigger/telemetry"
+	"github.com/outrigger-mesh/outrigger/telemetry/ledger"
 )
 
 // mode says which legs of an exchange are under mTLS.
@@ -159,6 +160,8 @@ func newBed(t testing.TB, m mode, change func(*setup)) *bed {
 	b.server = &exchange.Server{
 		Sweeper: b.sweeper, AccessLog: access, Log: logger, LocalID: func() string { return proxyID },
 		Draining: &b.draining, AccessSample: 1, Memory: s.memory,
+		// All, in little room: so every test keeps records, those about allocation too.
+		Ledger: ledger.New(ledger.Config{SizeBytes: ledger.LeastBytes, SamplePercent: 100}, 0),
 	}
 	b.streams = http2.NewSweeper(b.sweeper.Now)
 	h2 := &http2.Config{Sweeper: b.streams, ExtendedConnect: true, Memory: s.memory, PingAfter: s.pingAfter, PingTimeout: s.pingAfter}

@@ -12,6 +12,7 @@ import (
 	"github.com/outrigger-mesh/outrigger/proxy/wire"
 	"github.com/outrigger-mesh/outrigger/resilience/limit"
 	"github.com/outrigger-mesh/outrigger/telemetry"
+	"github.com/outrigger-mesh/outrigger/telemetry/ledger"
 )
 
 // exchange is one request with its response. It is pooled; nothing keeps it
@@ -78,7 +79,8 @@ type exchange struct {
 	uploader uploader
 	caller   caller
 
-	rec telemetry.Record
+	notes notes
+	rec   telemetry.Record
 }
 
 type uploadState uint8
@@ -107,6 +109,7 @@ func (x *exchange) free() {
 	x.req.Reset()
 	x.res.Reset()
 	x.rec.Reset()
+	x.notes.forget(x.s.srv.Ledger)
 	x.route = nil
 	x.s, x.down, x.st, x.l, x.cl, x.pol, x.up, x.ust, x.ep = nil, nil, nil, nil, nil, nil, nil, nil, nil
 	x.raw, x.body, x.spool, x.own, x.out, x.id = nil, nil, nil, nil, nil, nil
@@ -209,6 +212,7 @@ func (x *exchange) admit() outcome.Reason {
 			return outcome.Denied
 		}
 		if !v.Allowed {
+			x.notes.wouldDeny = true
 			x.cl.Metrics().WouldHave(telemetry.WouldDeny)
 		}
 	}
@@ -216,13 +220,13 @@ func (x *exchange) admit() outcome.Reason {
 		return r
 	}
 	if t := x.pol.Timeout; t > 0 {
-		x.deadline = x.start + t
+		x.deadline, x.notes.deadline = x.start+t, ledger.PolicyDeadline
 	}
 	if left, ok := x.callerDeadline(); ok && (x.deadline == 0 || x.start+left < x.deadline) {
-		x.deadline = x.start + left
+		x.deadline, x.notes.deadline = x.start+left, ledger.CallerDeadline
 	}
 	if left, ok := x.grpcTimeout(); ok && (x.deadline == 0 || x.start+left < x.deadline) {
-		x.deadline = x.start + left
+		x.deadline, x.notes.deadline = x.start+left, ledger.GRPCDeadline
 	}
 	return outcome.OK
 }

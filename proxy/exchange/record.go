@@ -32,6 +32,7 @@ func (x *exchange) finish(r outcome.Reason) {
 		m.BytesIn.Add(rec.BytesIn)
 		m.BytesOut.Add(rec.BytesOut)
 	}
+	x.remember()
 	logged := x.s.srv.logs(r)
 	if !logged && !x.trace.Sampled() {
 		return
@@ -44,13 +45,7 @@ func (x *exchange) finish(r outcome.Reason) {
 	rec.Method = x.req.MethodSpan.Of(x.raw)
 	rec.Authority = x.req.Host.Of(x.raw)
 	rec.Path = x.req.Target.Of(x.raw)
-	rec.Protocol = "HTTP/1.1"
-	switch {
-	case x.st != nil && x.st.Origin != http2.FromHTTP1:
-		rec.Protocol = "HTTP/2"
-	case x.req.Minor == 0:
-		rec.Protocol = "HTTP/1.0"
-	}
+	rec.Protocol = x.protocol()
 	rec.Rule = x.rule
 	x.s.srv.describe(rec, x.l, x.s.peer, x.s.peerID, x.cause)
 	if x.route != nil {
@@ -66,6 +61,17 @@ func (x *exchange) finish(r outcome.Reason) {
 		x.s.srv.AccessLog.Write(rec)
 	}
 	x.s.srv.Tracer.Export(rec)
+}
+
+// protocol is what the caller spoke.
+func (x *exchange) protocol() string {
+	switch {
+	case x.st != nil && x.st.Origin != http2.FromHTTP1:
+		return "HTTP/2"
+	case x.req.Minor == 0:
+		return "HTTP/1.0"
+	}
+	return "HTTP/1.1"
 }
 
 // logs decides whether the access log records an exchange.

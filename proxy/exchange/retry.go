@@ -63,6 +63,7 @@ func (x *exchange) attempts() outcome.Reason {
 			return r
 		}
 		m.Retried(failure)
+		x.notes.attempted(x.s.srv.Ledger, &x.rec, &x.tried)
 		if !x.unsent && failure.Row().Retryable != outcome.RetryUnsent {
 			x.earlier++
 		}
@@ -141,6 +142,7 @@ func (x *exchange) decide(n int, r outcome.Reason, took time.Duration, budget *r
 		q.RetryAfter, _ = x.retryAfter()
 	}
 	d := x.pol.Retry.Decide(q, budget, x.now(), rand.Uint64())
+	x.notes.decided(d, budget, x.at)
 	if d.Again {
 		return d.Wait, true
 	}

@@ -20,6 +20,7 @@ import (
 	"github.com/outrigger-mesh/outrigger/proxy/plan"
 	"github.com/outrigger-mesh/outrigger/proxy/wire"
 	"github.com/outrigger-mesh/outrigger/telemetry"
+	"github.com/outrigger-mesh/outrigger/telemetry/ledger"
 )
 
 // Server holds what all exchanges share.
@@ -36,6 +37,8 @@ type Server struct {
 	// AccessSample is the share of successful exchanges that the access log
 	// records; others are recorded always.
 	AccessSample float64
+	// Ledger keeps what was decided; nil keeps nothing.
+	Ledger *ledger.Ring
 	// Memory says what is to be given up; nil nothing.
 	Memory *memory.Budget
 	// Resting takes connections between exchanges; nil: each keeps its goroutine.

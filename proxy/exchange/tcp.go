@@ -84,6 +84,7 @@ type tcpExchange struct {
 	rec    telemetry.Record
 	// announced is set once the leg, a stream, has been begun.
 	announced bool
+	notes     notes
 }
 
 func (t *tcpExchange) run(open func() (upstream.Leg, outcome.Reason), shard uint32) outcome.Reason {
@@ -94,6 +95,7 @@ func (t *tcpExchange) run(open func() (upstream.Leg, outcome.Reason), shard uint
 			return outcome.Denied
 		}
 		if !v.Allowed {
+			t.notes.wouldDeny = true
 			t.cl.Metrics().WouldHave(telemetry.WouldDeny)
 		}
 	}
@@ -235,9 +237,11 @@ func (t *tcpExchange) again(n int, r outcome.Reason, budget *retry.Budget) bool 
 		return false
 	}
 	t.tried.Add(t.ep)
+	now := t.srv.Sweeper.Now()
 	d := t.pol.Retry.Decide(retry.Question{
 		Attempt: n, Retryable: retryClass[r.Row().Retryable], Condition: condition(r), Idempotent: true, BodyReplayable: true,
-	}, budget, t.srv.Sweeper.Now(), rand.Uint64())
+	}, budget, now, rand.Uint64())
+	t.notes.decided(d, budget, now)
 	if !d.Again {
 		if d.Why != retry.Observed {
 			t.cl.Metrics().RetryWithheld(withheld(d.Why))
@@ -247,6 +251,7 @@ func (t *tcpExchange) again(n int, r outcome.Reason, budget *retry.Budget) bool 
 		return false
 	}
 	t.cl.Metrics().Retried(r)
+	t.notes.attempted(t.srv.Ledger, &t.rec, &t.tried)
 	time.Sleep(d.Wait)
 	return true
 }
@@ -264,6 +269,7 @@ func (t *tcpExchange) finish(r outcome.Reason, shard uint32) {
 	if !t.peer.ID.IsZero() {
 		id = t.peer.ID.String()
 	}
+	t.remember(id)
 	t.srv.describe(rec, t.l, t.peer, id, t.cause)
 	rec.Cluster = t.cl.Name()
 	if t.ep != nil {

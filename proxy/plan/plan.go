@@ -67,6 +67,7 @@ type Plan struct {
 
 // Listener is one bound address and what happens to what arrives there.
 type Listener struct {
+	Version   uint64 // of the plan
 	Name      string // unique, for example "inbound" or "outbound:api"
 	Address   string // as configured, "host:port"
 	Direction telemetry.Direction

@@ -14,6 +14,8 @@ import (
 // immutable once the plan is built.
 type Route struct {
 	Name    string
+	Path    string            // where it stands in the configuration; empty for one that is not written there
+	Why     string            // its conditions in words; empty on a listener without routes
 	Cluster *upstream.Cluster // of a route that answers itself: that of the listener's last route
 	// Authz decides who may; nil allows everybody, as on outbound listeners. It
 	// is asked before a route is chosen, so only that of Listener.Route counts.

@@ -32,7 +32,7 @@ func NewTable(routes []*Route, last *Route) *Table {
 	for i, r := range routes {
 		p := &r.Match.Path
 		if p.Kind != AnyText && t.ambiguous == nil {
-			t.ambiguous = &Route{Name: last.Name, Refuse: outcome.BadRequest}
+			t.ambiguous = &Route{Name: last.Name, Why: "its path can be read in more than one way", Refuse: outcome.BadRequest}
 		}
 		if p.Kind != Exact || p.Fold {
 			t.scan = append(t.scan, int32(i))

@@ -17,6 +17,8 @@ type Views struct {
 	Discovery   func() []WatchView
 	Reload      func() ReloadView
 	Process     func() ProcessView
+	Why         func(id string) []WhyView            // what was decided for the exchanges with a request id
+	Ledger      func(n int, failures bool) []WhyView // the same for the last n, or the last n that failed
 	// Order obeys what an operator orders for endpoints; nil turns that off. An
 	// error of type *OrderError says with which status to answer.
 	Order func(*Order) (OrderView, error)
