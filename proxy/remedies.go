@@ -4,7 +4,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/outrigger-mesh/outrigger/config"
 	"github.com/outrigger-mesh/outrigger/proxy/outcome"
@@ -69,7 +68,7 @@ func (w *whyView) remedies() []admin.SettingView {
 		}
 	case outcome.StreamIdle:
 		switch {
-		case e.Protocol == "tcp":
+		case e.TCP():
 			keys = []string{"tcp_idle_timeout"}
 		case e.Status == 101:
 			keys = []string{"websocket.idle_timeout"}
@@ -108,7 +107,7 @@ func (w *whyView) timers() []admin.SettingView {
 	if e.Cluster == "" {
 		return list
 	}
-	if e.Protocol == "tcp" {
+	if e.TCP() {
 		add("tcp_idle_timeout", e.StreamIdle.String())
 	} else {
 		add("timeout", e.Timeout.String())
@@ -117,8 +116,8 @@ func (w *whyView) timers() []admin.SettingView {
 	add("connect_timeout", e.ConnectTimeout.String())
 	if !e.Inbound { // towards the own application it is fixed
 		add("retry.attempts", strconv.Itoa(e.MaxAttempts))
-		if e.Protocol != "tcp" {
-			add("retry.per_try_timeout", time.Duration(e.PerTryTimeout).String())
+		if !e.TCP() {
+			add("retry.per_try_timeout", e.PerTryTimeout.String())
 		}
 	}
 	return list

@@ -66,10 +66,7 @@ func (p *Proxy) whyViews(entries []ledger.Entry) []admin.WhyView {
 				continue
 			}
 			if w.settings = known[h.loaded]; w.settings == nil {
-				w.settings = map[string]config.Setting{}
-				for _, s := range h.loaded.Effective() {
-					w.settings[s.Path] = s
-				}
+				w.settings = settingsOf(h.loaded)
 				known[h.loaded] = w.settings
 			}
 			w.cfg = h.loaded.Config
@@ -78,6 +75,15 @@ func (p *Proxy) whyViews(entries []ledger.Entry) []admin.WhyView {
 		views = append(views, w.view())
 	}
 	return views
+}
+
+// settingsOf returns every value in force by its path.
+func settingsOf(l *config.Loaded) map[string]config.Setting {
+	m := map[string]config.Setting{}
+	for _, s := range l.Effective() {
+		m[s.Path] = s
+	}
+	return m
 }
 
 // whyView makes the view of one entry.

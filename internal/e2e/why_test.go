@@ -273,10 +273,11 @@ var whyCases = []whyCase{
 
 // notProvoked are the reasons of which no test of processes can tell.
 var notProvoked = map[string]string{
-	"no_identity": "the proxy does not start before it has an identity, and keeps the last one",
-	"draining":    "what is cut at the end of the drain is cut as the admin API ends",
-	"overload":    "needs memory to be short, as in TestMemoryBudget",
-	"internal":    "a defect",
+	"no_identity":  "the proxy does not start before it has an identity, and keeps the last one",
+	"rate_limited": "is told as any refusal; its test is with the rate limits",
+	"draining":     "what is cut at the end of the drain is cut as the admin API ends",
+	"overload":     "needs memory to be short, as in TestMemoryBudget",
+	"internal":     "a defect",
 }
 
 // outrigger why tells for each reason what happened, and which line of the

@@ -22,7 +22,7 @@ func storiesText(w io.Writer, list []WhyView) {
 type teller struct{ strings.Builder }
 
 func (t *teller) line(margin, format string, args ...any) {
-	fmt.Fprintf(t, "  %-10s %s\n", margin, plain(fmt.Sprintf(format, args...)))
+	fmt.Fprintf(t, "  %-10s %s\n", margin, Plain(fmt.Sprintf(format, args...)))
 }
 
 func story(v *WhyView) string {
@@ -43,7 +43,7 @@ func headline(v *WhyView) string {
 	switch {
 	case v.Method != "":
 		what = v.Method + " " + v.Authority + v.Path
-	case v.Protocol != "tcp":
+	case strings.HasPrefix(v.Protocol, "HTTP/"):
 		what = "a request that could not be read"
 	}
 	if v.RequestID != "" {
@@ -56,7 +56,7 @@ func headline(v *WhyView) string {
 	if v.GRPCStatus != nil {
 		end += fmt.Sprintf(", grpc-status %d", *v.GRPCStatus)
 	}
-	return plain(fmt.Sprintf("%s: %s after %s", what, end, ms(v.DurationMs)))
+	return Plain(fmt.Sprintf("%s: %s after %s", what, end, ms(v.DurationMs)))
 }
 
 func (t *teller) came(v *WhyView) {

@@ -3,6 +3,7 @@ package ledger
 
 import (
 	"net/netip"
+	"strings"
 	"time"
 
 	"github.com/outrigger-mesh/outrigger/proxy/outcome"
@@ -94,6 +95,9 @@ type Entry struct {
 
 // Failed reports whether the exchange ended badly, by its reason or by the status of a gRPC call.
 func (e *Entry) Failed() bool { return e.Reason != outcome.OK || e.IsGRPC && e.GRPC != 0 }
+
+// TCP reports whether it was a connection of another protocol than HTTP.
+func (e *Entry) TCP() bool { return !strings.HasPrefix(e.Protocol, "HTTP/") }
 
 // Attempt is one try against one endpoint, and what came of it.
 type Attempt struct {
