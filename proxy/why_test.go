@@ -101,6 +101,9 @@ func TestWhyRemedies(t *testing.T) {
 		{ledger.Entry{Reason: outcome.LimitRequests, Inbound: true}, "inbound.limits.max_requests"},
 	} {
 		c.e.Cluster, c.e.MaxAttempts = "api.v1", 2
+		if c.e.Protocol == "" {
+			c.e.Protocol = "HTTP/1.1"
+		}
 		w := whyOf(t, &c.e)
 		var got []string
 		for _, s := range w.remedies() {
