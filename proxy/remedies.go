@@ -62,6 +62,8 @@ func (w *whyView) remedies() []admin.SettingView {
 		add(w.rule())
 	case outcome.NoRoute:
 		add(w.at(e.RoutePath))
+	case outcome.RateLimited:
+		add(w.rateLimit())
 	case outcome.RequestTimeout:
 		if e.DeadlineBy == ledger.PolicyDeadline {
 			keys = []string{"timeout"}
@@ -158,6 +160,23 @@ func (w *whyView) at(path string, keys ...string) (config.Setting, bool) {
 	}
 	s, ok := w.settings[path]
 	return s, ok
+}
+
+// rateLimit returns the rate of the limit that refused, which the cause names.
+func (w *whyView) rateLimit() (config.Setting, bool) {
+	if w.cfg == nil {
+		return config.Setting{}, false
+	}
+	base, limits := "inbound", w.cfg.Inbound.RateLimits
+	if !w.e.Inbound {
+		base, limits = config.PolicyPath(w.e.Cluster), w.cfg.Policy(w.e.Cluster).RateLimits
+	}
+	for i, l := range limits {
+		if strings.HasSuffix(w.e.Detail, " "+l.Name) {
+			return w.at(base+".rate_limits["+strconv.Itoa(i)+"]", "rate.requests", "rate")
+		}
+	}
+	return config.Setting{}, false
 }
 
 // rule returns the authorization rule that decided; where none did, the rules' mode.

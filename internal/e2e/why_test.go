@@ -48,8 +48,8 @@ func swallow(t *testing.T) int {
 	return serveTCP(t, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) })
 }
 
-// answering answers the first bytes of each connection with text and closes.
-func answering(text string) func(*testing.T) int {
+// saying answers the first bytes of each connection with text and closes.
+func saying(text string) func(*testing.T) int {
 	return func(t *testing.T) int {
 		return serveTCP(t, func(c net.Conn) {
 			_, _ = c.Read(make([]byte, 4096))
@@ -177,11 +177,20 @@ var whyCases = []whyCase{
 		says: []string{"stale_connection, status 503", "attempt 1 * stale_connection * on a kept connection", "ended early by: the endpoint"},
 	},
 	{
-		reason: "upstream_reset", app: answering(""), conf: plaintext("retry: {on: [connect_failure]}"),
+		reason: "rate_limited", conf: plaintext("rate_limits: [{name: few, rate: {requests: 1, per: 1h, burst: 1}}]"),
+		provoke: func(b *whyBed) {
+			for range 2 {
+				b.get("/pay")
+			}
+		},
+		says: []string{"rate_limited, status 429", "few", "to change policies.api.rate_limits[0].rate.requests = 1 (*web-1.yaml:*)"},
+	},
+	{
+		reason: "upstream_reset", app: saying(""), conf: plaintext("retry: {on: [connect_failure]}"),
 		says: []string{"upstream_reset, status 503", "no further attempt: the policy does not retry after this failure (not_configured)", "ended early by: the endpoint", "to change policies.api.retry.on = [connect_failure] (*web-1.yaml:*)"},
 	},
 	{
-		reason: "upstream_protocol", app: answering("not HTTP\r\n\r\n"), conf: plaintext(""),
+		reason: "upstream_protocol", app: saying("not HTTP\r\n\r\n"), conf: plaintext(""),
 		says: []string{"upstream_protocol, status 502", "(not_retryable)", "cause", "ended early by: this proxy"},
 	},
 	{
@@ -273,11 +282,10 @@ var whyCases = []whyCase{
 
 // notProvoked are the reasons of which no test of processes can tell.
 var notProvoked = map[string]string{
-	"no_identity":  "the proxy does not start before it has an identity, and keeps the last one",
-	"rate_limited": "is told as any refusal; its test is with the rate limits",
-	"draining":     "what is cut at the end of the drain is cut as the admin API ends",
-	"overload":     "needs memory to be short, as in TestMemoryBudget",
-	"internal":     "a defect",
+	"no_identity": "the proxy does not start before it has an identity, and keeps the last one",
+	"draining":    "what is cut at the end of the drain is cut as the admin API ends",
+	"overload":    "needs memory to be short, as in TestMemoryBudget",
+	"internal":    "a defect",
 }
 
 // outrigger why tells for each reason what happened, and which line of the
