@@ -74,6 +74,7 @@ func TestNarrowKeepsNoBody(t *testing.T) {
 			})
 			c := b.dial()
 			for range 2 {
+				eventually(t, "nothing is under way", func() bool { return !b.session().Busy() })
 				c.send("POST / HTTP/1.1\r\nHost: api\r\nContent-Length: 10\r\n\r\n")
 				eventually(t, "the head is read", b.session().Busy)
 				c.send("0123456789")
