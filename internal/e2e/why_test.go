@@ -314,7 +314,8 @@ func TestWhy(t *testing.T) {
 }
 
 func (c *whyCase) run(t *testing.T) {
-	m, app := newMesh(t), 0
+	m := newMesh(t)
+	var app int
 	if c.app != nil {
 		app = c.app(t)
 	} else {
