@@ -139,9 +139,12 @@ func (s *Server) ledger(w http.ResponseWriter, r *http.Request) {
 		return nil
 	})
 	s.page(w, r, http.StatusOK, list, func(w io.Writer) {
-		if len(list) == 0 {
+		switch {
+		case len(list) > 0:
+		case failures:
+			_, _ = fmt.Fprintln(w, "no failure is kept: none came, or those that did are too long ago")
+		default:
 			_, _ = fmt.Fprintln(w, "nothing is kept")
-			return
 		}
 		storiesText(w, list)
 	})

@@ -106,6 +106,9 @@ func TestWhyPages(t *testing.T) {
 	if w := ask(none, "GET", "/ledger", ""); w.Code != http.StatusOK || w.Body.String() != "nothing is kept\n" {
 		t.Errorf("without a ledger: %d %s", w.Code, w.Body)
 	}
+	if w := ask(none, "GET", "/ledger?failures=3", ""); w.Code != http.StatusOK || !strings.HasPrefix(w.Body.String(), "no failure is kept") {
+		t.Errorf("without failures: %d %s", w.Code, w.Body)
+	}
 }
 
 // Nothing that a peer sends moves the reader's cursor.
