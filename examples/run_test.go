@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -20,6 +19,8 @@ import (
 
 	"github.com/outrigger-mesh/outrigger/internal/testkit"
 )
+
+var ports = testkit.Ports{Low: 20000, High: 28000}
 
 func TestMain(m *testing.M) { testkit.VerifyNoLeaks(m) }
 
@@ -68,7 +69,7 @@ func prepare(t *testing.T, bin, name string) *example {
 		s := port.ReplaceAllStringFunc(string(text), func(m string) string {
 			old := m[strings.LastIndexAny(m, ": ")+1:]
 			if x.ports[old] == "" {
-				x.ports[old] = freePort(t)
+				x.ports[old] = strconv.Itoa(ports.Free(t))
 			}
 			return strings.TrimSuffix(m, old) + x.ports[old]
 		})
@@ -78,38 +79,6 @@ func prepare(t *testing.T, bin, name string) *example {
 		}
 	}
 	return x
-}
-
-var ports struct {
-	mu    sync.Mutex
-	taken map[int]bool
-}
-
-// freePort returns a port that is free on loopback and that no other example has
-// been given. It lies below those that the kernel gives to outgoing connections,
-// so that none of these takes it before its owner listens.
-func freePort(t *testing.T) string {
-	t.Helper()
-	ports.mu.Lock()
-	defer ports.mu.Unlock()
-	if ports.taken == nil {
-		ports.taken = map[int]bool{}
-	}
-	for range 1000 {
-		p := 20000 + rand.IntN(8000)
-		if ports.taken[p] {
-			continue
-		}
-		l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(p)))
-		if err != nil {
-			continue
-		}
-		_ = l.Close()
-		ports.taken[p] = true
-		return strconv.Itoa(p)
-	}
-	t.Fatal("no free port between 20000 and 28000 on 127.0.0.1")
-	return ""
 }
 
 // address is the loopback address that stands for a port of the example.

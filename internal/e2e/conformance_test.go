@@ -71,7 +71,7 @@ func conformanceServer(t *testing.T, server string, port, said int) string {
 	script := filepath.Join(dir, "server.sh")
 	writeFile(t, script, fmt.Sprintf(`#!/bin/sh
 exec 3<&0
-out=$(mktemp %s/out-XXXXXX)
+out=$(mktemp -p %s)
 %s -port %d <&3 >"$out" &
 pid=$!
 trap 'kill $pid' TERM INT

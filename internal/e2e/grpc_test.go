@@ -512,7 +512,7 @@ func TestGRPCFlowControl(t *testing.T) {
 func TestGRPCSilentEndpoint(t *testing.T) {
 	t.Parallel()
 	m := newMesh(t)
-	silent := serveTCP(t, func(c net.Conn) { _, _ = c.Read(make([]byte, 1)); time.Sleep(30 * time.Second) })
+	silent := serveTCP(t, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) })
 	m.catalog(map[string][]string{"api": {loopback(silent)}})
 	web, address := m.outboundAs("grpc", "web", "api", sections{"policies": "{api: {connect_timeout: 1s, retry: off, outlier: off, breaker: off}}"})
 	web.ready()

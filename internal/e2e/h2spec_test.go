@@ -7,52 +7,14 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"os"
 	"os/exec"
-	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/outrigger-mesh/outrigger/internal/testkit"
 )
-
-const h2specVersion = "v2.2.1+incompatible"
-
-// built returns the path of a program of a Go module: what the variable says,
-// name on the PATH, or in the user's cache directory, where it is built when
-// CI=true. Without it the test is skipped.
-func built(t *testing.T, variable, folder, name, pkg string) string {
-	t.Helper()
-	if bin := os.Getenv(variable); bin != "" {
-		return bin
-	}
-	if folder == "h2spec-"+h2specVersion {
-		if bin, err := exec.LookPath(name); err == nil {
-			return bin
-		}
-	}
-	cache, err := os.UserCacheDir()
-	if err != nil {
-		t.Skip("no cache directory: ", err)
-	}
-	dir := filepath.Join(cache, "outrigger", folder)
-	bin := filepath.Join(dir, name)
-	if _, err := os.Stat(bin); err == nil {
-		return bin
-	}
-	if os.Getenv("CI") != "true" {
-		t.Skipf("no %s: set %s, or set CI=true to have it built", name, variable)
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, "go", "install", pkg)
-	cmd.Dir = t.TempDir()
-	cmd.Env = append(os.Environ(), "GOBIN="+dir, "GOFLAGS=-mod=mod", "GOWORK=off")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("building %s: %v\n%s", name, err, out)
-	}
-	return bin
-}
 
 // serveHTTP2 starts an application that speaks HTTP/2 by prior knowledge and
 // nothing else, and returns its port.
@@ -113,7 +75,7 @@ func relayTLS(t *testing.T, address string, c *tls.Config) string {
 // cases pass against the program, those too of what the RFC only recommends.
 func TestH2spec(t *testing.T) {
 	t.Parallel()
-	bin := built(t, "H2SPEC_BIN", "h2spec-"+h2specVersion, "h2spec", "github.com/summerwind/h2spec/cmd/h2spec@"+h2specVersion)
+	bin := testkit.H2spec().Find(t)
 	for _, c := range []struct {
 		name  string
 		start func(t *testing.T, m *mesh) (*sidecar, string)

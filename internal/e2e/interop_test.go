@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"testing"
 	"time"
+
+	"github.com/outrigger-mesh/outrigger/internal/testkit"
 )
 
 const interopVersion = "v1.85.0"
@@ -26,8 +28,8 @@ var interopCases = []string{
 func TestGRPCInterop(t *testing.T) {
 	t.Parallel()
 	folder, pkg := "grpc-interop-"+interopVersion, "google.golang.org/grpc/interop/"
-	server := built(t, "GRPC_INTEROP_SERVER_BIN", folder, "server", pkg+"server@"+interopVersion)
-	client := built(t, "GRPC_INTEROP_CLIENT_BIN", folder, "client", pkg+"client@"+interopVersion)
+	server := testkit.Tool{Name: "server", Variable: "GRPC_INTEROP_SERVER_BIN", Folder: folder, Package: pkg + "server@" + interopVersion}.Find(t)
+	client := testkit.Tool{Name: "client", Variable: "GRPC_INTEROP_CLIENT_BIN", Folder: folder, Package: pkg + "client@" + interopVersion}.Find(t)
 	m := newMesh(t)
 	port := freePort(t)
 	spawn(t, "interop server", exec.Command(server, "-port", strconv.Itoa(port)))

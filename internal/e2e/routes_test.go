@@ -101,7 +101,7 @@ func after(s, sep string) string {
 }
 
 // The methods of a gRPC service go where their routes say, counted for each, and
-// what has no route is not implemented.
+// what no route takes is answered UNIMPLEMENTED.
 func TestGRPCRoutes(t *testing.T) {
 	t.Parallel()
 	m := newMesh(t)

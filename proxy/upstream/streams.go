@@ -34,7 +34,7 @@ type muxConn struct {
 	mesh       bool
 	generation uint64
 	began      time.Time
-	fullSince  time.Time // its writer has been behind at every look since; under mux.mu
+	behindAt   time.Duration // its writer has been behind at every look since; 0 not; under mux.mu
 }
 
 // A further connection is made where streams would have room, only when the
@@ -46,16 +46,15 @@ const (
 )
 
 // behind reports whether the connection's writer does not keep up.
-func (c *muxConn) behind() bool {
+func (c *muxConn) behind(now time.Duration) bool {
 	if !c.client.Saturated() {
-		c.fullSince = time.Time{}
+		c.behindAt = 0
 		return false
 	}
-	now := time.Now()
-	if c.fullSince.IsZero() {
-		c.fullSince = now
+	if c.behindAt == 0 {
+		c.behindAt = now
 	}
-	return now.Sub(c.fullSince) >= behindFor
+	return now-c.behindAt >= behindFor
 }
 
 // An endpoint whose limit of streams is not known yet gets one stream, until its
@@ -92,7 +91,7 @@ func (e *Endpoint) stream(p *Policy, w Want) (Leg, *outcome.Error) {
 	until := time.Now().Add(timeout)
 	var timer *time.Timer
 	for {
-		leg, turn, mine := e.mux.open(e.cluster.generation.Load(), p.http2(w))
+		leg, turn, mine := e.mux.open(e.cluster.generation.Load(), p.http2(w), w.Now)
 		switch {
 		case leg.Stream != nil:
 			return leg, nil
@@ -144,7 +143,7 @@ func (p *Policy) connectTime(w Want) (timeout time.Duration, shortened bool) {
 // where that will do. Without one the
 // caller is to make a connection, or to wait for whoever makes one, or with
 // neither to ask again in a moment.
-func (m *mux) open(generation uint64, http2 bool) (leg Leg, turn *making, mine bool) {
+func (m *mux) open(generation uint64, http2 bool, at time.Duration) (leg Leg, turn *making, mine bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	var busy *muxConn // has room, but its writer is behind
@@ -158,7 +157,7 @@ func (m *mux) open(generation uint64, http2 bool) (leg Leg, turn *making, mine b
 		soon = soon || later
 		switch {
 		case !now:
-		case c.behind():
+		case c.behind(at):
 			busy = c
 		default:
 			if st, err := c.client.Open(); err == nil {

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"runtime"
 	"slices"
 	"sync"
 	"testing"
@@ -79,6 +80,18 @@ func (e *Endpoint) shared() int {
 	return len(e.mux.conns)
 }
 
+// fill sends until the newest connection's writer is behind.
+func (e *Endpoint) fill(send func()) {
+	e.mux.mu.Lock()
+	c := e.mux.conns[len(e.mux.conns)-1]
+	e.mux.mu.Unlock()
+	for stop := time.Now().Add(20 * time.Second); !c.client.Saturated() && time.Now().Before(stop); runtime.Gosched() {
+		if c.client.Active() < 4 {
+			send()
+		}
+	}
+}
+
 // A connection that carries its streams is the only one, however many they are;
 // one whose writer stays behind gets company, but no more than the bound.
 func TestFurtherConnectionWhenBehind(t *testing.T) {
@@ -91,8 +104,9 @@ func TestFurtherConnectionWhenBehind(t *testing.T) {
 		e := c.endpoints[0]
 		body := make([]byte, 16<<20)
 		var all sync.WaitGroup
+		at := b.sw.Now()
 		send := func() {
-			leg, oe := e.Get(Want{Now: b.sw.Now()})
+			leg, oe := e.Get(Want{Now: at})
 			if oe != nil {
 				t.Fatal(oe)
 			}
@@ -109,16 +123,17 @@ func TestFurtherConnectionWhenBehind(t *testing.T) {
 		if deaf {
 			want = mostMux
 		}
-		until := time.Now().Add(20 * time.Second)
-		for n := 0; n < 40 || e.shared() < want; n++ {
-			if time.Now().After(until) {
-				t.Fatalf("deaf %v: %d connections; want %d", deaf, e.shared(), want)
+		send()
+		for range mostMux + 2 {
+			if deaf {
+				e.fill(send)
 			}
-			send()
-			time.Sleep(10 * time.Millisecond) // they are looked at when streams are opened
-		}
-		for range 20 { // and it stays so
-			send()
+			send() // sees that all writers are behind
+			if n := e.shared(); n > want {
+				t.Fatalf("deaf %v: %d connections; want at most %d", deaf, n, want)
+			}
+			at += behindFor
+			send() // and that they are still
 		}
 		if n := e.shared(); n != want {
 			t.Errorf("deaf %v: %d connections; want %d", deaf, n, want)
