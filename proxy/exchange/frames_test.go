@@ -111,6 +111,54 @@ func TestEarlyResponseReset(t *testing.T) {
 	}
 }
 
+// TestAnsweredUnread: an answer that comes whole before the endpoint has taken
+// the body, and is followed by a reset, reaches the caller.
+func TestAnsweredUnread(t *testing.T) {
+	for name, end := range map[string]func(*framer){
+		"body":     func(f *framer) { _ = f.WriteData(3, true, make([]byte, 1000)) },
+		"trailers": func(f *framer) { _ = f.WriteData(3, false, make([]byte, 1000)); f.headers(3, true, "a", "b") },
+		"stream":   func(f *framer) { _ = f.WriteData(3, false, make([]byte, 1000)) },
+	} {
+		for _, code := range []http2.ErrCode{http2.ErrCodeNo, http2.ErrCodeCancel} {
+			t.Run(name+" "+code.String(), func(t *testing.T) {
+				t.Parallel()
+				b := newBed(t, plain, func(s *setup) { s.http2, s.policy.HTTP2 = true, true })
+				b.start(func(c *originConn) {
+					_ = c.read(len(http2.ClientPreface))
+					f := newFramer(c.Conn)
+					f.Framer = http2.NewFramer(c.Conn, c.br)
+					f.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
+					_ = f.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 10})
+					for fr := f.next(); fr != nil; fr = f.next() {
+						switch fr := fr.(type) {
+						case *http2.MetaHeadersFrame:
+							if fr.StreamEnded() {
+								f.headers(fr.StreamID, true, ":status", "204")
+							}
+						case *http2.DataFrame:
+							f.headers(fr.StreamID, true, ":status", "413")
+							_ = f.WriteRSTStream(fr.StreamID, code)
+						}
+					}
+				})
+				f := b.framed()
+				f.headers(1, true, post...) // by its answer the window is known
+				if h, ok := f.next().(*http2.MetaHeadersFrame); !ok || h.PseudoValue("status") != "204" {
+					t.Fatalf("got %v, want 204", h)
+				}
+				f.headers(3, false, post...)
+				end(f)
+				h, ok := f.next().(*http2.MetaHeadersFrame)
+				if !ok || h.PseudoValue("status") != "413" {
+					t.Errorf("got %v, want 413", h)
+				}
+				_ = f.WriteRSTStream(3, http2.ErrCodeCancel) // where the body has no end
+				b.wantReasons("ok", "ok")
+			})
+		}
+	}
+}
+
 // TestUnsentIsTriedAgain: what an endpoint says it has not processed is sent
 // again, whatever the method, without a retry policy.
 func TestUnsentIsTriedAgain(t *testing.T) {

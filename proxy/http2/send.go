@@ -49,8 +49,26 @@ func (c *conn) endHead(at int, id uint32, end bool) {
 // Connection and all that it names, Keep-Alive, Proxy-Connection,
 // Transfer-Encoding and TE other than trailers are left out. A GET whose
 // Connection names Upgrade becomes an extended CONNECT, or ErrNoConnectProtocol
-// if the peer takes none.
+// if the peer takes none. Where the peer answered whole and took no more of the
+// body than it wanted, WriteRequest succeeds (RFC 9113 section 8.1).
 func (s *Stream) WriteRequest(head, body []byte, f Flags) error {
+	return s.unlessAnswered(s.writeRequest(head, body, f))
+}
+
+// unlessAnswered is err, or nil where the answer was whole before the stream failed.
+func (s *Stream) unlessAnswered(err error) error {
+	if err == nil {
+		return nil
+	}
+	s.c.mu.Lock()
+	defer s.c.mu.Unlock()
+	if err == s.err && s.client() && !s.broken() {
+		return nil
+	}
+	return err
+}
+
+func (s *Stream) writeRequest(head, body []byte, f Flags) error {
 	c := s.c
 	c.mu.Lock()
 	err := s.mayWrite()
@@ -299,8 +317,13 @@ func appendStatus(c *conn, b, status []byte) []byte {
 }
 
 // WriteTrailers sends trailer fields, given as HTTP/1.1 field lines, and ends the
-// sending side. Fields that may not be trailers are left out.
+// sending side. Fields that may not be trailers are left out. Where the peer has
+// answered whole and wants no more, WriteTrailers succeeds.
 func (s *Stream) WriteTrailers(lines []byte) error {
+	return s.unlessAnswered(s.writeTrailers(lines))
+}
+
+func (s *Stream) writeTrailers(lines []byte) error {
 	c := s.c
 	c.mu.Lock()
 	err := s.mayWrite()
