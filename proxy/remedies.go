@@ -61,7 +61,7 @@ func (w *whyView) remedies() []admin.SettingView {
 	case outcome.Denied:
 		add(w.rule())
 	case outcome.NoRoute:
-		add(w.at(e.RoutePath))
+		add(w.settings.At(e.RoutePath))
 	case outcome.RateLimited:
 		add(w.rateLimit())
 	case outcome.RequestTimeout:
@@ -129,37 +129,13 @@ func (w *whyView) timers() []admin.SettingView {
 // value, else that of the policy, or of inbound.
 func (w *whyView) setting(key string) (config.Setting, bool) {
 	if rest, ok := strings.CutPrefix(key, "."); ok {
-		return w.at(rest)
+		return w.settings.At(rest)
 	}
 	base := "inbound"
 	if !w.e.Inbound {
 		base = config.PolicyPath(w.e.Cluster)
 	}
-	section, _, _ := strings.Cut(key, ".")
-	paths := []string{base + "." + key, base + "." + section}
-	if w.e.RoutePath != "" {
-		paths = append([]string{w.e.RoutePath + "." + key, w.e.RoutePath + "." + section}, paths...)
-	}
-	for _, path := range paths {
-		if s, ok := w.settings[path]; ok {
-			return s, true
-		}
-	}
-	return config.Setting{}, false
-}
-
-// at returns the setting at path, or the first below it that is one of keys.
-func (w *whyView) at(path string, keys ...string) (config.Setting, bool) {
-	if path == "" {
-		return config.Setting{}, false
-	}
-	for _, key := range keys {
-		if s, ok := w.settings[path+"."+key]; ok && s.Origin != "default" {
-			return s, true
-		}
-	}
-	s, ok := w.settings[path]
-	return s, ok
+	return w.settings.Deciding(key, w.e.RoutePath, base)
 }
 
 // rateLimit returns the rate of the limit that refused, which the cause names.
@@ -173,22 +149,16 @@ func (w *whyView) rateLimit() (config.Setting, bool) {
 	}
 	for i, l := range limits {
 		if strings.HasSuffix(w.e.Detail, " "+l.Name) {
-			return w.at(base+".rate_limits["+strconv.Itoa(i)+"]", "rate.requests", "rate")
+			return w.settings.At(base+".rate_limits["+strconv.Itoa(i)+"]", "rate.requests", "rate")
 		}
 	}
 	return config.Setting{}, false
 }
 
-// rule returns the authorization rule that decided; where none did, the rules' mode.
+// rule returns the authorization rule that decided.
 func (w *whyView) rule() (config.Setting, bool) {
-	if w.cfg == nil || w.e.Rule == "" {
+	if w.cfg == nil {
 		return config.Setting{}, false
 	}
-	for i, r := range w.cfg.Authorization.Rules {
-		title := "rules[" + strconv.Itoa(i) + "]"
-		if r.Name == w.e.Rule || r.Name == "" && title == w.e.Rule {
-			return w.at("authorization."+title, "name", "from")
-		}
-	}
-	return w.at("authorization.mode")
+	return w.settings.Rule(w.cfg, w.e.Rule)
 }

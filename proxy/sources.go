@@ -14,7 +14,7 @@ import (
 	"github.com/outrigger-mesh/outrigger/discovery/file"
 	"github.com/outrigger-mesh/outrigger/mtls"
 	"github.com/outrigger-mesh/outrigger/mtls/workload"
-	"github.com/outrigger-mesh/outrigger/proxy/upstream"
+	"github.com/outrigger-mesh/outrigger/proxy/compile"
 	"github.com/outrigger-mesh/outrigger/telemetry"
 )
 
@@ -187,14 +187,7 @@ type sink struct{ p *Proxy }
 // Update implements discovery.Sink.
 func (s *sink) Update(svc *discovery.Service) {
 	p := s.p
-	list := make([]upstream.EndpointSpec, len(svc.Endpoints))
-	for i := range svc.Endpoints {
-		e := &svc.Endpoints[i]
-		list[i] = upstream.EndpointSpec{
-			Address: e.Address, ID: e.ID, Weight: e.Weight,
-			Healthy: e.Health != discovery.Critical, Health: e.Health.String(),
-		}
-	}
+	list := compile.Endpoints(svc)
 	if svc.Stale {
 		p.log.Warn("using the last good endpoints from disk", "event", "stale", "service", svc.Name, "endpoints", len(list), "from", svc.Updated.Format(time.RFC3339))
 	}

@@ -1,70 +1,18 @@
 package proxy
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"encoding/pem"
 	"fmt"
 	"io"
-	"math/big"
 	"net"
-	"net/url"
-	"os"
-	"path/filepath"
 	"testing"
 	"time"
+
+	"github.com/outrigger-mesh/outrigger/internal/testkit"
 )
 
-// identityFiles writes an SVID as a configuration's identity section wants it.
-func identityFiles(t *testing.T, id string) string {
-	t.Helper()
-	rootKey, leafKey := newKey(t), newKey(t)
-	root := &x509.Certificate{
-		SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(time.Hour),
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
-	}
-	rootDER, err := x509.CreateCertificate(rand.Reader, root, root, rootKey.Public(), rootKey)
-	if err != nil {
-		t.Fatal(err)
-	}
-	u, err := url.Parse(id)
-	if err != nil {
-		t.Fatal(err)
-	}
-	leafDER, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
-		SerialNumber: big.NewInt(2), NotBefore: root.NotBefore, NotAfter: root.NotAfter, URIs: []*url.URL{u},
-		BasicConstraintsValid: true, KeyUsage: x509.KeyUsageDigitalSignature,
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-	}, root, leafKey.Public(), rootKey)
-	if err != nil {
-		t.Fatal(err)
-	}
-	key, err := x509.MarshalPKCS8PrivateKey(leafKey)
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir := t.TempDir()
-	for name, block := range map[string]pem.Block{
-		"cert.pem":   {Type: "CERTIFICATE", Bytes: leafDER},
-		"key.pem":    {Type: "PRIVATE KEY", Bytes: key},
-		"bundle.pem": {Type: "CERTIFICATE", Bytes: rootDER},
-	} {
-		if err := os.WriteFile(filepath.Join(dir, name), pem.EncodeToMemory(&block), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return fmt.Sprintf(`{files: {cert: "%[1]s/cert.pem", key: "%[1]s/key.pem", bundle: "%[1]s/bundle.pem"}}`, dir)
-}
-
-func newKey(t *testing.T) *ecdsa.PrivateKey {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return key
+// identityFiles is an identity section with an SVID of id by ca.
+func identityFiles(ca *testkit.CA, id string) string {
+	return fmt.Sprintf(`{files: {cert: "%[1]s/cert.pem", key: "%[1]s/key.pem", bundle: "%[1]s/bundle.pem"}}`, ca.Files(id))
 }
 
 // A caller without mTLS is on the page for the operator who is about to make
@@ -77,7 +25,7 @@ func TestPlaintextCallersAreListed(t *testing.T) {
 	}
 	r := run(t, fmt.Sprintf("service: {name: api, port: %s}\nidentity: %s\ninbound: {listen: \"%s\", mtls: permissive}\n"+
 		"admin: {listen: \"\"}\ntelemetry: {access_log: {path: \"off\"}}\ndrain: {delay: 0s, timeout: 1s}\n",
-		port, identityFiles(t, "spiffe://example.test/api"), in))
+		port, identityFiles(testkit.NewCA(t), "spiffe://example.test/api"), in))
 	if v := r.viewPlaintext(); len(v) != 0 {
 		t.Errorf("before any caller: %v", v)
 	}

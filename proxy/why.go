@@ -56,7 +56,7 @@ func (p *Proxy) whyViews(entries []ledger.Entry) []admin.WhyView {
 	p.mu.Lock()
 	history := slices.Clone(p.history)
 	p.mu.Unlock()
-	known := map[*config.Loaded]map[string]config.Setting{}
+	known := map[*config.Loaded]config.Settings{}
 	views := make([]admin.WhyView, 0, len(entries))
 	for i := range slices.Backward(entries) {
 		e := &entries[i]
@@ -66,7 +66,7 @@ func (p *Proxy) whyViews(entries []ledger.Entry) []admin.WhyView {
 				continue
 			}
 			if w.settings = known[h.loaded]; w.settings == nil {
-				w.settings = settingsOf(h.loaded)
+				w.settings = h.loaded.Settings()
 				known[h.loaded] = w.settings
 			}
 			w.cfg = h.loaded.Config
@@ -77,20 +77,11 @@ func (p *Proxy) whyViews(entries []ledger.Entry) []admin.WhyView {
 	return views
 }
 
-// settingsOf returns every value in force by its path.
-func settingsOf(l *config.Loaded) map[string]config.Setting {
-	m := map[string]config.Setting{}
-	for _, s := range l.Effective() {
-		m[s.Path] = s
-	}
-	return m
-}
-
 // whyView makes the view of one entry.
 type whyView struct {
 	e        *ledger.Entry
 	cfg      *config.Config // nil when it is no longer kept
-	settings map[string]config.Setting
+	settings config.Settings
 }
 
 func (w *whyView) view() admin.WhyView {
@@ -121,7 +112,7 @@ func (w *whyView) view() admin.WhyView {
 	if e.HasBreaker {
 		v.Breaker = e.Breaker.String()
 	}
-	if s, ok := w.at(e.RoutePath, "name", "match.path", "match.path_prefix", "match.path_regex", "match.methods"); ok {
+	if s, ok := w.settings.At(e.RoutePath, "name", "match.path", "match.path_prefix", "match.path_regex", "match.methods"); ok {
 		v.RouteAt = s.Origin
 	} else if s, ok := w.settings[e.RoutePath]; ok {
 		v.RouteAt = s.Origin

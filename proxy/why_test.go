@@ -35,7 +35,7 @@ authorization:
 func whyOf(t *testing.T, e *ledger.Entry) whyView {
 	t.Helper()
 	l := parse(t, whyConfig)
-	return whyView{e: e, cfg: l.Config, settings: settingsOf(l)}
+	return whyView{e: e, cfg: l.Config, settings: l.Settings()}
 }
 
 // Which setting decides is found as the plan does: the route's own value, else

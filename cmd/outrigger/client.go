@@ -34,11 +34,15 @@ type client struct {
 
 // adminFlag gives cmd the flag that says where the admin API is.
 func adminFlag(cmd *cobra.Command) {
-	at := os.Getenv(adminEnv)
-	if at == "" {
-		at = adminDefault
+	cmd.Flags().String("admin", adminAddress(), "the admin API of the proxy, ADDR:PORT or URL; "+adminEnv+" sets the default")
+}
+
+// adminAddress is where the admin API is if no flag says otherwise.
+func adminAddress() string {
+	if at := os.Getenv(adminEnv); at != "" {
+		return at
 	}
-	cmd.Flags().String("admin", at, "the admin API of the proxy, ADDR:PORT or URL; "+adminEnv+" sets the default")
+	return adminDefault
 }
 
 // newClient returns the client that cmd's flag asks for. Close it.
@@ -47,6 +51,11 @@ func newClient(cmd *cobra.Command) (*client, error) {
 	if err != nil {
 		return nil, err
 	}
+	return clientAt(at)
+}
+
+// clientAt returns the client of the admin API at an address. Close it.
+func clientAt(at string) (*client, error) {
 	base := strings.TrimSuffix(at, "/")
 	if !strings.Contains(base, "://") {
 		base = "http://" + base

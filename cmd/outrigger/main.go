@@ -38,7 +38,7 @@ func newRoot() *cobra.Command {
 	}
 	root.AddCommand(newRunCommand(), newValidateCommand(), newConfigCommand(),
 		newEndpointsCommand(), newTopCommand(), newEjectCommand(), newPinCommand(), newReleaseCommand(),
-		newDevCACommand(), newDemoCommand(), newWhyCommand(), newManCommand(), newVersionCommand())
+		newDevCACommand(), newDemoCommand(), newWhyCommand(), newExplainCommand(), newManCommand(), newVersionCommand())
 	return root
 }
 

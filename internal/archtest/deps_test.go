@@ -60,7 +60,8 @@ const floors = `
 
 	# Floor 4: where configuration becomes a plan, and all of it a proxy.
 	config, proxy/plan < proxy/compile;
-	internal/lifecycle, mtls/workload, telemetry/admin, proxy/compile, proxy/check, proxy/listener
+	telemetry/admin, proxy/compile, proxy/exchange < proxy/explain;
+	internal/lifecycle, mtls/workload, proxy/explain, proxy/check, proxy/listener
 	< proxy;
 
 	# Floor 5: programs.

@@ -8,8 +8,11 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/pem"
 	"math/big"
 	"net/url"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 )
@@ -59,6 +62,29 @@ func (ca *CA) Issue(id string, change func(*x509.Certificate)) tls.Certificate {
 	}
 	cert, key := ca.sign(template)
 	return tls.Certificate{Certificate: [][]byte{cert.Raw}, PrivateKey: key, Leaf: cert}
+}
+
+// Files writes a certificate of the SPIFFE ID id, its key and the authority's
+// root as PEM files into a folder that goes with the test: cert.pem, key.pem and
+// bundle.pem.
+func (ca *CA) Files(id string) (dir string) {
+	ca.tb.Helper()
+	c := ca.Issue(id, nil)
+	key, err := x509.MarshalPKCS8PrivateKey(c.PrivateKey)
+	if err != nil {
+		ca.tb.Fatal(err)
+	}
+	dir = ca.tb.TempDir()
+	for name, block := range map[string]pem.Block{
+		"cert.pem":   {Type: "CERTIFICATE", Bytes: c.Certificate[0]},
+		"key.pem":    {Type: "PRIVATE KEY", Bytes: key},
+		"bundle.pem": {Type: "CERTIFICATE", Bytes: ca.cert.Raw},
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), pem.EncodeToMemory(&block), 0o600); err != nil {
+			ca.tb.Fatal(err)
+		}
+	}
+	return dir
 }
 
 // Pool returns the root as a trust bundle.

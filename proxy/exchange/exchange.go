@@ -206,7 +206,7 @@ func (x *exchange) admit() outcome.Reason {
 		x.close = true
 	}
 	if p := x.l.Route.Authz; p != nil {
-		v := p.Check(x.s.peer.ID, x.req.MethodSpan.Of(x.raw), x.target())
+		v := p.Check(x.s.peer.ID, x.req.MethodSpan.Of(x.raw), x.req.Resource(x.raw))
 		x.rule = v.Rule
 		if v.Refuse() {
 			return outcome.Denied
@@ -222,11 +222,13 @@ func (x *exchange) admit() outcome.Reason {
 	if t := x.pol.Timeout; t > 0 {
 		x.deadline, x.notes.deadline = x.start+t, ledger.PolicyDeadline
 	}
-	if left, ok := x.callerDeadline(); ok && (x.deadline == 0 || x.start+left < x.deadline) {
+	if left, ok := CallerDeadline(&x.req, x.raw); ok && (x.deadline == 0 || x.start+left < x.deadline) {
 		x.deadline, x.notes.deadline = x.start+left, ledger.CallerDeadline
 	}
-	if left, ok := x.grpcTimeout(); ok && (x.deadline == 0 || x.start+left < x.deadline) {
-		x.deadline, x.notes.deadline = x.start+left, ledger.GRPCDeadline
+	if x.grpc {
+		if left, ok := GRPCTimeout(&x.req, x.raw); ok && (x.deadline == 0 || x.start+left < x.deadline) {
+			x.deadline, x.notes.deadline = x.start+left, ledger.GRPCDeadline
+		}
 	}
 	return outcome.OK
 }

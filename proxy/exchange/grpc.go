@@ -8,17 +8,14 @@ import (
 	"github.com/outrigger-mesh/outrigger/telemetry"
 )
 
-// grpcTimeout is the caller's deadline as gRPC says it: at most eight digits
+// GRPCTimeout is the caller's deadline as gRPC says it: at most eight digits
 // and a unit (gRPC over HTTP2, Requests).
-func (x *exchange) grpcTimeout() (time.Duration, bool) {
-	if !x.grpc {
-		return 0, false
-	}
-	v, ok := x.req.Get(http1.GRPCTimeout)
+func GRPCTimeout(r *http1.Request, raw []byte) (time.Duration, bool) {
+	v, ok := r.Get(http1.GRPCTimeout)
 	if !ok || v.Len() < 2 || v.Len() > 9 {
 		return 0, false
 	}
-	b := v.Of(x.raw)
+	b := v.Of(raw)
 	n := time.Duration(0)
 	for _, c := range b[:len(b)-1] {
 		if c < '0' || c > '9' {

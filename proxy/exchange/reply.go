@@ -11,13 +11,7 @@ import (
 
 // refuse answers a request whose head is malformed and ends the exchange.
 func (x *exchange) refuse(err error) {
-	r := outcome.BadRequest
-	switch http1.Status(err) {
-	case 431:
-		r = outcome.HeadTooLarge
-	case 501, 505:
-		r = outcome.Unsupported
-	}
+	r := ReasonOfHead(err)
 	x.status = http1.Status(err)
 	x.detail = http1.Reason(err)
 	x.cause = err
@@ -33,6 +27,18 @@ func (x *exchange) refuse(err error) {
 		x.reply(r, err)
 	}
 	x.finish(r)
+}
+
+// ReasonOfHead is the reason with which a request is refused whose head fails to
+// parse with err.
+func ReasonOfHead(err error) outcome.Reason {
+	switch http1.Status(err) {
+	case 431:
+		return outcome.HeadTooLarge
+	case 501, 505:
+		return outcome.Unsupported
+	}
+	return outcome.BadRequest
 }
 
 // reply answers in place of an endpoint. The body says what happened, in the

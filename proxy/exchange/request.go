@@ -118,22 +118,6 @@ func (x *exchange) hasBody() bool {
 	return x.req.Framing == http1.FramingChunked || x.req.Framing == http1.FramingLength && x.req.Length > 0
 }
 
-// target is the request target's path for authorization: path and query.
-func (x *exchange) target() []byte {
-	switch {
-	case x.req.Path.Len() > 0:
-		return x.raw[x.req.Path.Off:x.req.Target.End]
-	case x.req.Form != http1.AbsoluteForm:
-		return x.req.Target.Of(x.raw)
-	case x.req.Method == http1.MethodOptions && x.req.Authority.End == x.req.Target.End:
-		return asterisk
-	}
-	return root
-}
-
-// What an absolute-form target without a path stands for (RFC 9112 section 3.2).
-var root, asterisk = []byte("/"), []byte("*")
-
 // maxRequestID bounds what is taken over as a request id.
 const maxRequestID = 128
 
@@ -151,16 +135,16 @@ func (x *exchange) identify() {
 	x.trace = x.s.srv.Tracer.Start(x.parent, rand.Uint64(), rand.Uint64(), rand.Uint64())
 }
 
-// callerDeadline is the time that the caller leaves for the exchange, from
+// CallerDeadline is the time that the caller leaves for the exchange, from
 // x-outrigger-deadline: milliseconds from the moment of sending, so that no
 // clocks are compared.
-func (x *exchange) callerDeadline() (time.Duration, bool) {
-	v, ok := x.req.Get(http1.XDeadline)
-	if !ok || x.req.Count(http1.XDeadline) != 1 || v.Len() == 0 || v.Len() > 9 {
+func CallerDeadline(r *http1.Request, raw []byte) (time.Duration, bool) {
+	v, ok := r.Get(http1.XDeadline)
+	if !ok || r.Count(http1.XDeadline) != 1 || v.Len() == 0 || v.Len() > 9 {
 		return 0, false
 	}
 	ms := time.Duration(0)
-	for _, c := range v.Of(x.raw) {
+	for _, c := range v.Of(raw) {
 		if c < '0' || c > '9' {
 			return 0, false
 		}

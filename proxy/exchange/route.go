@@ -14,12 +14,8 @@ import (
 // kept depends on it. The head has been parsed.
 func (x *exchange) policy() *upstream.Policy {
 	if x.pol == nil {
-		x.route = &x.l.Route
-		if t := x.l.Routes; t != nil {
-			x.route = t.Find(&x.req, x.raw)
-			if len(x.route.Split) > 0 {
-				x.route = x.route.Choose(rand.Uint64())
-			}
+		if x.route = x.l.Find(&x.req, x.raw); len(x.route.Split) > 0 {
+			x.route = x.route.Choose(rand.Uint64())
 		}
 		x.cl = x.route.Cluster
 		if x.pol = x.route.Policy; x.pol == nil {
@@ -32,7 +28,7 @@ func (x *exchange) policy() *upstream.Policy {
 // routable is why the route refuses the request, if it does.
 func (x *exchange) routable() outcome.Reason {
 	if x.route.Refuse == outcome.BadRequest {
-		x.detail = "the path has a dot segment, a backslash or a control character, plain or encoded, so that it can be read in more than one way"
+		x.detail = plan.AmbiguousPath
 	}
 	return x.route.Refuse
 }

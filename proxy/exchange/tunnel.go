@@ -49,6 +49,9 @@ var comma, slash = []byte(","), []byte("/")
 
 var webSocket = []byte("websocket")
 
+// NoConnect says why a CONNECT is refused.
+const NoConnect = "CONNECT is not offered; a listener with protocol: tcp carries any protocol"
+
 // tunnelRefused refuses what asks for a tunnel that is not made. CONNECT is not:
 // whatever went through would go past what is decided for each request, and a
 // route leads to one cluster, which TCP reaches where that is wanted.
@@ -56,7 +59,7 @@ func (x *exchange) tunnelRefused() outcome.Reason {
 	switch {
 	case x.req.Method == http1.MethodConnect:
 		x.close = true // what follows may be meant for the tunnel
-		x.detail = "CONNECT is not offered; a listener with protocol: tcp carries any protocol"
+		x.detail = NoConnect
 	case x.st != nil && x.req.Upgrade && !tunnelable(x.req.UpgradeProto.Of(x.raw)):
 		x.detail = "no tunnel is made for a protocol that carries or hides further requests"
 	default:
@@ -177,7 +180,7 @@ func (x *exchange) tunnel() outcome.Reason {
 	down.SetDeadline(0)
 	t := &tunnelled{
 		relay: relay.New(down, up, o), leg: down,
-		method: bytes.Clone(x.req.MethodSpan.Of(x.raw)), target: bytes.Clone(x.target()),
+		method: bytes.Clone(x.req.MethodSpan.Of(x.raw)), target: bytes.Clone(x.req.Resource(x.raw)),
 	}
 	x.s.tunnels.add(t)
 	x.cl.Metrics().TunnelOpened()

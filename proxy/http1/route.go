@@ -76,3 +76,20 @@ func (r *Request) AppendHeadAs(dst, b []byte, to string, rest Span) []byte {
 	}
 	return r.appendFields(dst, b, r.line)
 }
+
+// Resource is what the request in raw is about, path and query: what rules are
+// asked about. For an absolute-form target without a path it is what that stands
+// for (RFC 9112 section 3.2).
+func (r *Request) Resource(raw []byte) []byte {
+	switch {
+	case r.Path.Len() > 0:
+		return raw[r.Path.Off:r.Target.End]
+	case r.Form != AbsoluteForm:
+		return r.Target.Of(raw)
+	case r.Method == MethodOptions && r.Authority.End == r.Target.End:
+		return asterisk
+	}
+	return rootPath
+}
+
+var rootPath, asterisk = []byte("/"), []byte("*")

@@ -47,6 +47,18 @@ func NewTable(routes []*Route, last *Route) *Table {
 	return t
 }
 
+// AmbiguousPath says why the table refuses a request.
+const AmbiguousPath = "the path has a dot segment, a backslash or a control character, plain or encoded, so that it can be read in more than one way"
+
+// Find returns the route of a request whose head is r in raw. Of a route with a
+// split a destination is still to be chosen.
+func (l *Listener) Find(r *http1.Request, raw []byte) *Route {
+	if l.Routes == nil {
+		return &l.Route
+	}
+	return l.Routes.Find(r, raw)
+}
+
 // Find returns the route of a request whose head is r in raw.
 func (t *Table) Find(r *http1.Request, raw []byte) *Route {
 	path := pathOf(r, raw)

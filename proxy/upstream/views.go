@@ -129,25 +129,32 @@ type ClusterState struct {
 	Requests  int64 // active
 }
 
+// State returns a copy of what is known about the cluster itself; what its
+// endpoints come to, Ejected and Unhealthy, is left out.
+func (c *Cluster) State(now time.Duration) ClusterState {
+	cs := ClusterState{
+		Name: c.name, Direction: c.direction, Spec: c.spec.Load(), Totals: c.metrics.Totals(),
+		Limits: &c.Limits, Requests: c.Limits.Requests.Value(), Balance: c.policy.Load().Balance,
+	}
+	if s := c.set.Load(); s != nil {
+		cs.Endpoints, cs.Available, cs.Panicking = s.total, s.picker.Len(), s.panicking
+	}
+	if b := c.breaker.Load(); b != nil {
+		snap := b.Snapshot(now)
+		cs.Breaker = &snap
+	}
+	if b := c.budget.Load(); b != nil {
+		cs.Budget = b.Balance(now)
+	}
+	return cs
+}
+
 // States returns copies of all clusters and endpoints, in the order of their
 // names and addresses.
 func (r *Registry) States() (clusters []ClusterState, endpoints []EndpointState) {
 	now := r.sweeper.Now()
 	for _, c := range r.all() {
-		cs := ClusterState{
-			Name: c.name, Direction: c.direction, Spec: c.spec.Load(), Totals: c.metrics.Totals(),
-			Limits: &c.Limits, Requests: c.Limits.Requests.Value(), Balance: c.policy.Load().Balance,
-		}
-		if s := c.set.Load(); s != nil {
-			cs.Endpoints, cs.Available, cs.Panicking = s.total, s.picker.Len(), s.panicking
-		}
-		if b := c.breaker.Load(); b != nil {
-			snap := b.Snapshot(now)
-			cs.Breaker = &snap
-		}
-		if b := c.budget.Load(); b != nil {
-			cs.Budget = b.Balance(now)
-		}
+		cs := c.State(now)
 		list, orders := c.listWithOrders()
 		for _, e := range list {
 			es := EndpointState{

@@ -143,17 +143,25 @@ func (c *Config) covers(q Question) bool {
 	return false
 }
 
-// backoff returns the wait after failed attempt n: uniform in
-// [0, min(BackoffMax, BackoffBase*2^(n-1))).
+// backoff returns the wait after failed attempt n: uniform in [0, bound(n)).
 func (c *Config) backoff(n int, r uint64) time.Duration {
-	bound := c.BackoffMax
-	// Compared by shifting down, which cannot overflow.
-	if shift := max(n-1, 0); shift < 63 && c.BackoffBase < c.BackoffMax>>shift {
-		bound = c.BackoffBase << shift
-	}
+	bound := c.bound(n)
 	if bound <= 0 {
 		return 0
 	}
 	wait, _ := bits.Mul64(r, uint64(bound))
 	return time.Duration(wait)
 }
+
+// bound is min(BackoffMax, BackoffBase*2^(n-1)).
+func (c *Config) bound(n int) time.Duration {
+	// Compared by shifting down, which cannot overflow.
+	if shift := max(n-1, 0); shift < 63 && c.BackoffBase < c.BackoffMax>>shift {
+		return c.BackoffBase << shift
+	}
+	return c.BackoffMax
+}
+
+// MostWait is the longest wait that may follow failed attempt n: the bound of its
+// back-off, or a Retry-After or pushback that is heeded.
+func (c *Config) MostWait(n int) time.Duration { return max(c.bound(n), c.RetryAfterMax) }

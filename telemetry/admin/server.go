@@ -79,6 +79,7 @@ func New(o Options) *Server {
 	mux.HandleFunc("GET /discovery", s.discovery)
 	mux.HandleFunc("GET /why", s.why)
 	mux.HandleFunc("GET /ledger", s.ledger)
+	mux.HandleFunc("GET /explain", s.explain)
 	mux.HandleFunc("GET /dashboard.css", asset("dashboard.css", "text/css; charset=utf-8"))
 	mux.HandleFunc("GET /dashboard.js", asset("dashboard.js", "text/javascript; charset=utf-8"))
 	if o.Metrics != nil {

@@ -19,6 +19,8 @@ type Views struct {
 	Process     func() ProcessView
 	Why         func(id string) []WhyView            // what was decided for the exchanges with a request id
 	Ledger      func(n int, failures bool) []WhyView // the same for the last n, or the last n that failed
+	// Explain says what would become of a request; an error is the question's, or ErrNotHere.
+	Explain func(*Question) (*LegView, error)
 	// Order obeys what an operator orders for endpoints; nil turns that off. An
 	// error of type *OrderError says with which status to answer.
 	Order func(*Order) (OrderView, error)
