@@ -484,7 +484,7 @@ func fieldDoc(id string) string {
 	case "github.com/outrigger-mesh/outrigger/resilience/breaker.Config.Mode":
 		return "Whether an open breaker refuses requests (enforce, the default) or only counts what it would have refused (observe)."
 	case "github.com/outrigger-mesh/outrigger/resilience/breaker.Config.OpenFor":
-		return "How long the breaker stays open before it lets requests through on trial (gobreaker Timeout). Default 5s (Hystrix sleepWindow)."
+		return "How long the breaker stays open before it lets requests through on trial. Default 5s (Hystrix sleepWindow)."
 	case "github.com/outrigger-mesh/outrigger/resilience/breaker.Config.Window":
 		return "How far back results count while the breaker is closed. It rolls in tenths. At least 100ms. Default 10s."
 	case "github.com/outrigger-mesh/outrigger/resilience/health.Config.FastInterval":

@@ -67,7 +67,7 @@ func (n *notes) forget(ring *ledger.Ring) {
 }
 
 // entry completes the draft with what HTTP and TCP exchanges have in common.
-func (n *notes) entry(ring *ledger.Ring, rec *telemetry.Record, l *plan.Listener, cl *upstream.Cluster, pol *upstream.Policy, tried *upstream.Tried) *ledger.Entry {
+func (n *notes) entry(ring *ledger.Ring, rec *telemetry.Record, l *plan.Listener, cl *upstream.Cluster, pol *upstream.Policy, tried *upstream.Tried, at time.Duration) *ledger.Entry {
 	n.attempted(ring, rec, tried)
 	e := n.draft
 	if n.draft = nil; e == nil {
@@ -88,7 +88,7 @@ func (n *notes) entry(ring *ledger.Ring, rec *telemetry.Record, l *plan.Listener
 	seen := tried.Seen()
 	e.Usable, e.Total, e.Panicking = seen.Usable, seen.Total, seen.Panicking
 	if b := cl.Breaker(); b != nil {
-		e.HasBreaker, e.Breaker = true, b.State()
+		e.HasBreaker, e.Breaker = true, b.State(at)
 	}
 	return e
 }
@@ -107,7 +107,7 @@ func (x *exchange) remember() {
 	if !ring.Keeps(rec.Reason, grpc != 0, rec.AttemptCount, rec.FirstByteTime) {
 		return
 	}
-	e := x.notes.entry(ring, rec, x.l, x.cl, x.pol, &x.tried)
+	e := x.notes.entry(ring, rec, x.l, x.cl, x.pol, &x.tried, x.at)
 	e.ID = x.id
 	e.IsGRPC, e.GRPC = x.grpc, grpc
 	e.FirstByte = rec.FirstByteTime
@@ -146,7 +146,7 @@ func (t *tcpExchange) remember(callerID string) {
 		t.notes.forget(ring)
 		return
 	}
-	e := t.notes.entry(ring, rec, t.l, t.cl, t.pol, &t.tried)
+	e := t.notes.entry(ring, rec, t.l, t.cl, t.pol, &t.tried, t.start+rec.Duration)
 	e.Route, e.Protocol = t.l.Route.Name, rec.Protocol
 	e.StreamIdle = t.pol.TCPIdle
 	e.Caller, e.CallerID, e.Rule = t.peer.Addr, callerID, rec.Rule

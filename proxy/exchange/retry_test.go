@@ -277,12 +277,12 @@ func TestBreaker(t *testing.T) {
 	c.get("/")
 	c.reply(503, "breaker_open")
 	healthy.Store(true)
-	eventually(t, "half-open", func() bool { return b.cluster.Breaker().State() == breaker.HalfOpen })
+	eventually(t, "half-open", func() bool { return b.cluster.Breaker().State(b.sweeper.Now()) == breaker.HalfOpen })
 	for range 3 {
 		c.get("/")
 		c.expect(okResponse)
 	}
-	if s := b.cluster.Breaker().State(); s != breaker.Closed {
+	if s := b.cluster.Breaker().State(b.sweeper.Now()); s != breaker.Closed {
 		t.Errorf("breaker is %s", s)
 	}
 	b.wantReasons("upstream_error", "upstream_error", "breaker_open", "breaker_open", "ok", "ok", "ok")

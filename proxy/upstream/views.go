@@ -35,7 +35,7 @@ func (c *Cluster) bindMetrics() {
 	c.metrics.Bind(telemetry.ClusterGauges{
 		BreakerState: func() float64 {
 			if b := c.breaker.Load(); b != nil {
-				return float64(b.State())
+				return float64(b.State(clock()))
 			}
 			return float64(breaker.Closed)
 		},

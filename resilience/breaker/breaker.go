@@ -2,6 +2,7 @@ package breaker
 
 import (
 	"errors"
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -17,16 +18,25 @@ var (
 	errIgnored = errors.New("breaker: the request does not count")
 )
 
+// alwaysOver is gobreaker's open time: the shortest that it takes. Since its
+// clock may stand still for longer, it is asked up to mostAsked times in a row.
+const (
+	alwaysOver = 1
+	mostAsked  = 1 << 12
+)
+
 // Breaker is the circuit breaker of one cluster. It is safe for concurrent use.
 //
-// While it is closed it counts results in a rolling window of its own, on the
-// times it is passed, without a lock. When a threshold is crossed it drives a
-// gobreaker two-step circuit breaker open, and until that is closed again
-// gobreaker decides who may pass. gobreaker reads the system's clock: how long
-// the breaker stays open is by that clock, everything else by the times passed.
+// While it is closed it counts results in a rolling window of its own, without
+// a lock. When a threshold is crossed it drives a gobreaker two-step circuit
+// breaker open; once OpenFor is over gobreaker decides who may pass, until it is
+// closed again. All times are those that are passed: gobreaker, which reads the
+// system's clock, has an open time that is always over, and is not asked before
+// ours is.
 //
-// gobreaker turns from open to half-open when it is next asked, so the change
-// shows at the first Allow, State or Snapshot after OpenFor.
+// The change from open to half-open shows at the first Allow, State or Snapshot
+// after OpenFor. When the time passed goes back, nothing lasts longer than it
+// would from there on.
 type Breaker struct {
 	name     string
 	cfg      Config
@@ -85,7 +95,7 @@ func New(name string, cfg Config, onChange func(from, to State)) *Breaker {
 	b.machine = gobreaker.NewTwoStepCircuitBreaker[struct{}](gobreaker.Settings{
 		Name:        name,
 		MaxRequests: cfg.HalfOpenRequests,
-		Timeout:     cfg.OpenFor,
+		Timeout:     alwaysOver,
 		// While closed it hears of nothing but the failure that trips it.
 		ReadyToTrip:   func(gobreaker.Counts) bool { return true },
 		IsExcluded:    func(err error) bool { return errors.Is(err, errIgnored) },
@@ -125,6 +135,9 @@ func (b *Breaker) ask(now time.Duration) (Ticket, bool) {
 	if ph := b.phase.Load(); ph.state == Closed { // closed while waiting for mu
 		return Ticket{generation: ph.generation}, true
 	}
+	if !b.look(now) {
+		return Ticket{}, false
+	}
 	done, err := b.machine.Allow()
 	if err != nil && b.dropOverdue(now) {
 		done, err = b.machine.Allow()
@@ -135,6 +148,38 @@ func (b *Breaker) ask(now time.Duration) (Ticket, bool) {
 	b.numbers++
 	b.trials = append(b.trials, trial{number: b.numbers, started: now, done: done})
 	return Ticket{trial: b.numbers}, true
+}
+
+// look turns an open breaker half-open when it is time, and reports whether
+// gobreaker is to be asked. mu is held.
+func (b *Breaker) look(now time.Duration) bool {
+	for i := range b.trials {
+		b.trials[i].started = min(b.trials[i].started, now)
+	}
+	if b.phase.Load().state != Open {
+		return true
+	}
+	if end := b.end(now); b.until > end { // the clock went back
+		b.since, b.until = now, end
+	}
+	if now < b.until {
+		return false
+	}
+	b.now = now
+	for range mostAsked {
+		if b.machine.State() != gobreaker.StateOpen {
+			return true
+		}
+	}
+	return false
+}
+
+// end is when a breaker that opens now lets the first trial through.
+func (b *Breaker) end(now time.Duration) time.Duration {
+	if now > math.MaxInt64-b.cfg.OpenFor {
+		return math.MaxInt64
+	}
+	return now + b.cfg.OpenFor
 }
 
 // dropOverdue gives up trials that have had no result for OpenFor, so that one
@@ -177,7 +222,11 @@ func (b *Breaker) Done(t Ticket, now time.Duration, res Result) {
 		return
 	}
 	ph.window.add(now, true)
-	b.judge(ph, now, ph.consecutive.Add(1))
+	n := ph.consecutive.Load()
+	if n < math.MaxUint32 {
+		n = ph.consecutive.Add(1)
+	}
+	b.judge(ph, now, n)
 }
 
 // judge opens the breaker when the failure just counted crosses a threshold.
@@ -230,7 +279,7 @@ func (b *Breaker) doneTrial(number uint64, now time.Duration, res Result) {
 func (b *Breaker) changed(from, to State) {
 	switch to {
 	case Open:
-		b.since, b.until = b.now, b.now+b.cfg.OpenFor
+		b.since, b.until = b.now, b.end(b.now)
 		b.opened++
 		if from == HalfOpen {
 			b.cause = TrialFailed
@@ -268,12 +317,12 @@ func (b *Breaker) unlockAndTell() {
 }
 
 // State returns the present state.
-func (b *Breaker) State() State {
+func (b *Breaker) State(now time.Duration) State {
 	if s := b.phase.Load().state; s == Closed {
 		return s
 	}
 	b.mu.Lock()
-	b.machine.State() // turns half-open when it is time
+	b.look(now)
 	s := b.phase.Load().state
 	b.unlockAndTell()
 	return s

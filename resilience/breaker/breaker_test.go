@@ -2,6 +2,7 @@ package breaker
 
 import (
 	"fmt"
+	"math"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -12,18 +13,17 @@ import (
 	"github.com/outrigger-mesh/outrigger/resilience/guard"
 )
 
-// bench is a breaker in a bubble of synctest: gobreaker's clock is the
-// bubble's, and so is the time passed.
+// bench is a breaker on a virtual clock.
 type bench struct {
 	cfg   Config
 	b     *Breaker
-	epoch time.Time
+	clock time.Duration
 	held  map[string]Ticket
 	told  []string
 }
 
 func newBench(cfg Config) *bench {
-	w := &bench{cfg: cfg, epoch: time.Now(), held: map[string]Ticket{}}
+	w := &bench{cfg: cfg, held: map[string]Ticket{}}
 	w.build()
 	return w
 }
@@ -34,7 +34,7 @@ func (w *bench) build() {
 	})
 }
 
-func (w *bench) now() time.Duration { return time.Since(w.epoch) }
+func (w *bench) now() time.Duration { return w.clock }
 
 // request is one request from Allow to Done in no time.
 func (w *bench) request(res Result) bool {
@@ -48,10 +48,8 @@ func (w *bench) request(res Result) bool {
 func TestScripts(t *testing.T) {
 	for _, path := range scripts(t) {
 		t.Run(path, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				w := newBench(Default())
-				runScript(t, path, w.step)
-			})
+			w := newBench(Default())
+			runScript(t, path, w.step)
 		})
 	}
 }
@@ -93,9 +91,9 @@ func (w *bench) step(c command) string {
 	case "end": // end NAME failure
 		w.b.Done(w.held[c.words[0]], w.now(), result(c))
 	case "advance":
-		time.Sleep(c.duration(c.words[0])) // the bubble's time
+		w.clock += c.duration(c.words[0])
 	case "state":
-		fmt.Fprintln(&out, w.b.State())
+		fmt.Fprintln(&out, w.b.State(w.now()))
 	case "show":
 		s := w.b.Snapshot(w.now())
 		fmt.Fprintf(&out, "%s %s, %s since %v", s.Name, s.Mode, s.State, s.Since)
@@ -143,33 +141,117 @@ func (w *bench) configure(c command) {
 
 // TestOnChangeOutsideLocks: the callback may use the breaker.
 func TestOnChangeOutsideLocks(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		cfg := Default()
-		cfg.ConsecutiveFailures = 1
-		epoch := time.Now()
-		var b *Breaker
-		var seen []string
-		b = New("api", cfg, func(from, to State) {
-			seen = append(seen, fmt.Sprint(from, ">", to, " now ", b.State(), " ", b.Snapshot(time.Since(epoch)).Opened))
-			if to == Open {
-				if _, ok := b.Allow(time.Since(epoch)); ok {
-					t.Error("open, and a request passed")
-				}
+	cfg := Default()
+	cfg.ConsecutiveFailures = 1
+	now := time.Duration(0)
+	var b *Breaker
+	var seen []string
+	b = New("api", cfg, func(from, to State) {
+		seen = append(seen, fmt.Sprint(from, ">", to, " now ", b.State(now), " ", b.Snapshot(now).Opened))
+		if to == Open {
+			if _, ok := b.Allow(now); ok {
+				t.Error("open, and a request passed")
 			}
-		})
-		ticket, _ := b.Allow(0)
-		b.Done(ticket, 0, Failure)
-		time.Sleep(cfg.OpenFor + 1)
-		ticket, ok := b.Allow(time.Since(epoch))
-		if !ok {
-			t.Fatal("no trial after OpenFor")
-		}
-		b.Done(ticket, time.Since(epoch), Success)
-		want := "closed>open now open 1, open>half-open now half-open 1, half-open>closed now closed 1"
-		if got := strings.Join(seen, ", "); got != want {
-			t.Errorf("told %q, want %q", got, want)
 		}
 	})
+	ticket, _ := b.Allow(0)
+	b.Done(ticket, 0, Failure)
+	now = cfg.OpenFor
+	ticket, ok := b.Allow(now)
+	if !ok {
+		t.Fatal("no trial after OpenFor")
+	}
+	b.Done(ticket, now, Success)
+	want := "closed>open now open 1, open>half-open now half-open 1, half-open>closed now closed 1"
+	if got := strings.Join(seen, ", "); got != want {
+		t.Errorf("told %q, want %q", got, want)
+	}
+}
+
+// TestOnlyTheTimePassedCounts: an hour of openings and closings on a clock that
+// no system has, and twice the same.
+func TestOnlyTheTimePassedCounts(t *testing.T) {
+	run := func() []string {
+		w := newBench(Default())
+		for i := range 3600 {
+			w.clock = time.Duration(i) * time.Second
+			for range 30 {
+				w.request(Result(i / 100 % 2))
+			}
+		}
+		return w.told
+	}
+	first, second := run(), run()
+	if strings.Join(first, "\n") != strings.Join(second, "\n") {
+		t.Errorf("the same hour twice:\n%s\n\n%s", strings.Join(first, "\n"), strings.Join(second, "\n"))
+	}
+	opened := 0
+	for _, line := range first {
+		if strings.HasSuffix(line, "-> open") {
+			opened++
+		}
+	}
+	if opened < 18*15 { // eighteen bad hundreds of seconds, one trial in five seconds
+		t.Errorf("opened %d times in an hour of which half is bad", opened)
+	}
+}
+
+// TestClockGoesBack: nothing lasts longer than it does from the new time on.
+func TestClockGoesBack(t *testing.T) {
+	cfg := Default()
+	cfg.ConsecutiveFailures = 1
+	w := newBench(cfg)
+	w.clock = time.Hour
+	w.request(Failure)
+	w.clock = time.Second
+	if w.request(Success) {
+		t.Error("open, and a request passed")
+	}
+	w.clock += cfg.OpenFor - 1
+	if w.request(Success) {
+		t.Error("passed before its time")
+	}
+	w.clock++
+	if _, ok := w.b.Allow(w.clock); !ok {
+		t.Fatalf("no trial %v after the clock went back", cfg.OpenFor)
+	}
+	w.clock = 0 // under the trial, which hangs
+	if w.request(Success) {
+		t.Error("two trials at once")
+	}
+	w.clock = cfg.OpenFor
+	if !w.request(Success) || w.b.State(w.clock) != Closed {
+		t.Errorf("a trial from the future is not given up: %+v", w.b.Snapshot(w.clock))
+	}
+	w.clock = -time.Hour
+	w.request(Failure)
+	if s := w.b.Snapshot(w.clock); s.State != Open || s.Until != cfg.OpenFor-time.Hour {
+		t.Errorf("before the beginning: %+v", s)
+	}
+}
+
+// TestLimits: the largest numbers do no harm.
+func TestLimits(t *testing.T) {
+	cfg := Default()
+	cfg.OpenFor, cfg.MinimumRequests, cfg.ConsecutiveFailures = math.MaxInt64, math.MaxUint32, math.MaxUint32
+	w := newBench(cfg)
+	w.clock = time.Hour
+	w.b.phase.Load().consecutive.Store(math.MaxUint32 - 2)
+	w.request(Failure)
+	if s := w.b.State(w.clock); s != Closed {
+		t.Errorf("%v one failure before the last", s)
+	}
+	w.request(Failure)
+	if s := w.b.Snapshot(w.clock); s.State != Open || s.Until != math.MaxInt64 || s.Tripped.Consecutive != math.MaxUint32 {
+		t.Errorf("after the last: %+v", s)
+	}
+	cfg = Default()
+	w = newBench(cfg)
+	w.b.phase.Load().consecutive.Store(math.MaxUint32)
+	w.request(Failure)
+	if n := w.b.Snapshot(0).Counts.Consecutive; n != math.MaxUint32 {
+		t.Errorf("%d failures in a row after the counter was full", n)
+	}
 }
 
 // TestConcurrent checks under -race what holds in any order: changes are told
@@ -289,8 +371,8 @@ func TestNoAllocationWhileClosed(t *testing.T) {
 		ticket, _ = b.Allow(now)
 		b.Done(ticket, now, Failure)
 		now += 100 * time.Millisecond
-	}); n != 0 || b.State() != Closed {
-		t.Errorf("%v allocations, %v", n, b.State())
+	}); n != 0 || b.State(now) != Closed {
+		t.Errorf("%v allocations, %v", n, b.State(now))
 	}
 }
 

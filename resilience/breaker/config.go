@@ -26,8 +26,7 @@ type Config struct {
 	// success between them. 0 (default) switches the rule off.
 	ConsecutiveFailures uint32 `yaml:"consecutive_failures"`
 	// OpenFor is how long the breaker stays open before it lets requests
-	// through on trial (gobreaker Timeout). Default 5s (Hystrix
-	// sleepWindow).
+	// through on trial. Default 5s (Hystrix sleepWindow).
 	OpenFor time.Duration `yaml:"open_for"`
 	// HalfOpenRequests is how many requests are let through on trial. The
 	// breaker closes when all of them have succeeded and opens again at the

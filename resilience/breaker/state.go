@@ -122,8 +122,9 @@ type Snapshot struct {
 // Snapshot returns what is known about the breaker at present.
 func (b *Breaker) Snapshot(now time.Duration) Snapshot {
 	b.mu.Lock()
-	b.machine.State() // turns half-open when it is time
+	b.look(now)
 	ph := b.phase.Load()
+	until := b.until
 	s := Snapshot{
 		Name:              b.name,
 		Mode:              b.cfg.Mode,
@@ -139,7 +140,7 @@ func (b *Breaker) Snapshot(now time.Duration) Snapshot {
 	b.unlockAndTell()
 	switch ph.state {
 	case Open:
-		s.Until = s.Since + b.cfg.OpenFor
+		s.Until = until
 	case Closed:
 		s.Counts.Successes, s.Counts.Failures = ph.window.counts(now)
 		s.Counts.Consecutive = ph.consecutive.Load()
