@@ -10,7 +10,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/outrigger-mesh/outrigger/bench/hist"
+	"github.com/outrigger-mesh/outrigger/internal/hist"
 )
 
 // Protocol is what a load speaks.

@@ -22,12 +22,16 @@ const floors = `
 	NONE
 	< internal/lifecycle, resilience/guard, resilience/balance, resilience/hand, mtls, discovery,
 	  proxy/outcome, proxy/http1, proxy/detect, proxy/memory, proxy/websocket, internal/cgroup,
-	  resilience/ratelimit;
+	  resilience/ratelimit, internal/hist;
 
 	proxy/memory < proxy/wire;
 
 	resilience/guard
 	< resilience/breaker, resilience/health, resilience/limit, resilience/outlier, resilience/retry;
+
+	# Floor 1: what outcomes mean to the machines, and all of them on a virtual clock.
+	proxy/outcome, resilience/breaker, resilience/outlier, resilience/retry < resilience/verdict;
+	resilience/verdict, resilience/balance, resilience/limit, internal/hist < resilience/replay;
 
 	# Floor 1: sources of identity and endpoints, authorization, telemetry.
 	mtls < mtls/workload, mtls/devca;
@@ -51,7 +55,7 @@ const floors = `
 	proxy/http1, proxy/wire < proxy/http2;
 	proxy/http2, proxy/websocket < proxy/relay;
 	mtls, telemetry, proxy/outcome, proxy/wire, proxy/http2, proxy/websocket,
-	resilience/balance, resilience/breaker, resilience/hand, resilience/health, resilience/limit, resilience/outlier, resilience/ratelimit, resilience/retry
+	resilience/balance, resilience/breaker, resilience/hand, resilience/health, resilience/limit, resilience/outlier, resilience/ratelimit, resilience/verdict
 	< proxy/upstream;
 	proxy/http1, proxy/upstream < proxy/check;
 	mtls/authz, proxy/http1, proxy/upstream < proxy/plan;
@@ -68,10 +72,10 @@ const floors = `
 	proxy, mtls/devca < internal/demo;
 	internal/demo, internal/cgroup < cmd/outrigger;
 
-	# The benchmark knows no package of the product: it runs the binary.
-	NONE < bench/h2, bench/hist, bench/peers, bench/procstat, bench/report, bench/socket;
+	# The benchmark knows no package of the product, but its histogram: it runs the binary.
+	NONE < bench/h2, bench/peers, bench/procstat, bench/report, bench/socket;
 	bench/h2, bench/socket < bench/origin;
-	bench/hist, bench/origin < bench/load;
+	internal/hist, bench/origin < bench/load;
 	bench/load, bench/origin, bench/peers, bench/procstat, bench/report < bench;
 
 	# For tests only.
@@ -88,7 +92,7 @@ var hotPath = []string{
 
 // machines are the pure ones: they are told the time and given random words.
 var machines = []string{
-	"resilience/guard", "resilience/balance", "resilience/breaker", "resilience/hand", "resilience/health", "resilience/limit", "resilience/outlier", "resilience/ratelimit", "resilience/retry",
+	"resilience/guard", "resilience/balance", "resilience/breaker", "resilience/hand", "resilience/health", "resilience/limit", "resilience/outlier", "resilience/ratelimit", "resilience/replay", "resilience/retry", "resilience/verdict",
 }
 
 // never are imports that no floor forbids by itself. A prefix that ends in a

@@ -8,6 +8,7 @@ import (
 	"github.com/outrigger-mesh/outrigger/proxy/outcome"
 	"github.com/outrigger-mesh/outrigger/resilience/breaker"
 	"github.com/outrigger-mesh/outrigger/resilience/retry"
+	"github.com/outrigger-mesh/outrigger/resilience/verdict"
 	"github.com/outrigger-mesh/outrigger/telemetry"
 )
 
@@ -47,7 +48,7 @@ func (x *exchange) attempts() outcome.Reason {
 		ended := x.at
 		failure := r
 		if b != nil {
-			b.Done(ticket, ended, breakerResult(r))
+			b.Done(ticket, ended, verdict.Breaker(r))
 		}
 		if r == outcome.OK && !x.call.held || x.began || !again {
 			return r
@@ -108,24 +109,13 @@ func (w waiting) Expire() {
 // SetDeadline implements upstreamLeg.
 func (w waiting) SetDeadline(time.Duration) bool { return true }
 
-func breakerResult(r outcome.Reason) breaker.Result {
-	switch {
-	case r == outcome.OK:
-		return breaker.Success
-	case r.Row().Blame:
-		return breaker.Failure
-	default:
-		return breaker.Ignored
-	}
-}
-
 // decide asks the retry machine about a failed attempt.
 func (x *exchange) decide(n int, r outcome.Reason, took time.Duration, budget *retry.Budget) (time.Duration, bool) {
 	if x.pol.Retry == nil || r == outcome.DownstreamGone {
 		return 0, false
 	}
 	q := retry.Question{
-		Attempt: n, Retryable: retryClass[r.Row().Retryable], Condition: condition(r),
+		Attempt: n, Retryable: verdict.Class(r), Condition: verdict.Condition(r),
 		Status: uint16(x.status), Idempotent: x.req.Method.Idempotent(), Elapsed: took,
 		BodyReplayable: x.kept() && (x.sent == 0 || len(x.body) <= x.pol.Retry.MaxBodyBytes),
 		GRPC:           x.callFailed(r), Pushback: x.call.pushback, RetryAfter: x.call.wait,
@@ -162,22 +152,6 @@ func (x *exchange) retryAfter() (time.Duration, bool) {
 		return 0, false
 	}
 	return retry.ParseRetryAfter(v.Of(x.answer()), time.Now())
-}
-
-var retryClass = [...]retry.Class{
-	outcome.RetryNever: retry.Never, outcome.RetryUnsent: retry.IfUnsent, outcome.RetryIdempotent: retry.IfIdempotent,
-}
-
-func condition(r outcome.Reason) retry.Condition {
-	switch r {
-	case outcome.ConnectFailed, outcome.ConnectTimeout, outcome.PeerIdentity, outcome.HandshakeFailed:
-		return retry.ConnectFailure
-	case outcome.UpstreamReset, outcome.TryTimeout:
-		return retry.Reset
-	case outcome.StaleConnection:
-		return retry.StaleConnection
-	}
-	return retry.NoCondition
 }
 
 func withheld(w retry.Why) telemetry.RetryWithheld {

@@ -15,6 +15,7 @@ import (
 	"github.com/outrigger-mesh/outrigger/resilience/balance"
 	"github.com/outrigger-mesh/outrigger/resilience/limit"
 	"github.com/outrigger-mesh/outrigger/resilience/retry"
+	"github.com/outrigger-mesh/outrigger/resilience/verdict"
 	"github.com/outrigger-mesh/outrigger/telemetry"
 )
 
@@ -198,7 +199,7 @@ func (t *tcpExchange) connect() (upstream.Leg, outcome.Reason) {
 				return upstream.Leg{}, outcome.BreakerOpen
 			}
 			up, r := t.try(now)
-			b.Done(ticket, t.srv.Sweeper.Now(), breakerResult(r))
+			b.Done(ticket, t.srv.Sweeper.Now(), verdict.Breaker(r))
 			if r == outcome.OK {
 				return up, r
 			}
@@ -239,7 +240,7 @@ func (t *tcpExchange) again(n int, r outcome.Reason, budget *retry.Budget) bool 
 	t.tried.Add(t.ep)
 	now := t.srv.Sweeper.Now()
 	d := t.pol.Retry.Decide(retry.Question{
-		Attempt: n, Retryable: retryClass[r.Row().Retryable], Condition: condition(r), Idempotent: true, BodyReplayable: true,
+		Attempt: n, Retryable: verdict.Class(r), Condition: verdict.Condition(r), Idempotent: true, BodyReplayable: true,
 	}, budget, now, rand.Uint64())
 	t.notes.decided(d, budget, now)
 	if !d.Again {

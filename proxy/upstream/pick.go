@@ -8,6 +8,7 @@ import (
 	"github.com/outrigger-mesh/outrigger/resilience/balance"
 	"github.com/outrigger-mesh/outrigger/resilience/guard"
 	"github.com/outrigger-mesh/outrigger/resilience/outlier"
+	"github.com/outrigger-mesh/outrigger/resilience/verdict"
 	"github.com/outrigger-mesh/outrigger/telemetry"
 )
 
@@ -122,16 +123,7 @@ func (c *Cluster) HoldOff(e *Endpoint, now, d time.Duration) {
 // response head, or until it failed. An end for which the endpoint is not to
 // blame, such as the caller's going away, says nothing about it.
 func (c *Cluster) Finish(e *Endpoint, now, rtt time.Duration, reason outcome.Reason, status int) {
-	row := reason.Row()
-	res := outlier.Success
-	switch {
-	case reason == outcome.UpstreamError:
-		res = outlier.Failure
-	case row.Blame:
-		res = outlier.LocalFailure
-	case reason != outcome.OK:
-		res = outlier.Ignored
-	}
+	res := verdict.Outlier(reason)
 	if res == outlier.Ignored {
 		rtt = -1
 	}

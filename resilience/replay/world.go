@@ -1,0 +1,91 @@
+package replay
+
+import (
+	"time"
+
+	"github.com/outrigger-mesh/outrigger/proxy/outcome"
+)
+
+// Request is an exchange that a caller asks of a client.
+type Request struct {
+	// ID is the caller's own; the world sees it too.
+	ID uint64
+	// Key is the hash of what the request is known by, with Keyed (see
+	// balance.KeyOf).
+	Key   uint64
+	Keyed bool
+	// Deadline is when the caller gives up, beside the policy's timeout; 0 never.
+	Deadline time.Duration
+	// Idempotent says that the method is, and Replayable that the body can be
+	// sent again: what retries ask.
+	Idempotent, Replayable bool
+	// Class is the caller's own, for guards that tell requests apart.
+	Class uint8
+}
+
+// Attempt is one try of an exchange against one endpoint, as a world sees it.
+type Attempt struct {
+	// Ref names the attempt to Client.Answer.
+	Ref Ref
+	// Request is the exchange's. It must not be kept.
+	Request *Request
+	// Endpoint is the number of the endpoint in Client.SetEndpoints.
+	Endpoint int
+	// Number counts the attempts of the exchange from 1.
+	Number int
+	// Deadline is when the client gives the attempt up; 0 never.
+	Deadline time.Duration
+	// Hedge says that it runs beside an earlier attempt.
+	Hedge bool
+}
+
+// Fate is how an attempt ends if the client waits for it.
+type Fate struct {
+	// Latency is the time from its beginning; a fate given to Client.Answer has
+	// no use for it.
+	Latency time.Duration
+	// Reason is OK or why the attempt failed.
+	Reason outcome.Reason
+	// Status is the endpoint's, 0 when it did not answer.
+	Status uint16
+	// Unsent says that the endpoint did not process the request.
+	Unsent bool
+	// RetryAfter is for how long the endpoint asks to be left alone; 0 not.
+	RetryAfter time.Duration
+}
+
+// World answers attempts: with what was recorded, or by a model.
+type World interface {
+	// Begin is told of an attempt. With true it ends with the fate; with false
+	// its end is not known yet, and Client.Answer will tell, unless Abandon
+	// comes first.
+	Begin(now time.Duration, a Attempt) (Fate, bool)
+	// Abandon is told that the client waits no longer for an attempt, before the
+	// end that its fate has or would have had: its time is over, another was
+	// faster, the caller has gone.
+	Abandon(now time.Duration, a Attempt)
+}
+
+// Caller is told how its exchanges ended.
+type Caller interface {
+	// Ended is called once for every exchange. r must not be kept.
+	Ended(now time.Duration, r *Request, e End)
+}
+
+// End is how an exchange ended.
+type End struct {
+	Reason   outcome.Reason
+	Status   uint16 // of the answer that was passed on, 0 when there was none
+	Latency  time.Duration
+	Attempts int
+	// Endpoint is where the last attempt went, -1 when there was none.
+	Endpoint int
+}
+
+// Ref names an attempt or an exchange as long as it lasts; later it names
+// nothing. The zero Ref names nothing.
+type Ref uint64
+
+func refOf(index, generation uint32) Ref { return Ref(generation)<<32 | Ref(index) }
+
+func (r Ref) parts() (index, generation uint32) { return uint32(r), uint32(r >> 32) }
