@@ -16,6 +16,7 @@ import (
 	"github.com/outrigger-mesh/outrigger/proxy/websocket"
 	"github.com/outrigger-mesh/outrigger/resilience/limit"
 	"github.com/outrigger-mesh/outrigger/telemetry/ledger"
+	"github.com/outrigger-mesh/outrigger/telemetry/outcomes"
 )
 
 //go:generate go run ./internal/docgen
@@ -213,6 +214,8 @@ type Telemetry struct {
 	Tracing Tracing `yaml:"tracing"`
 	// What was decided for the last exchanges, for outrigger why. Errors, refusals, slow and retried ones are kept always.
 	Ledger ledger.Config `yaml:"ledger"`
+	// How every exchange and attempt went, in a compact log on disk that outrigger replay and outrigger advise read.
+	Outcomes outcomes.Config `yaml:"outcomes"`
 	// The proxy's own log, on standard error.
 	Log Log `yaml:"log"`
 }

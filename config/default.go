@@ -15,6 +15,7 @@ import (
 	"github.com/outrigger-mesh/outrigger/resilience/outlier"
 	"github.com/outrigger-mesh/outrigger/resilience/retry"
 	"github.com/outrigger-mesh/outrigger/telemetry/ledger"
+	"github.com/outrigger-mesh/outrigger/telemetry/outcomes"
 )
 
 // Default returns the configuration that an empty file means. It is not yet
@@ -52,6 +53,7 @@ func Default() Config {
 			AccessLog: AccessLog{Path: "stdout", SamplePercent: 100},
 			Tracing:   Tracing{Protocol: "grpc", SamplingPercent: 1},
 			Ledger:    ledger.Default(),
+			Outcomes:  outcomes.Default(),
 			Log:       Log{Level: "info", Format: "text"},
 		},
 		Admin: Admin{Listen: "127.0.0.1:15000"},

@@ -285,6 +285,8 @@ func fieldDoc(id string) string {
 		return "What was decided for the last exchanges, for outrigger why. Errors, refusals, slow and retried ones are kept always."
 	case "github.com/outrigger-mesh/outrigger/config.Telemetry.Log":
 		return "The proxy's own log, on standard error."
+	case "github.com/outrigger-mesh/outrigger/config.Telemetry.Outcomes":
+		return "How every exchange and attempt went, in a compact log on disk that outrigger replay and outrigger advise read."
 	case "github.com/outrigger-mesh/outrigger/config.Telemetry.Tracing":
 		return "Spans sent over OTLP."
 	case "github.com/outrigger-mesh/outrigger/config.Tracing.Endpoint":
@@ -595,6 +597,14 @@ func fieldDoc(id string) string {
 		return "The most memory that it takes, in bytes; the oldest goes first. About 300 bytes an exchange. It is taken as it is needed, and at most a sixteenth of the memory budget where there is one. 0: nothing is kept."
 	case "github.com/outrigger-mesh/outrigger/telemetry/ledger.Config.Slow":
 		return "From what time to the first byte of its answer on an exchange counts as slow, and is kept. 0: none does."
+	case "github.com/outrigger-mesh/outrigger/telemetry/outcomes.Config.MaxBytes":
+		return "The most that all the files take, in bytes; the oldest is removed first. About 30 bytes a request."
+	case "github.com/outrigger-mesh/outrigger/telemetry/outcomes.Config.Path":
+		return "The file to write, such as /var/lib/outrigger/outcomes; older ones stand beside it as outcomes.000001 and so on. Its directory must exist. Empty: no outcomes are kept."
+	case "github.com/outrigger-mesh/outrigger/telemetry/outcomes.Config.RotateAge":
+		return "After what time another file is begun. 0: by size alone."
+	case "github.com/outrigger-mesh/outrigger/telemetry/outcomes.Config.RotateBytes":
+		return "At what size in bytes another file is begun."
 	}
 	return ""
 }

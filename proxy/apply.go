@@ -18,6 +18,7 @@ import (
 	"github.com/outrigger-mesh/outrigger/proxy/listener"
 	"github.com/outrigger-mesh/outrigger/proxy/plan"
 	"github.com/outrigger-mesh/outrigger/telemetry"
+	"github.com/outrigger-mesh/outrigger/telemetry/outcomes"
 )
 
 // Reload loads the configuration from path and applies it. Whatever is wrong
@@ -76,12 +77,17 @@ func (p *Proxy) apply(loaded *config.Loaded) error {
 	if err != nil {
 		return err
 	}
+	if err := p.setOutcomes(loaded); err != nil {
+		bound.abandon()
+		return err
+	}
 	old := p.current.Load()
 	next := draft.Build(p.registry, p.metrics)
 	p.sync(next, bound)
 	p.current.Store(next)
 	p.planned = next.Version
 	p.remember(next.Version, loaded)
+	p.logConfigured(next.Version, loaded)
 	// Not so when only identities given by discovery have changed.
 	asked := p.loaded != loaded
 	p.loaded = loaded
@@ -123,6 +129,7 @@ func (p *Proxy) restartNeeded(loaded *config.Loaded) error {
 	old, now := p.loaded.Config, loaded.Config
 	oldLog, nowLog := old.Telemetry, now.Telemetry
 	oldLog.Log.Level, nowLog.Log.Level = "", ""
+	oldLog.Outcomes, nowLog.Outcomes = outcomes.Config{}, outcomes.Config{}
 	var problems config.Problems
 	for _, f := range []struct {
 		path     string
@@ -185,12 +192,17 @@ func (p *Proxy) bind(want []*plan.Listener) (sockets, error) {
 		s.byName[l.Name] = n
 	}
 	if len(errs) > 0 {
-		for n := range s.fresh {
-			n.Stop()
-		}
+		s.abandon()
 		return sockets{}, errors.Join(errs...)
 	}
 	return s, nil
+}
+
+// abandon closes what was bound for a plan that does not come.
+func (s sockets) abandon() {
+	for n := range s.fresh {
+		n.Stop()
+	}
 }
 
 // socketOf names the socket that l needs: its address, or with a port that the

@@ -30,6 +30,7 @@ import (
 	"github.com/outrigger-mesh/outrigger/telemetry"
 	"github.com/outrigger-mesh/outrigger/telemetry/admin"
 	"github.com/outrigger-mesh/outrigger/telemetry/ledger"
+	"github.com/outrigger-mesh/outrigger/telemetry/outcomes"
 )
 
 // Options is what a proxy is made from.
@@ -61,6 +62,7 @@ type Proxy struct {
 	tracer   *telemetry.Tracer
 	server   *exchange.Server
 	ledger   *ledger.Ring // nil without one
+	outcomes *outcomes.Log
 	registry *upstream.Registry
 	identity mtls.Source // nil without one
 	source   discovery.Source
@@ -74,6 +76,7 @@ type Proxy struct {
 	closing   atomic.Bool // inbound connections end with their exchange
 	localID   atomic.Pointer[string]
 	current   atomic.Pointer[plan.Plan]
+	inForce   atomic.Pointer[configured]
 	following atomic.Pointer[[]string]
 	watches   atomic.Pointer[watches]
 	refollow  chan struct{} // capacity 1: the services to follow have changed
@@ -140,8 +143,12 @@ func New(o Options) (*Proxy, error) {
 	p.registry = upstream.NewRegistry(p.life, p.sweeper, p.metrics, p.log)
 	p.registry.HTTP2 = &h2
 	p.ledger = ledger.New(cfg.Telemetry.Ledger, budget/ledgerShare)
+	if err := p.newOutcomes(o.Config); err != nil {
+		p.endLife()
+		return nil, err
+	}
 	p.server = &exchange.Server{
-		Ledger:  p.ledger,
+		Ledger: p.ledger, Outcomes: p.outcomes,
 		Sweeper: p.sweeper, Tracer: p.tracer, AccessLog: p.access, Log: p.log,
 		Lessons: detect.NewMemory[exchange.Destination](rememberedDestinations, rememberedFor),
 		HTTP2:   &h2, Resting: p.resting, Memory: p.memory, LocalID: p.ownID, Draining: &p.closing, AccessSample: cfg.Telemetry.AccessLog.SamplePercent / 100,
@@ -214,6 +221,7 @@ func (p *Proxy) Run(ctx, kill context.Context) error {
 	if p.access != nil {
 		tail.Go("access log", p.optional("access log", p.access.Run))
 	}
+	tail.Go("outcome log", p.optional("outcome log", p.outcomes.Run))
 	if p.tracer != nil {
 		tail.Go("tracing", p.optional("tracing", p.tracer.Run))
 	}

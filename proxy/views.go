@@ -46,6 +46,7 @@ func (p *Proxy) bindProcess() {
 		LedgerRecords:    p.ledger.Records,
 		LedgerBytes:      func() float64 { return float64(p.ledger.Bytes()) },
 	}
+	p.bindOutcomes(&g)
 	p.bindMemory(&g)
 	p.metrics.Process().Bind(g)
 }

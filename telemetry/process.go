@@ -34,6 +34,10 @@ type ProcessGauges struct {
 	LedgerRecords    func() uint64  // ledger.Ring.Records
 	LedgerBytes      func() float64 // ledger.Ring.Bytes
 
+	// The outcome log: outcomes.Log.Stats.
+	OutcomeRecords, OutcomeBytes, OutcomeDropped func() uint64
+	OutcomeSize                                  func() float64
+
 	// The memory budget; all nil without one.
 	MemoryBudget, MemoryUsed, MemoryLevel func() float64
 	MemoryLevels                          []Named // how often each level was entered
@@ -86,6 +90,10 @@ func (p *Process) collect(s *scrape) {
 		s.named(mFloods, g.Floods)
 		s.readCounter(mLedgerRecords, g.LedgerRecords)
 		s.read(mLedgerBytes, g.LedgerBytes)
+		s.readCounter(mOutcomeRecords, g.OutcomeRecords)
+		s.readCounter(mOutcomeBytes, g.OutcomeBytes)
+		s.readCounter(mOutcomeDropped, g.OutcomeDropped)
+		s.read(mOutcomeSize, g.OutcomeSize)
 		s.read(mMemoryBudget, g.MemoryBudget)
 		s.read(mMemoryUsed, g.MemoryUsed)
 		s.read(mMemoryLevel, g.MemoryLevel)

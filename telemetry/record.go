@@ -65,6 +65,8 @@ type Attempt struct {
 	Status   uint16        // answered by the endpoint; 0 if none
 	Offset   time.Duration // from the start of the exchange
 	Duration time.Duration
+	Sent     time.Duration // from Offset to when the request was sent; 0 at once, or never
+	First    time.Duration // from Offset to the head of the answer; 0 without one
 }
 
 // AddAttempt appends a. When the Record is full the last place is taken over,

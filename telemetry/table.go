@@ -72,6 +72,10 @@ const (
 	mFloods
 	mLedgerRecords
 	mLedgerBytes
+	mOutcomeRecords
+	mOutcomeBytes
+	mOutcomeDropped
+	mOutcomeSize
 	mMemoryBudget
 	mMemoryUsed
 	mMemoryLevel
@@ -176,6 +180,10 @@ var table = [metricCount]metric{
 	mFloods:           {"outrigger_http2_floods_total", counter, "{connection}", "kind", "HTTP/2 connections ended because the peer sent too much of a kind that asks for work and brings nothing."},
 	mLedgerRecords:    {"outrigger_ledger_records_total", counter, "{record}", "", "Exchanges whose decisions were kept in the ledger."},
 	mLedgerBytes:      {"outrigger_ledger_bytes", gauge, "By", "", "Memory that the ledger takes."},
+	mOutcomeRecords:   {"outrigger_outcomes_records_total", counter, "{record}", "", "Records written to the outcome log: exchanges with their attempts, and changes of state."},
+	mOutcomeBytes:     {"outrigger_outcomes_written_bytes_total", counter, "By", "", "Bytes written to the outcome log."},
+	mOutcomeDropped:   {"outrigger_outcomes_dropped_records_total", counter, "{record}", "", "Records lost because more came than was written, or the disk did not take them."},
+	mOutcomeSize:      {"outrigger_outcomes_size_bytes", gauge, "By", "", "What the files of the outcome log take."},
 	mMemoryBudget:     {"outrigger_memory_budget_bytes", gauge, "By", "", "The memory budget."},
 	mMemoryUsed:       {"outrigger_memory_used_bytes", gauge, "By", "", "How much of the budget is in use."},
 	mMemoryLevel:      {"outrigger_memory_level", gauge, "", "", "What is given up for want of memory: 0 nothing, 1 trim, 2 narrow, 3 refuse, 4 shed."},

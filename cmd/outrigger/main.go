@@ -36,9 +36,23 @@ func newRoot() *cobra.Command {
 		SilenceErrors: true,
 		Version:       version,
 	}
-	root.AddCommand(newRunCommand(), newValidateCommand(), newConfigCommand(),
-		newEndpointsCommand(), newTopCommand(), newEjectCommand(), newPinCommand(), newReleaseCommand(),
-		newDevCACommand(), newDemoCommand(), newWhyCommand(), newExplainCommand(), newManCommand(), newVersionCommand())
+	root.AddCommand(
+		newRunCommand(),
+		newValidateCommand(),
+		newConfigCommand(),
+		newEndpointsCommand(),
+		newTopCommand(),
+		newEjectCommand(),
+		newPinCommand(),
+		newReleaseCommand(),
+		newWhyCommand(),
+		newExplainCommand(),
+		newOutcomesCommand(),
+		newDevCACommand(),
+		newDemoCommand(),
+		newManCommand(),
+		newVersionCommand(),
+	)
 	return root
 }
 

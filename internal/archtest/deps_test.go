@@ -40,6 +40,7 @@ const floors = `
 	proxy/outcome < telemetry;
 	resilience/hand < telemetry/admin;
 	proxy/outcome, resilience/breaker, resilience/retry < telemetry/ledger;
+	proxy/outcome, resilience/breaker, resilience/outlier, resilience/retry < telemetry/outcomes;
 
 	# Floor 2: the language of configuration. It embeds the Config of each
 	# machine and each source: a knob lives beside what obeys it. The codec says
@@ -47,7 +48,7 @@ const floors = `
 	mtls, mtls/authz, proxy/http1, proxy/memory, proxy/websocket,
 	discovery/consul, discovery/dns, discovery/file,
 	resilience/balance, resilience/breaker, resilience/health, resilience/limit, resilience/outlier, resilience/ratelimit, resilience/retry,
-	telemetry/ledger
+	telemetry/ledger, telemetry/outcomes
 	< config;
 	config, proxy/outcome < config/internal/docgen;
 
@@ -55,7 +56,8 @@ const floors = `
 	proxy/http1, proxy/wire < proxy/http2;
 	proxy/http2, proxy/websocket < proxy/relay;
 	mtls, telemetry, proxy/outcome, proxy/wire, proxy/http2, proxy/websocket,
-	resilience/balance, resilience/breaker, resilience/hand, resilience/health, resilience/limit, resilience/outlier, resilience/ratelimit, resilience/verdict
+	resilience/balance, resilience/breaker, resilience/hand, resilience/health, resilience/limit, resilience/outlier, resilience/ratelimit, resilience/verdict,
+	telemetry/outcomes
 	< proxy/upstream;
 	proxy/http1, proxy/upstream < proxy/check;
 	mtls/authz, proxy/http1, proxy/upstream < proxy/plan;

@@ -67,6 +67,7 @@ func (x *exchange) attempt(began time.Duration) (r outcome.Reason, again bool) {
 		x.now()
 	}
 	a.Duration = x.at - began
+	a.First, a.Sent = x.moments(began)
 	x.rec.AddAttempt(a)
 	x.cl.Finish(ep, x.at, rtt, r, x.status)
 	return r, true

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -29,6 +30,7 @@ import (
 	"github.com/outrigger-mesh/outrigger/resilience/retry"
 	"github.com/outrigger-mesh/outrigger/telemetry"
 	"github.com/outrigger-mesh/outrigger/telemetry/ledger"
+	"github.com/outrigger-mesh/outrigger/telemetry/outcomes"
 )
 
 // mode says which legs of an exchange are under mTLS.
@@ -151,6 +153,13 @@ func newBed(t testing.TB, m mode, change func(*setup)) *bed {
 	logger := slog.New(slog.DiscardHandler)
 	b.metrics = metrics
 	b.registry = upstream.NewRegistry(ctx, b.sweeper, metrics, logger)
+	kept := outcomes.Default()
+	kept.Path = filepath.Join(t.TempDir(), "outcomes")
+	told, err := outcomes.New(outcomes.Options{Config: kept, Now: b.sweeper.Now, Log: logger})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.registry.Outcomes = told
 	var access *telemetry.AccessLog
 	if !s.quiet {
 		if access, err = telemetry.NewAccessLog(telemetry.AccessLogConfig{Sink: &b.access, Query: true}); err != nil {
@@ -161,7 +170,8 @@ func newBed(t testing.TB, m mode, change func(*setup)) *bed {
 		Sweeper: b.sweeper, AccessLog: access, Log: logger, LocalID: func() string { return proxyID },
 		Draining: &b.draining, AccessSample: 1, Memory: s.memory,
 		// All, in little room: so every test keeps records, those about allocation too.
-		Ledger: ledger.New(ledger.Config{SizeBytes: ledger.LeastBytes, SamplePercent: 100}, 0),
+		Ledger:   ledger.New(ledger.Config{SizeBytes: ledger.LeastBytes, SamplePercent: 100}, 0),
+		Outcomes: told,
 	}
 	b.streams = http2.NewSweeper(b.sweeper.Now)
 	h2 := &http2.Config{Sweeper: b.streams, ExtendedConnect: true, Memory: s.memory, PingAfter: s.pingAfter, PingTimeout: s.pingAfter}
@@ -169,7 +179,7 @@ func newBed(t testing.TB, m mode, change func(*setup)) *bed {
 	if s.http2 {
 		b.server.HTTP2 = h2
 	}
-	for _, f := range []func(context.Context) error{b.sweeper.Run, b.streams.Run, b.registry.Run, access.Run} {
+	for _, f := range []func(context.Context) error{b.sweeper.Run, b.streams.Run, b.registry.Run, access.Run, told.Run} {
 		b.running.Go(func() { _ = f(ctx) })
 	}
 	b.spec = upstream.Spec{Name: "api", Protocol: "http", Policy: s.policy, Transport: string(m)}

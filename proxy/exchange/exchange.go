@@ -79,6 +79,7 @@ type exchange struct {
 	uploader uploader
 	caller   caller
 
+	ahead uint32 // requests of the cluster in flight when this one was let in
 	notes notes
 	rec   telemetry.Record
 }
@@ -118,6 +119,7 @@ func (x *exchange) free() {
 	x.stream, x.heard, x.close, x.began, x.chunked, x.counted = false, false, false, false, false, false
 	x.exactAt = 0
 	x.parent, x.trace = telemetry.TraceContext{}, telemetry.TraceContext{}
+	x.ahead = 0
 	x.start, x.at, x.headDeadline, x.deadline, x.attemptEnd = 0, 0, 0, 0, 0
 	x.tried.Reset()
 	x.wish, x.given.of = upstream.Wish{}, nil
@@ -170,6 +172,7 @@ func (x *exchange) run() {
 		x.finish(outcome.LimitRequests)
 		return
 	}
+	x.ahead = besides(x.cl)
 	r := x.attempts()
 	if x.stream {
 		x.uploader.commit()
@@ -222,11 +225,11 @@ func (x *exchange) admit() outcome.Reason {
 	if t := x.pol.Timeout; t > 0 {
 		x.deadline, x.notes.deadline = x.start+t, ledger.PolicyDeadline
 	}
-	if left, ok := CallerDeadline(&x.req, x.raw); ok && (x.deadline == 0 || x.start+left < x.deadline) {
+	if left, ok := CallerDeadline(&x.req, x.raw); ok && x.notes.called(left) && (x.deadline == 0 || x.start+left < x.deadline) {
 		x.deadline, x.notes.deadline = x.start+left, ledger.CallerDeadline
 	}
 	if x.grpc {
-		if left, ok := GRPCTimeout(&x.req, x.raw); ok && (x.deadline == 0 || x.start+left < x.deadline) {
+		if left, ok := GRPCTimeout(&x.req, x.raw); ok && x.notes.called(left) && (x.deadline == 0 || x.start+left < x.deadline) {
 			x.deadline, x.notes.deadline = x.start+left, ledger.GRPCDeadline
 		}
 	}

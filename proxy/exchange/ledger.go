@@ -23,6 +23,8 @@ type notes struct {
 	hasBudget bool
 	deadline  ledger.Deadline
 	wouldDeny bool
+	caller    time.Duration // the caller's own deadline, from the start; 0 none
+	answers   answers       // for the outcome log
 }
 
 // decided notes the answer to whether another attempt may follow.

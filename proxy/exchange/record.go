@@ -32,6 +32,7 @@ func (x *exchange) finish(r outcome.Reason) {
 		m.BytesIn.Add(rec.BytesIn)
 		m.BytesOut.Add(rec.BytesOut)
 	}
+	x.logOutcome()
 	x.remember()
 	logged := x.s.srv.logs(r)
 	if !logged && !x.trace.Sampled() {

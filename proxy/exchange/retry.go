@@ -133,6 +133,7 @@ func (x *exchange) decide(n int, r outcome.Reason, took time.Duration, budget *r
 	}
 	d := x.pol.Retry.Decide(q, budget, x.now(), rand.Uint64())
 	x.notes.decided(d, budget, x.at)
+	x.notes.answers.note(n, d)
 	if d.Again {
 		return d.Wait, true
 	}

@@ -21,6 +21,7 @@ import (
 	"github.com/outrigger-mesh/outrigger/proxy/wire"
 	"github.com/outrigger-mesh/outrigger/telemetry"
 	"github.com/outrigger-mesh/outrigger/telemetry/ledger"
+	"github.com/outrigger-mesh/outrigger/telemetry/outcomes"
 )
 
 // Server holds what all exchanges share.
@@ -39,6 +40,8 @@ type Server struct {
 	AccessSample float64
 	// Ledger keeps what was decided; nil keeps nothing.
 	Ledger *ledger.Ring
+	// Outcomes is the log of how exchanges went; nil keeps none.
+	Outcomes *outcomes.Log
 	// Memory says what is to be given up; nil nothing.
 	Memory *memory.Budget
 	// Resting takes connections between exchanges; nil: each keeps its goroutine.

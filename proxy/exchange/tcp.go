@@ -85,6 +85,7 @@ type tcpExchange struct {
 	rec    telemetry.Record
 	// announced is set once the leg, a stream, has been begun.
 	announced bool
+	ahead     uint32 // as in exchange
 	notes     notes
 }
 
@@ -108,6 +109,7 @@ func (t *tcpExchange) run(open func() (upstream.Leg, outcome.Reason), shard uint
 		return outcome.LimitRequests
 	}
 	defer t.cl.Limits.Release(limit.Requests)
+	t.ahead = besides(t.cl)
 	up, r := open()
 	if r != outcome.OK {
 		return r
@@ -243,6 +245,7 @@ func (t *tcpExchange) again(n int, r outcome.Reason, budget *retry.Budget) bool 
 		Attempt: n, Retryable: verdict.Class(r), Condition: verdict.Condition(r), Idempotent: true, BodyReplayable: true,
 	}, budget, now, rand.Uint64())
 	t.notes.decided(d, budget, now)
+	t.notes.answers.note(t.rec.AttemptCount, d)
 	if !d.Again {
 		if d.Why != retry.Observed {
 			t.cl.Metrics().RetryWithheld(withheld(d.Why))
@@ -270,6 +273,7 @@ func (t *tcpExchange) finish(r outcome.Reason, shard uint32) {
 	if !t.peer.ID.IsZero() {
 		id = t.peer.ID.String()
 	}
+	t.logOutcome()
 	t.remember(id)
 	t.srv.describe(rec, t.l, t.peer, id, t.cause)
 	rec.Cluster = t.cl.Name()

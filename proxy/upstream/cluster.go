@@ -47,6 +47,7 @@ type Cluster struct {
 	rates     map[RateSpec]*ratelimit.Table
 	orders    hand.Orders
 	ordered   bool // the last rebuild had orders to obey
+	logged    logged
 }
 
 // endpointSet is what an attempt picks from: immutable, swapped whole.
@@ -104,9 +105,11 @@ func (c *Cluster) review(now time.Duration) bool {
 	for i, e := range c.endpoints {
 		states[i] = &e.Outlier
 	}
-	events := c.detector.Load().Sweep(now, rand.Uint64(), states)
+	random := rand.Uint64()
+	events := c.detector.Load().Sweep(now, random, states)
 	for _, ev := range events {
 		c.report(ev)
+		c.logJudged(ev, random)
 	}
 	return len(events) > 0
 }
@@ -168,6 +171,7 @@ func (c *Cluster) rebuild(now time.Duration) {
 		pinned:    pinned,
 	}
 	set.affinity = c.newAffinity(p, set.picker, set.endpoints)
+	c.logSet(all, panicking, now)
 	c.set.Store(set)
 }
 
@@ -307,6 +311,7 @@ func (c *Cluster) breakerChanged(from, to breaker.State) {
 		level = slog.LevelWarn
 	}
 	c.registry.log.Log(c.registry.ctx, level, "circuit breaker "+to.String(), "event", "breaker_"+to.String(), "cluster", c.name, "from", from.String())
+	c.logBreaker(from, to)
 	if to == breaker.Open {
 		c.metrics.BreakerOpened.Inc()
 	}

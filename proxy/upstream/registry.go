@@ -15,6 +15,7 @@ import (
 	"github.com/outrigger-mesh/outrigger/proxy/wire"
 	"github.com/outrigger-mesh/outrigger/resilience/hand"
 	"github.com/outrigger-mesh/outrigger/telemetry"
+	"github.com/outrigger-mesh/outrigger/telemetry/outcomes"
 )
 
 // TickInterval is how often ejections are reviewed and idle connections
@@ -37,6 +38,9 @@ type Registry struct {
 	// HTTP2 is how HTTP/2 connections to endpoints behave. Set it before the
 	// first cluster that needs them.
 	HTTP2 *http2.Config
+
+	// Outcomes is the log that is told of changes. Set it before the first cluster.
+	Outcomes *outcomes.Log
 
 	affinityKey AffinityKey // where a policy gives none
 

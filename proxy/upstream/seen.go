@@ -14,6 +14,10 @@ type Seen struct {
 	Count int // of Compared
 }
 
+// Panicking reports whether at the last Pick so few were available that others
+// were used, too.
+func (t *Tried) Panicking() bool { return t.set != nil && t.set.panicking }
+
 // Seen returns what the last Pick looked at.
 func (t *Tried) Seen() (v Seen) {
 	s := t.set

@@ -22,7 +22,7 @@ const module = "github.com/outrigger-mesh/outrigger"
 func packages() []string {
 	return []string{
 		"config", "discovery/consul", "discovery/dns", "discovery/file", "mtls/authz",
-		"proxy/memory", "proxy/websocket", "resilience/balance", "resilience/breaker", "resilience/health", "resilience/limit", "resilience/outlier", "resilience/ratelimit", "resilience/retry", "telemetry/ledger",
+		"proxy/memory", "proxy/websocket", "resilience/balance", "resilience/breaker", "resilience/health", "resilience/limit", "resilience/outlier", "resilience/ratelimit", "resilience/retry", "telemetry/ledger", "telemetry/outcomes",
 	}
 }
 

@@ -1,0 +1,112 @@
+package e2e
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+)
+
+// runProgram runs the program and returns what it prints.
+func runProgram(t *testing.T, args ...string) (stdout, stderr string) {
+	t.Helper()
+	cmd := exec.CommandContext(within(t, patience), program, args...)
+	var e strings.Builder
+	cmd.Stderr = &e
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("outrigger %s: %v\n%s%s", strings.Join(args, " "), err, out, &e)
+	}
+	return string(out), e.String()
+}
+
+type outcomeLine struct {
+	Event, Cluster, Reason, Method string
+	Status                         int
+	Attempts                       []struct {
+		Endpoint, Reason, Retry string
+		Status                  int
+	}
+}
+
+func readOutcomes(t *testing.T, path string) (list []outcomeLine) {
+	t.Helper()
+	out, _ := runProgram(t, "outcomes", "--json", path)
+	for line := range strings.Lines(out) {
+		var o outcomeLine
+		if err := json.Unmarshal([]byte(line), &o); err != nil {
+			t.Fatalf("%v in %s", err, line)
+		}
+		list = append(list, o)
+	}
+	return list
+}
+
+// A sidecar without an outcome log gets one by a reload, keeps what happens in it,
+// and writes all of it before it ends; the program prints it, also when it is cut off.
+func TestOutcomes(t *testing.T) {
+	t.Parallel()
+	m := newMesh(t)
+	var n atomic.Int64
+	app := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if n.Add(1) == 1 && r.URL.Path == "/once" {
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}
+	}))
+	m.catalog(map[string][]string{"api": {fmt.Sprintf("127.0.0.1:%d", app)}})
+	web, call := m.outbound("web", "api", plaintext(""))
+	web.ready()
+	path := filepath.Join(m.dir, "outcomes")
+	before := web.overview().Reload.Version
+	web.rewrite(sections{"telemetry": fmt.Sprintf(`{outcomes: {path: "%s"}, access_log: {path: "%s"}}`, path, web.access)})
+	web.applied(before)
+	for _, p := range []string{"/once", "/a", "/b"} {
+		if resp, _ := fetch(t, http.MethodGet, "http://"+call+p, nil); resp.StatusCode != 200 {
+			t.Fatalf("%s: %d", p, resp.StatusCode)
+		}
+	}
+	web.counts(3, "outrigger_outcomes_records_total")
+	web.signal(syscall.SIGTERM)
+	web.code(patience)
+
+	list := readOutcomes(t, path)
+	var events []string
+	var exchanges []outcomeLine
+	for _, o := range list {
+		if o.Event != "" {
+			events = append(events, o.Event)
+		} else {
+			exchanges = append(exchanges, o)
+		}
+	}
+	if s := strings.Join(events, " "); !strings.HasPrefix(s, "began configured endpoints") || !strings.HasSuffix(s, "ended") {
+		t.Errorf("events: %s", s)
+	}
+	if len(exchanges) != 3 {
+		t.Fatalf("%d exchanges, want 3: %+v", len(exchanges), list)
+	}
+	first := exchanges[0]
+	if first.Reason != "ok" || first.Method != "GET" || first.Cluster != "api" || len(first.Attempts) != 2 ||
+		first.Attempts[0].Status != 503 || first.Attempts[0].Retry != "again" || first.Attempts[1].Status != 200 {
+		t.Errorf("the first exchange: %+v", first)
+	}
+
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cut := filepath.Join(m.dir, "cut")
+	if err := os.WriteFile(cut, b[:len(b)-3], 0o600); err != nil {
+		t.Fatal(err)
+	}
+	out, said := runProgram(t, "outcomes", cut)
+	if !strings.Contains(out, "* configured plan") || !strings.Contains(said, "1 blocks damaged or cut off") {
+		t.Errorf("of a file that was cut off:\n%s%s", out, said)
+	}
+}
