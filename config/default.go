@@ -13,6 +13,7 @@ import (
 	"github.com/outrigger-mesh/outrigger/resilience/health"
 	"github.com/outrigger-mesh/outrigger/resilience/limit"
 	"github.com/outrigger-mesh/outrigger/resilience/outlier"
+	"github.com/outrigger-mesh/outrigger/resilience/queue"
 	"github.com/outrigger-mesh/outrigger/resilience/retry"
 	"github.com/outrigger-mesh/outrigger/telemetry/ledger"
 	"github.com/outrigger-mesh/outrigger/telemetry/outcomes"
@@ -142,6 +143,8 @@ func newSection(t reflect.Type) reflect.Value {
 		*p = health.DefaultHTTP()
 	case *breaker.Config:
 		*p = breaker.Default()
+	case *queue.Config:
+		*p = queue.Default()
 	case *consul.Config:
 		*p = consul.Default()
 	case *consul.Check:

@@ -533,6 +533,8 @@ func fieldDoc(id string) string {
 		return "How many requests may be active. 0 (default) means unlimited. Envoy: max_requests, 1024."
 	case "github.com/outrigger-mesh/outrigger/resilience/limit.Config.Mode":
 		return "Whether a limit refuses (enforce, the default) or only counts what it would have refused (observe)."
+	case "github.com/outrigger-mesh/outrigger/resilience/limit.Config.Queue":
+		return "Where requests beyond max_requests, or beyond the adaptive limit, wait for their turn. off (default): they are refused at once."
 	case "github.com/outrigger-mesh/outrigger/resilience/outlier.Config.BaseEjection":
 		return "How long the first ejection lasts; each further one in short order lasts twice as long as the one before. Default 1s."
 	case "github.com/outrigger-mesh/outrigger/resilience/outlier.Config.ConsecutiveFailures":
@@ -561,6 +563,18 @@ func fieldDoc(id string) string {
 		return "success_rate_stdev ejects an endpoint whose success rate in the window is below the mean of its cluster minus this many standard deviations. 0 turns the rule off. Default 0; Envoy uses 1.9 (success_rate_stdev_factor 1900)."
 	case "github.com/outrigger-mesh/outrigger/resilience/outlier.Config.Window":
 		return "The time over which the percentage and success-rate rules look back. It moves in tenths. It is also the healthy time that undoes one doubling of the next ejection, and the time after which a probe without a result counts as lost. Default 10s."
+	case "github.com/outrigger-mesh/outrigger/resilience/queue.Config.Interval":
+		return "For how long the delay must stay above target before the queue counts as standing. At least 10ms. Default 100ms."
+	case "github.com/outrigger-mesh/outrigger/resilience/queue.Config.LeastSharePercent":
+		return "What each priority is guaranteed of the places that become free while it waits, and of the queue, however much of a higher one there is. 0 to 25; 0: nothing. Default 5."
+	case "github.com/outrigger-mesh/outrigger/resilience/queue.Config.MaxWait":
+		return "How long one may wait. Default 1s."
+	case "github.com/outrigger-mesh/outrigger/resilience/queue.Config.Order":
+		return "Who of a caller's requests goes first: fifo (the oldest), lifo (the newest), or adaptive (default): fifo, and lifo while the queue stands, so that some are answered in time instead of all too late (Facebook, \"Fail at Scale\")."
+	case "github.com/outrigger-mesh/outrigger/resilience/queue.Config.Size":
+		return "How many may wait, 1 to 4096; more are refused, or take the place of others: of a lower priority, and of the caller who has the most waiting. Default 128."
+	case "github.com/outrigger-mesh/outrigger/resilience/queue.Config.Target":
+		return "The delay that is borne. While the queue stands, because nobody in it had waited less than this for a whole interval, those are turned away who have waited longer (after CoDel, RFC 8289). 0: only max_wait counts. Default 5ms."
 	case "github.com/outrigger-mesh/outrigger/resilience/ratelimit.Config.Burst":
 		return "How many requests may come at once after a pause, 1 to 1000000: the size of the bucket. 0 (default) means as many as Requests."
 	case "github.com/outrigger-mesh/outrigger/resilience/ratelimit.Config.Per":

@@ -174,6 +174,7 @@ func (v *validator) inbound() {
 		anonymous = "and inbound.mtls is off, so no caller has one; use another key"
 	}
 	v.rateLimits("inbound.rate_limits", i.RateLimits, v.Detection.Resolve(i.Protocol, v.Service.Port), anonymous)
+	v.limits("inbound.limits", &i.Limits)
 	v.positive("inbound.handshake_timeout", int64(i.HandshakeTimeout))
 	v.positive("inbound.connect_timeout", int64(i.ConnectTimeout))
 }
@@ -236,6 +237,7 @@ func (v *validator) policy(path, name string, p *Policy) {
 	if name != AnyService && p.Transport == TransportMTLS && !v.Identity.Configured() {
 		v.say("identity", "is required: the upstream %s is reached over mtls; give workload_api or files, or set policies.%s.transport: plaintext", name, name)
 	}
+	v.limits(path+".limits", &p.Limits)
 	v.health(path, name, p)
 	v.balance(path+".balance", name, p)
 	proto := ProtocolHTTP

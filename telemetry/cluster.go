@@ -72,23 +72,6 @@ var guardNames = [guardKindCount]string{"ejected", "broken", "limited", "retried
 // String returns the label value.
 func (g Guard) String() string { return nameOf(guardNames[:], int(g)) }
 
-// AffinityResult is what became of a client's affinity to an endpoint.
-type AffinityResult uint8
-
-// The results.
-const (
-	AffinityKept  AffinityResult = iota // the cookie led to its endpoint
-	AffinityLost                        // the cookie names none that may be used
-	AffinityGiven                       // the client was given a cookie
-
-	affinityCount
-)
-
-var affinityNames = [affinityCount]string{"kept", "lost", "given"}
-
-// String returns the label value.
-func (r AffinityResult) String() string { return nameOf(affinityNames[:], int(r)) }
-
 // CheckResult is how an active check of an endpoint ended, in the order and
 // with the words of the machine that judges them.
 type CheckResult uint8
@@ -185,6 +168,7 @@ type Cluster struct {
 	checks          [checkResultCount]Counter
 	affinity        [affinityCount]Counter
 	orders          [orderCount]Counter
+	queueing        queueing
 }
 
 // ClusterGauges are read at each scrape; a nil one is left out. They must be
@@ -193,6 +177,8 @@ type ClusterGauges struct {
 	BreakerState   func() float64 // 0 closed, 1 half-open, 2 open
 	RetryBudget    func() float64 // retries that may be made now
 	Pending        func() float64 // requests waiting for a connection
+	Most           func() float64 // exchanges that may be active; 0 unlimited
+	Queue          func() float64 // exchanges waiting for their turn
 	UpstreamActive func() float64 // upstream connections in use
 	UpstreamIdle   func() float64 // upstream connections kept for later
 	Endpoints      func() float64 // known endpoints
@@ -381,12 +367,15 @@ func (c *Cluster) collect(s *scrape) {
 	for i := range c.orders {
 		s.cell(mOrders, uint16(i), c.orders[i].Value(), Order(i).String(), "")
 	}
+	c.collectQueue(s)
 	s.counter(mBreakerOpenings, c.BreakerOpened.Value())
 	s.counter(mUpstreamConnections, c.UpstreamConnections.Value())
 	if g := c.gauges.Load(); g != nil {
 		s.read(mBreakerState, g.BreakerState)
 		s.read(mRetryBudget, g.RetryBudget)
 		s.read(mExchangesPending, g.Pending)
+		s.read(mConcurrencyLimit, g.Most)
+		s.read(mQueueLength, g.Queue)
 		s.read(mUpstreamActive, g.UpstreamActive)
 		s.read(mUpstreamIdle, g.UpstreamIdle)
 		s.read(mClusterEndpoints, g.Endpoints)

@@ -143,6 +143,11 @@ func updateAll(m *Metrics) {
 	c.TunnelEnded(outcome.Reason(255)) // not one: only not under way any more
 	c.Call(1, []byte("/shop.Cart/Add"), 0, true, 3*time.Millisecond)
 	c.Call(2, []byte("/shop.Cart/Missing"), 12, true, 0)
+	for p := range priorityCount {
+		c.Queued(Priority(p), QueueResult(p), time.Duration(p)*time.Millisecond)
+	}
+	c.Queued(priorityCount, 0, time.Second) // neither is one
+	c.Queued(0, queueResultCount, time.Second)
 	c.Retried(outcome.ConnectFailed)
 	c.Retried(outcome.Reason(255))
 	for w := range retryWithheldCount {
@@ -177,6 +182,7 @@ func updateAll(m *Metrics) {
 	c.Bind(ClusterGauges{
 		BreakerState: constant(2), RetryBudget: constant(2.5), Pending: constant(4),
 		UpstreamActive: constant(5), UpstreamIdle: constant(6), Endpoints: constant(7), Available: constant(8),
+		Most: constant(12), Queue: constant(3),
 	})
 
 	e := m.Endpoint("api", "10.0.0.1:8080")

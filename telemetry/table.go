@@ -33,6 +33,10 @@ const (
 	mRetriesWithheld
 	mRetryBudget
 	mLimitRejections
+	mConcurrencyLimit
+	mQueueLength
+	mQueueResults
+	mQueueWait
 	mRateDecisions
 	mRateKeys
 	mRateEvictions
@@ -134,6 +138,10 @@ var table = [metricCount]metric{
 	mRetriesWithheld:  {"outrigger_retries_withheld_total", counter, "{attempt}", "cluster direction why", "Failed attempts that were not tried again, and why; budget_spent is an exhausted retry budget."},
 	mRetryBudget:      {"outrigger_retry_budget_balance", gauge, "{attempt}", "cluster direction", "Retries that the budget allows now."},
 	mLimitRejections:  {"outrigger_limit_rejections_total", counter, "{exchange}", "cluster direction limit", "Exchanges rejected by a limit."},
+	mConcurrencyLimit: {"outrigger_concurrency_limit", gauge, "{exchange}", "cluster direction", "How many exchanges may be under way now, by all limits that are enforced: 0 for no limit."},
+	mQueueLength:      {"outrigger_queue_length", gauge, "{exchange}", "cluster direction", "Exchanges waiting for their turn now, because the limit on active ones is reached."},
+	mQueueResults:     {"outrigger_queue_results_total", counter, "{exchange}", "cluster direction priority result", "What became of exchanges that would wait for their turn: entered, full (there was no room to wait), displaced (made room for another), delayed (waited longer than the target while the queue stood), waited_out (for the longest time allowed), too_late (the own deadline passed), gone (the caller went away), stopped (the proxy did)."},
+	mQueueWait:        {"outrigger_queue_wait_seconds", histogramType, "s", "cluster direction", "How long those exchanges waited, whatever became of them."},
 	mRateDecisions:    {"outrigger_rate_limit_decisions_total", counter, "{decision}", "cluster direction limit result", "Decisions of a rate limit: passed, limited (refused), would_limit (beyond the rate, and let pass in observe mode)."},
 	mRateKeys:         {"outrigger_rate_limit_keys", gauge, "{key}", "cluster direction limit", "Keys that have a bucket now."},
 	mRateEvictions:    {"outrigger_rate_limit_evictions_total", counter, "{key}", "cluster direction limit", "Keys whose bucket was forgotten to make room for another's."},

@@ -22,12 +22,13 @@ const floors = `
 	NONE
 	< internal/lifecycle, resilience/guard, resilience/balance, resilience/hand, mtls, discovery,
 	  proxy/outcome, proxy/http1, proxy/detect, proxy/memory, proxy/websocket, internal/cgroup,
-	  resilience/ratelimit, internal/hist;
+	  resilience/ratelimit, resilience/queue, internal/hist;
 
 	proxy/memory < proxy/wire;
 
 	resilience/guard
-	< resilience/breaker, resilience/health, resilience/limit, resilience/outlier, resilience/retry;
+	< resilience/breaker, resilience/health, resilience/outlier, resilience/retry;
+	resilience/guard, resilience/queue < resilience/limit;
 
 	# Floor 1: what outcomes mean to the machines, and all of them on a virtual clock.
 	proxy/outcome, resilience/breaker, resilience/outlier, resilience/retry < resilience/verdict;
@@ -94,7 +95,7 @@ var hotPath = []string{
 
 // machines are the pure ones: they are told the time and given random words.
 var machines = []string{
-	"resilience/guard", "resilience/balance", "resilience/breaker", "resilience/hand", "resilience/health", "resilience/limit", "resilience/outlier", "resilience/ratelimit", "resilience/replay", "resilience/retry", "resilience/verdict",
+	"resilience/guard", "resilience/balance", "resilience/breaker", "resilience/hand", "resilience/health", "resilience/limit", "resilience/outlier", "resilience/queue", "resilience/ratelimit", "resilience/replay", "resilience/retry", "resilience/verdict",
 }
 
 // never are imports that no floor forbids by itself. A prefix that ends in a

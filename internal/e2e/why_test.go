@@ -242,6 +242,11 @@ var whyCases = []whyCase{
 		says:    []string{"limit_requests, status 503", "to change policies.api.limits.max_requests = 1 (*web-1.yaml:*)"},
 	},
 	{
+		reason: "queue_timeout", app: swallow, conf: plaintext("limits: {max_requests: 1, queue: {max_wait: 200ms}}"),
+		provoke: func(b *whyBed) { b.hold(1); b.get("/pay") },
+		says:    []string{"queue_timeout, status 503", "cause * max_wait", "to change policies.api.limits.queue.max_wait = 200ms (*web-1.yaml:*)"},
+	},
+	{
 		reason: "denied", make: inboundPlain,
 		conf: sections{"authorization": `{rules: [{name: reads, from: [anonymous]}, {name: no-pay, action: deny, from: [anonymous], paths: [/pay]}]}`},
 		says: []string{"denied, status 403", "to listener inbound", "rule no-pay (*api-1.yaml:*)", "to change authorization.rules[1].name = no-pay (*api-1.yaml:*)"},

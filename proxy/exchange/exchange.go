@@ -10,7 +10,6 @@ import (
 	"github.com/outrigger-mesh/outrigger/proxy/plan"
 	"github.com/outrigger-mesh/outrigger/proxy/upstream"
 	"github.com/outrigger-mesh/outrigger/proxy/wire"
-	"github.com/outrigger-mesh/outrigger/resilience/limit"
 	"github.com/outrigger-mesh/outrigger/telemetry"
 	"github.com/outrigger-mesh/outrigger/telemetry/ledger"
 )
@@ -75,6 +74,7 @@ type exchange struct {
 	rule     string
 	detail   string
 	over     exceeded
+	turn     turn
 	upload   uploadState
 	uploader uploader
 	caller   caller
@@ -125,7 +125,7 @@ func (x *exchange) free() {
 	x.wish, x.given.of = upstream.Wish{}, nil
 	x.status, x.headLen, x.failed, x.cause = 0, 0, outcome.OK, nil
 	x.rule, x.detail, x.upID = "", "", ""
-	x.over = exceeded{}
+	x.over, x.turn = exceeded{}, turn{}
 	x.upload = uploadNone
 	x.uploader.reset()
 	x.caller.gone.Store(false)
@@ -166,10 +166,9 @@ func (x *exchange) run() {
 		x.answerFixed(x.route.Reply)
 		return
 	}
-	if !x.cl.Limits.Acquire(&x.pol.Limits, limit.Requests) {
-		x.cl.Metrics().Limited(telemetry.LimitRequests)
-		x.reply(outcome.LimitRequests, nil)
-		x.finish(outcome.LimitRequests)
+	if r := x.enter(); r != outcome.OK {
+		x.reply(r, x.cause)
+		x.finish(r)
 		return
 	}
 	x.ahead = besides(x.cl)
@@ -177,7 +176,7 @@ func (x *exchange) run() {
 	if x.stream {
 		x.uploader.commit()
 	}
-	x.cl.Limits.Release(limit.Requests)
+	x.leave()
 	if r != outcome.OK && !x.began {
 		x.reply(r, x.cause)
 	} else if r != outcome.OK && r != outcome.UpstreamError {

@@ -116,7 +116,10 @@ func decided(l *plan.RateLimit, d *ratelimit.Decision, shard uint32, m *telemetr
 // RateLimit and RateLimit-Policy (draft-ietf-httpapi-ratelimit-headers-10).
 func (x *exchange) appendExceeded(b []byte) []byte {
 	l := x.over.limit
-	if l == nil {
+	switch {
+	case x.turn.again:
+		return append(b, "\r\nretry-after: 1"...)
+	case l == nil:
 		return b
 	}
 	b = append(b, "\r\nretry-after: "...)

@@ -13,7 +13,6 @@ import (
 	"github.com/outrigger-mesh/outrigger/proxy/upstream"
 	"github.com/outrigger-mesh/outrigger/proxy/wire"
 	"github.com/outrigger-mesh/outrigger/resilience/balance"
-	"github.com/outrigger-mesh/outrigger/resilience/limit"
 	"github.com/outrigger-mesh/outrigger/resilience/retry"
 	"github.com/outrigger-mesh/outrigger/resilience/verdict"
 	"github.com/outrigger-mesh/outrigger/telemetry"
@@ -85,7 +84,8 @@ type tcpExchange struct {
 	rec    telemetry.Record
 	// announced is set once the leg, a stream, has been begun.
 	announced bool
-	ahead     uint32 // as in exchange
+	ahead     uint32        // as in exchange
+	waited    time.Duration // for its turn
 	notes     notes
 }
 
@@ -104,11 +104,10 @@ func (t *tcpExchange) run(open func() (upstream.Leg, outcome.Reason), shard uint
 	if !t.rated(shard) {
 		return outcome.RateLimited
 	}
-	if !t.cl.Limits.Acquire(&t.pol.Limits, limit.Requests) {
-		t.cl.Metrics().Limited(telemetry.LimitRequests)
-		return outcome.LimitRequests
+	if r := t.enter(); r != outcome.OK {
+		return r
 	}
-	defer t.cl.Limits.Release(limit.Requests)
+	defer func() { t.cl.Gate.Leave(t.srv.Sweeper.Now()) }()
 	t.ahead = besides(t.cl)
 	up, r := open()
 	if r != outcome.OK {

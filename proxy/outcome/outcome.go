@@ -69,6 +69,8 @@ const (
 	MaxLifetime
 	// RateLimited: the request is beyond what a rate limit lets pass.
 	RateLimited
+	// QueueTimeout: the request waited for its turn, under the limit of active requests, longer than the queue allows.
+	QueueTimeout
 
 	reasonCount
 )
@@ -143,6 +145,7 @@ var table = [Count]Row{
 	Overload:          {"overload", "OM", SourceLocal, 503, 14, RetryNever, false, "proxy_internal_response", "This proxy is short of memory."},
 	Internal:          {"internal", "IE", SourceLocal, 500, 13, RetryNever, false, "proxy_internal_error", "The proxy failed."},
 	MaxLifetime:       {"max_lifetime", "ML", SourceLocal, 0, 14, RetryNever, false, "", "The WebSocket was as old as it may become."},
+	QueueTimeout:      {"queue_timeout", "QT", SourceLocal, 503, 14, RetryNever, false, "proxy_internal_response", "The request waited for its turn longer than the queue allows."},
 	RateLimited:       {"rate_limited", "RL", SourceLocal, 429, 8, RetryNever, false, "http_request_denied", "More requests came than a rate limit lets pass."},
 }
 

@@ -23,6 +23,8 @@ import (
 // endpoints, pools, counters and ejections stay when a plan is replaced.
 type Cluster struct {
 	Limits limit.Limits
+	// Gate is where exchanges are let in, under the limit on active requests.
+	Gate Gate
 
 	name      string
 	direction telemetry.Direction
@@ -292,6 +294,7 @@ func (c *Cluster) apply(spec *Spec, now time.Duration) {
 			e.mux.drain(false)
 		}
 	}
+	c.Gate.configure(&policy.Limits, now)
 	c.applyHealth(oldPolicy, &policy, now)
 	if old != nil {
 		for _, e := range c.endpoints {

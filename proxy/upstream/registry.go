@@ -100,6 +100,7 @@ func (r *Registry) Acquire(spec Spec, dir telemetry.Direction) *Cluster {
 		free:    make(chan struct{}, freeSlots),
 		listed:  make(chan struct{}),
 	}
+	c.Gate.bind(c, &c.Limits)
 	c.apply(&spec, now)
 	c.bindMetrics()
 	if listed && !spec.Local {

@@ -278,3 +278,11 @@ func (c *Conn) failure(err error) error {
 	}
 	return err
 }
+
+// PeerEnded reports whether the peer has ended its side, or the connection is
+// broken, and nothing that it sent before is unread. Others than the reader must
+// not call it.
+func (c *Conn) PeerEnded() bool {
+	ended := false
+	return c.raw.Control(func(fd uintptr) { ended = rawPeek(fd) == peekEnd }) != nil || ended
+}

@@ -1,7 +1,10 @@
 // Package limit bounds how many connections, waiting requests and active requests one destination may have.
 package limit
 
-import "github.com/outrigger-mesh/outrigger/resilience/guard"
+import (
+	"github.com/outrigger-mesh/outrigger/resilience/guard"
+	"github.com/outrigger-mesh/outrigger/resilience/queue"
+)
 
 // Config holds the limits of one destination. They are Envoy's circuit
 // breaker thresholds, but exact, and off where a limit is surprising: long
@@ -19,6 +22,9 @@ type Config struct {
 	// MaxRequests is how many requests may be active. 0 (default) means
 	// unlimited. Envoy: max_requests, 1024.
 	MaxRequests int64 `yaml:"max_requests"`
+	// Queue is where requests beyond max_requests, or beyond the adaptive limit,
+	// wait for their turn. off (default): they are refused at once.
+	Queue *queue.Config `yaml:"queue" off:"true"`
 }
 
 // Default returns the defaults given at each field of Config.

@@ -73,6 +73,12 @@ func (l *Limits) Acquire(cfg *Config, r Resource) bool {
 	return false
 }
 
+// Refuse counts an r that was refused by others than Acquire.
+func (l *Limits) Refuse(r Resource) { l.rejected[r].Add(1) }
+
+// WouldRefuse counts an r that enforce mode would have refused.
+func (l *Limits) WouldRefuse(r Resource) { l.wouldHave[r].Add(1) }
+
 // Release gives one r back.
 func (l *Limits) Release(r Resource) { l.Gauge(r).Release() }
 

@@ -21,8 +21,23 @@ const module = "github.com/outrigger-mesh/outrigger"
 // type is in another one has no description, which a test of package config refuses.
 func packages() []string {
 	return []string{
-		"config", "discovery/consul", "discovery/dns", "discovery/file", "mtls/authz",
-		"proxy/memory", "proxy/websocket", "resilience/balance", "resilience/breaker", "resilience/health", "resilience/limit", "resilience/outlier", "resilience/ratelimit", "resilience/retry", "telemetry/ledger", "telemetry/outcomes",
+		"config",
+		"discovery/consul",
+		"discovery/dns",
+		"discovery/file",
+		"mtls/authz",
+		"proxy/memory",
+		"proxy/websocket",
+		"resilience/balance",
+		"resilience/breaker",
+		"resilience/health",
+		"resilience/limit",
+		"resilience/outlier",
+		"resilience/queue",
+		"resilience/ratelimit",
+		"resilience/retry",
+		"telemetry/ledger",
+		"telemetry/outcomes",
 	}
 }
 
