@@ -385,9 +385,19 @@ func fieldDoc(id string) string {
 		return ""
 	case "github.com/outrigger-mesh/outrigger/discovery/file.endpoint.Meta":
 		return ""
+	case "github.com/outrigger-mesh/outrigger/discovery/file.endpoint.Metadata":
+		return ""
+	case "github.com/outrigger-mesh/outrigger/discovery/file.endpoint.Priority":
+		return ""
+	case "github.com/outrigger-mesh/outrigger/discovery/file.endpoint.Region":
+		return ""
+	case "github.com/outrigger-mesh/outrigger/discovery/file.endpoint.State":
+		return ""
 	case "github.com/outrigger-mesh/outrigger/discovery/file.endpoint.Tags":
 		return ""
 	case "github.com/outrigger-mesh/outrigger/discovery/file.endpoint.Weight":
+		return ""
+	case "github.com/outrigger-mesh/outrigger/discovery/file.endpoint.Zone":
 		return ""
 	case "github.com/outrigger-mesh/outrigger/discovery/file.entry.Endpoints":
 		return ""

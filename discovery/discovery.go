@@ -71,6 +71,17 @@ type Endpoint struct {
 	// Tags and Meta are passed on as the source gives them.
 	Tags []string          `json:"tags,omitempty"`
 	Meta map[string]string `json:"meta,omitempty"`
+	// NodeMeta is what the source knows of the machine.
+	NodeMeta map[string]string `json:"node_meta,omitempty"`
+	// Region and Zone are where the instance runs; empty where that is not known.
+	Region string `json:"region,omitempty"`
+	Zone   string `json:"zone,omitempty"`
+	// Priority is the level of the instance: others are used when those of lower
+	// numbers do not suffice. Default 0.
+	Priority uint16 `json:"priority,omitempty"`
+	// Draining is why the instance is to get nothing new, in the words of the
+	// source; empty when it is not.
+	Draining string `json:"draining,omitempty"`
 	// Node is the machine the instance runs on, Datacenter the place of the
 	// machine; empty where the source knows neither.
 	Node       string `json:"node,omitempty"`
@@ -81,7 +92,23 @@ type Endpoint struct {
 func (e *Endpoint) Equal(o *Endpoint) bool {
 	return e.Address == o.Address && e.ID == o.ID && e.Weight == o.Weight && e.Health == o.Health &&
 		e.Node == o.Node && e.Datacenter == o.Datacenter &&
-		slices.Equal(e.Tags, o.Tags) && maps.Equal(e.Meta, o.Meta)
+		e.Region == o.Region && e.Zone == o.Zone && e.Priority == o.Priority && e.Draining == o.Draining &&
+		slices.Equal(e.Tags, o.Tags) && maps.Equal(e.Meta, o.Meta) && maps.Equal(e.NodeMeta, o.NodeMeta)
+}
+
+// Metadata calls f for everything by which endpoints can be told apart: what is
+// in Meta, "tag.NAME" = "true" for every tag, and "node.KEY" for what is in
+// NodeMeta.
+func (e *Endpoint) Metadata(f func(key, value string)) {
+	for k, v := range e.Meta {
+		f(k, v)
+	}
+	for _, t := range e.Tags {
+		f("tag."+t, "true")
+	}
+	for k, v := range e.NodeMeta {
+		f("node."+k, v)
+	}
 }
 
 // Service is what is known about one service at one moment. It is immutable

@@ -42,6 +42,11 @@ func TestServiceEqual(t *testing.T) {
 		{"health", func(s *Service) { s.Endpoints[0].Health = Critical }, false},
 		{"tags", func(s *Service) { s.Endpoints[0].Tags = []string{"u"} }, false},
 		{"meta", func(s *Service) { s.Endpoints[0].Meta = map[string]string{"k": "w"} }, false},
+		{"node meta", func(s *Service) { s.Endpoints[0].NodeMeta = map[string]string{"k": "w"} }, false},
+		{"zone", func(s *Service) { s.Endpoints[0].Zone = "a" }, false},
+		{"region", func(s *Service) { s.Endpoints[0].Region = "a" }, false},
+		{"priority", func(s *Service) { s.Endpoints[0].Priority = 1 }, false},
+		{"draining", func(s *Service) { s.Endpoints[0].Draining = "x" }, false},
 		{"node", func(s *Service) { s.Endpoints[0].Node = "o" }, false},
 		{"datacenter", func(s *Service) { s.Endpoints[0].Datacenter = "e" }, false},
 	} {

@@ -187,7 +187,10 @@ type sink struct{ p *Proxy }
 // Update implements discovery.Sink.
 func (s *sink) Update(svc *discovery.Service) {
 	p := s.p
-	list := compile.Endpoints(svc)
+	list, cut := compile.Endpoints(svc)
+	if cut > 0 {
+		p.log.Warn("metadata of endpoints are longer than is kept", "event", "metadata_cut", "service", svc.Name, "endpoints", cut)
+	}
 	if svc.Stale {
 		p.log.Warn("using the last good endpoints from disk", "event", "stale", "service", svc.Name, "endpoints", len(list), "from", svc.Updated.Format(time.RFC3339))
 	}

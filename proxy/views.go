@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/tls"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -154,6 +155,7 @@ func (p *Proxy) viewEndpoints() []admin.EndpointView {
 			Requests: e.Success + e.Failures, Failures: e.Failures,
 			Ejections: ev.Ejections, WouldHaveEjected: ev.WouldEject, Evidence: []admin.OutcomeView{},
 		}
+		placeView(e, &v)
 		if ev.Cause != outlier.NoCause {
 			v.Cause = ev.Cause.String()
 		}
@@ -167,6 +169,14 @@ func (p *Proxy) viewEndpoints() []admin.EndpointView {
 		views = append(views, v)
 	}
 	return views
+}
+
+// placeView fills in where an endpoint is and what the catalog says of it.
+func placeView(e *upstream.EndpointState, v *admin.EndpointView) {
+	v.Draining, v.Region, v.Zone, v.Priority = e.Spec.Draining, e.Spec.Region, e.Spec.Zone, e.Spec.Priority
+	if e.Spec.Labels != "" {
+		v.Metadata = maps.Collect(e.Spec.Labels.All())
+	}
 }
 
 func (p *Proxy) checkView(e *upstream.EndpointState, now time.Duration) *admin.CheckView {
@@ -201,7 +211,7 @@ func (p *Proxy) viewClusters() []admin.ClusterView {
 		most := c.Spec.Policy.Limits
 		v := admin.ClusterView{
 			Name: c.Name, Direction: c.Direction.String(), Protocol: c.Spec.Protocol, Balance: c.Balance.Summary(),
-			Endpoints: c.Endpoints, Available: c.Available, Ejected: c.Ejected, Unhealthy: c.Unhealthy, Panic: c.Panicking,
+			Endpoints: c.Endpoints, Available: c.Available, Ejected: c.Ejected, Unhealthy: c.Unhealthy, Draining: c.Draining, Panic: c.Panicking,
 			BudgetBalance: c.Budget, Active: c.Requests,
 			Requests: c.Totals.Exchanges, Failures: c.Totals.Failures, Retries: c.Totals.Retries,
 			P50Ms: c.Totals.Durations.Quantile(0.5).Seconds() * 1000, P99Ms: c.Totals.Durations.Quantile(0.99).Seconds() * 1000,

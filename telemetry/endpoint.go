@@ -47,6 +47,7 @@ type EndpointGauges struct {
 	EWMA   func() float64 // the balancer's estimate of the latency, in seconds
 	Hand   func() float64 // by orders: 0 none, 1 ejected, 2 pinned, 3 others are pinned, 4 ejected but used, as all are
 	Health func() float64 // by active checks: 0 unknown, 1 healthy, 2 unhealthy
+	Drain  func() float64 // 1 while it gets nothing new
 }
 
 // Endpoint returns the handle of an endpoint; Release it when the endpoint is
@@ -88,5 +89,6 @@ func (e *Endpoint) collect(s *scrape) {
 		s.read(mEndpointActive, g.Active)
 		s.read(mEndpointEWMA, g.EWMA)
 		s.read(mEndpointHealth, g.Health)
+		s.read(mEndpointDraining, g.Drain)
 	}
 }

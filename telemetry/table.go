@@ -59,6 +59,7 @@ const (
 	mEndpointActive
 	mEndpointEWMA
 	mEndpointHealth
+	mEndpointDraining
 	mHealthChanges
 	mHealthChecks
 	mDiscoveryAge
@@ -166,9 +167,10 @@ var table = [metricCount]metric{
 	mEndpointActive:    {"outrigger_endpoint_attempts_active", gauge, "{attempt}", "cluster endpoint", "Attempts under way now."},
 	mEndpointEWMA:      {"outrigger_endpoint_latency_estimate_seconds", gauge, "s", "cluster endpoint", "The balancer's moving estimate of the endpoint's latency."},
 
-	mEndpointHealth: {"outrigger_endpoint_health", gauge, "", "cluster endpoint", "State of the endpoint by its active checks: 0 not checked yet, 1 healthy, 2 unhealthy."},
-	mHealthChanges:  {"outrigger_health_changes_total", counter, "{change}", "cluster endpoint to", "Changes of that state; the first one to healthy is not counted."},
-	mHealthChecks:   {"outrigger_health_checks_total", counter, "{check}", "cluster direction result", "Active checks that ended, by result; local is a check that this proxy could not make, which changes nothing."},
+	mEndpointHealth:   {"outrigger_endpoint_health", gauge, "", "cluster endpoint", "State of the endpoint by its active checks: 0 not checked yet, 1 healthy, 2 unhealthy."},
+	mEndpointDraining: {"outrigger_endpoint_draining", gauge, "", "cluster endpoint", "Whether discovery says that the endpoint drains and gets nothing new: 1, else 0."},
+	mHealthChanges:    {"outrigger_health_changes_total", counter, "{change}", "cluster endpoint to", "Changes of that state; the first one to healthy is not counted."},
+	mHealthChecks:     {"outrigger_health_checks_total", counter, "{check}", "cluster direction result", "Active checks that ended, by result; local is a check that this proxy could not make, which changes nothing."},
 
 	mDiscoveryAge:       {"outrigger_discovery_age_seconds", gauge, "s", "service", "Time since the service's data were last confirmed."},
 	mDiscoveryEndpoints: {"outrigger_discovery_endpoints", gauge, "{endpoint}", "service", "Endpoints in the service's data."},

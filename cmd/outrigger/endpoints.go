@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -28,10 +29,14 @@ STATE is one of
   ejected               by outlier detection
   unhealthy by check    by its active checks
   unhealthy by catalog  by what discovery says
+  draining              by what discovery says: it ends what it has, and gets nothing new
   ejected by hand       "outrigger eject"
   passed over           others are pinned
   needed                ejected by hand and used, as all of the cluster are
   absent                discovery does not list it; its order waits
+
+PLACE is region/zone where discovery knows them, and #N where the endpoint is of
+priority N above 0.
 
 LAST are its last outcomes, oldest first: . success, x failure, ! connect, reset
 or timeout, o ignored. With --json it is what the admin API says.`,
@@ -104,6 +109,10 @@ func writeEndpoints(w io.Writer, list []admin.EndpointView, now time.Time, colou
 		return err
 	}
 	rows := [][]cell{head("CLUSTER ENDPOINT ID STATE SINCE NEXT -ACTIVE -REQUESTS -FAILURES LAST CAUSE")}
+	placed := slices.ContainsFunc(list, func(e admin.EndpointView) bool { return e.Place() != "" })
+	if placed {
+		rows[0] = slices.Insert(rows[0], 3, head("PLACE")...)
+	}
 	for i := range list {
 		e := &list[i]
 		s := &e.Standing
@@ -116,6 +125,10 @@ func writeEndpoints(w io.Writer, list []admin.EndpointView, now time.Time, colou
 			left(e.Cluster), left(e.Address), left(e.ID), toned(tone(s.State), s.Words()), left(ago(s.Since, now)), left(coming(s, now)),
 			number("%d", e.Active), number("%d", e.Requests), number("%d", e.Failures), left(admin.Strip(e.Evidence)), left(strings.TrimPrefix(cause, "; ")),
 		})
+		if placed {
+			last := &rows[len(rows)-1]
+			*last = slices.Insert(*last, 3, left(e.Place()))
+		}
 	}
 	return writeTable(w, rows, 0, colour)
 }
@@ -125,7 +138,7 @@ func tone(state string) string {
 	switch state {
 	case admin.StandHealthy, admin.StandPinned:
 		return toneGood
-	case admin.StandProbation, admin.StandNeeded, admin.StandPassedOver, admin.StandAbsent:
+	case admin.StandProbation, admin.StandNeeded, admin.StandPassedOver, admin.StandAbsent, admin.StandDraining:
 		return toneWarn
 	}
 	return toneBad

@@ -37,8 +37,9 @@ func endpoints(entries []*api.ServiceEntry) (eps []discovery.Endpoint, warning s
 func endpointOf(e *api.ServiceEntry) (discovery.Endpoint, error) {
 	host := e.Service.Address
 	var node, datacenter string
+	var nodeMeta map[string]string
 	if e.Node != nil {
-		node, datacenter = e.Node.Node, e.Node.Datacenter
+		node, datacenter, nodeMeta = e.Node.Node, e.Node.Datacenter, nonEmpty(e.Node.Meta)
 		if host == "" {
 			host = e.Node.Address
 		}
@@ -55,11 +56,13 @@ func endpointOf(e *api.ServiceEntry) (discovery.Endpoint, error) {
 		return discovery.Endpoint{}, fmt.Errorf("has the port %d", port)
 	}
 	health, weight := healthOf(e)
+	region, zone := placeOf(e)
 	return discovery.Endpoint{
 		Address: netip.AddrPortFrom(addr.Unmap(), uint16(port)), ID: e.Service.ID,
 		Weight: weight, Health: health,
 		Tags: append([]string(nil), e.Service.Tags...), Meta: nonEmpty(e.Service.Meta),
-		Node: node, Datacenter: datacenter,
+		Node: node, Datacenter: datacenter, NodeMeta: nodeMeta,
+		Region: region, Zone: zone, Priority: priorityOf(e), Draining: drainOf(e),
 	}, nil
 }
 

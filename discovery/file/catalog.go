@@ -34,12 +34,17 @@ type entry struct {
 }
 
 type endpoint struct {
-	Address string            `yaml:"address"`
-	Weight  *int64            `yaml:"weight"`
-	Health  string            `yaml:"health"`
-	ID      string            `yaml:"id"`
-	Tags    []string          `yaml:"tags"`
-	Meta    map[string]string `yaml:"meta"`
+	Address  string            `yaml:"address"`
+	Weight   *int64            `yaml:"weight"`
+	Health   string            `yaml:"health"`
+	ID       string            `yaml:"id"`
+	Tags     []string          `yaml:"tags"`
+	Meta     map[string]string `yaml:"meta"`
+	Metadata map[string]string `yaml:"metadata"`
+	Region   string            `yaml:"region"`
+	Zone     string            `yaml:"zone"`
+	Priority *int64            `yaml:"priority"`
+	State    string            `yaml:"state"`
 }
 
 // Load reads a catalog and returns its services, sorted by name. Every
@@ -50,11 +55,13 @@ type endpoint struct {
 //	    protocol: http                             # http or tcp; optional
 //	    identities: ["spiffe://example.org/api"]   # optional
 //	    endpoints:
-//	      - {address: "10.0.0.5:8080", weight: 2, health: passing, id: api-1, tags: [blue], meta: {zone: a}}
+//	      - {address: "10.0.0.5:8080", weight: 2, health: passing, id: api-1, tags: [blue]}
+//	      - {address: "10.0.0.6:8080", region: eu, zone: eu-1, priority: 1, metadata: {version: "2"}, state: draining}
 //
 // An address is an IP address with a port; localhost stands for 127.0.0.1.
 // Weight is 1 to 65535, default 1; health is passing (default), warning or
-// critical.
+// critical; state is active (default) or draining. meta is another word for
+// metadata.
 func Load(path string) ([]*discovery.Service, error) {
 	data, err := read(path)
 	if err != nil {
@@ -151,6 +158,7 @@ func (e entry) service(name, path string, now time.Time, m *mistakes) *discovery
 
 func (ep endpoint) endpoint(at []any, m *mistakes) discovery.Endpoint {
 	d := discovery.Endpoint{ID: ep.ID, Weight: 1, Tags: ep.Tags, Meta: ep.Meta}
+	ep.describe(&d, at, m)
 	addr := ep.Address
 	if port, ok := strings.CutPrefix(addr, "localhost:"); ok {
 		addr = "127.0.0.1:" + port

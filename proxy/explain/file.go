@@ -49,7 +49,8 @@ func File(q *admin.Question, loaded *config.Loaded) (*admin.LegView, error) {
 	p := draft.Build(registry, metrics)
 	defer compile.Release(p, registry)
 	for _, s := range services {
-		registry.SetEndpoints(s.Name, compile.Endpoints(s))
+		list, _ := compile.Endpoints(s)
+		registry.SetEndpoints(s.Name, list)
 	}
 	var endpoints []admin.EndpointView
 	_, states := registry.States()
@@ -57,6 +58,7 @@ func File(q *admin.Question, loaded *config.Loaded) (*admin.LegView, error) {
 		s := &states[i]
 		endpoints = append(endpoints, admin.EndpointView{
 			Cluster: s.Cluster, Address: s.Address, ID: s.Spec.ID, Health: s.Spec.Health, Weight: s.Spec.Weight, State: s.Evidence.State.String(),
+			Draining: s.Spec.Draining, Region: s.Spec.Region, Zone: s.Spec.Zone, Priority: s.Spec.Priority,
 		})
 	}
 	return Request(q, Input{Plan: p, Loaded: loaded, TrustDomain: in.TrustDomain, Endpoints: endpoints})

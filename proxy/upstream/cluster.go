@@ -1,9 +1,9 @@
 package upstream
 
 import (
+	"cmp"
 	"log/slog"
 	"math/rand/v2"
-	"net/netip"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -103,9 +103,11 @@ func (c *Cluster) sweep(now time.Duration) {
 
 // review lets the outlier detector act and reports whether it did. c.mu is held.
 func (c *Cluster) review(now time.Duration) bool {
-	states := make([]*outlier.Endpoint, len(c.endpoints))
-	for i, e := range c.endpoints {
-		states[i] = &e.Outlier
+	states := make([]*outlier.Endpoint, 0, len(c.endpoints))
+	for _, e := range c.endpoints {
+		if e.spec.Load().Draining == "" { // else it is out anyway, and no evidence for others
+			states = append(states, &e.Outlier)
+		}
 	}
 	random := rand.Uint64()
 	events := c.detector.Load().Sweep(now, random, states)
@@ -157,6 +159,7 @@ func (c *Cluster) rebuild(now time.Duration) {
 		}
 	}
 	left, pinned := c.obey(all, now)
+	left = c.withoutDraining(left, pinned)
 	use, panicking := choose(p, left, pinned)
 	if old := c.set.Load(); panicking != (old != nil && old.panicking) {
 		if panicking {
@@ -183,10 +186,7 @@ func (c *Cluster) setEndpoints(list []EndpointSpec, now time.Duration) (added, r
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	list = distinct(list)
-	old := make(map[netip.AddrPort]*Endpoint, len(c.endpoints))
-	for _, e := range c.endpoints {
-		old[e.addr] = e
-	}
+	old, gone := c.endpoints, []*Endpoint(nil) // both lists are in the order of addresses
 	p := c.policy.Load()
 	// Slow start is for those who join a pool that carries the load already.
 	since := time.Duration(-1)
@@ -198,8 +198,13 @@ func (c *Cluster) setEndpoints(list []EndpointSpec, now time.Duration) (added, r
 	next := make([]*Endpoint, 0, len(list))
 	for i := range list {
 		s := &list[i]
-		e := old[s.Address]
-		if e == nil {
+		for len(old) > 0 && old[0].addr.Compare(s.Address) < 0 {
+			gone, old = append(gone, old[0]), old[1:]
+		}
+		var e *Endpoint
+		if len(old) > 0 && old[0].addr == s.Address {
+			e, old = old[0], old[1:]
+		} else {
 			e = &Endpoint{cluster: c, address: s.Address.String(), addr: s.Address, since: since}
 			e.key = balance.KeyOf(e.address)
 			e.Load.Init(p.Balance)
@@ -208,18 +213,17 @@ func (c *Cluster) setEndpoints(list []EndpointSpec, now time.Duration) (added, r
 			}
 			e.bindMetrics()
 			added++
-		} else {
-			delete(old, s.Address)
 		}
 		if had := e.spec.Load(); had == nil || *had != *s {
 			own := *s
 			e.spec.Store(&own)
 			changed = true
+			c.drains(e, had, &own, now)
 		}
 		next = append(next, e)
 	}
-	c.endpoints = next
-	if changed || len(old) > 0 {
+	c.endpoints, gone = next, append(gone, old...)
+	if changed || len(gone) > 0 {
 		c.rebuild(now)
 	}
 	if first {
@@ -228,7 +232,7 @@ func (c *Cluster) setEndpoints(list []EndpointSpec, now time.Duration) (added, r
 	if added > 0 && p.Health != nil {
 		c.registry.wakeChecks()
 	}
-	for _, e := range old {
+	for _, e := range gone {
 		e.gone()
 		removed++
 	}
@@ -237,20 +241,14 @@ func (c *Cluster) setEndpoints(list []EndpointSpec, now time.Duration) (added, r
 
 // distinct returns list in the order of addresses, with weights of at least 1
 // and one entry an address: a catalog may know several instances under one.
-// One that is healthy goes before one that is not.
+// One that is healthy goes before one that is not, and that before one that drains.
 func distinct(list []EndpointSpec) []EndpointSpec {
 	list = slices.Clone(list)
 	for i := range list {
 		list[i].Weight = max(list[i].Weight, 1)
 	}
 	slices.SortStableFunc(list, func(a, b EndpointSpec) int {
-		if d := a.Address.Compare(b.Address); d != 0 || a.Healthy == b.Healthy {
-			return d
-		}
-		if a.Healthy {
-			return -1
-		}
-		return 1
+		return cmp.Or(a.Address.Compare(b.Address), a.rank()-b.rank())
 	})
 	return slices.CompactFunc(list, func(a, b EndpointSpec) bool { return a.Address == b.Address })
 }

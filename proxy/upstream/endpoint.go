@@ -27,6 +27,12 @@ type EndpointSpec struct {
 	Weight  uint32 // at least 1
 	Healthy bool   // by the catalog
 	Health  string // the catalog's word, for the admin API
+
+	Region, Zone string // where it runs; empty where that is not known
+	Priority     uint16 // its level; 0 is used first
+	// Draining is why it gets nothing new; empty when it does.
+	Draining string
+	Labels   balance.Labels // the catalog's metadata
 }
 
 // Endpoint is one address of a cluster with all that is remembered about it.

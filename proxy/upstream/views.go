@@ -27,6 +27,7 @@ func (e *Endpoint) bindMetrics() {
 		Hand:   func() float64 { return float64(e.standing.Load()) },
 		Active: func() float64 { return float64(e.Load.Inflight()) },
 		EWMA:   func() float64 { return e.Load.EWMA(clock()).Seconds() },
+		Drain:  e.draining,
 	})
 }
 
@@ -122,6 +123,7 @@ type ClusterState struct {
 	Available int
 	Ejected   int
 	Unhealthy int // by active checks
+	Draining  int
 	Panicking bool
 	Balance   balance.Config    // in force
 	Breaker   *breaker.Snapshot // nil without a breaker
@@ -176,6 +178,9 @@ func (r *Registry) States() (clusters []ClusterState, endpoints []EndpointState)
 			}
 			if es.Evidence.State == outlier.Ejected {
 				cs.Ejected++
+			}
+			if es.Spec.Draining != "" {
+				cs.Draining++
 			}
 			delete(orders, e.address)
 			endpoints = append(endpoints, es)

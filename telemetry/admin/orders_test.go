@@ -121,6 +121,12 @@ func TestStanding(t *testing.T) {
 		{"ejected", EndpointView{State: "ejected", Cause: "probe_failed", Since: in(-5), Until: in(7)}, StandingView{State: "ejected", Cause: "probe_failed", Since: in(-5), Until: in(7), Next: "probe", NextAt: in(7)}},
 		{"probation", EndpointView{State: "probation", Since: in(-5)}, StandingView{State: "probation", Since: in(-5)}},
 		{"catalog", EndpointView{State: "healthy", Health: "critical"}, StandingView{State: "by_catalog", Cause: "the catalog says critical"}},
+		{"draining", EndpointView{State: "healthy", Health: "critical", Draining: "in maintenance"}, StandingView{State: "draining", Cause: "in maintenance"}},
+		{
+			"pinned while it drains",
+			EndpointView{State: "healthy", Draining: "x", Hand: hand("pinned", "pin")},
+			StandingView{State: "pinned", Cause: "bad disk, by 127.0.0.1:1", Since: in(-9), Until: in(90), Also: []string{"draining"}, Next: "end of order", NextAt: in(90)},
+		},
 		{"warning", EndpointView{State: "healthy", Health: "warning"}, StandingView{State: "healthy"}},
 		{
 			"check",

@@ -15,6 +15,7 @@ const (
 	StandEjected    = "ejected"     // by outlier detection
 	StandByCheck    = "by_check"    // its active checks say that it is not well
 	StandByCatalog  = "by_catalog"  // discovery says that it is not well
+	StandDraining   = "draining"    // discovery says that it is to get nothing new
 	StandByHand     = "by_hand"     // ejected by hand
 	StandPassedOver = "passed_over" // others are pinned by hand
 	StandNeeded     = "needed"      // ejected by hand and used, as all are
@@ -57,10 +58,14 @@ func standing(e *EndpointView) StandingView {
 			list = append(list, reason{StandAbsent, h.Act + " by hand waits for its return; " + said(h), h.Since, h.Until})
 		}
 	}
+	pinned := e.Hand != nil && e.Hand.State == hand.Pinned.String()
+	if e.Draining != "" && !pinned {
+		list = append(list, reason{state: StandDraining, cause: e.Draining})
+	}
 	if e.State == "ejected" {
 		list = append(list, reason{StandEjected, e.Cause, e.Since, e.Until})
 	}
-	if e.Health == "critical" {
+	if e.Health == "critical" && e.Draining == "" {
 		list = append(list, reason{state: StandByCatalog, cause: "the catalog says critical"})
 	}
 	if c := e.Check; c != nil && !c.Fit {
@@ -73,8 +78,11 @@ func standing(e *EndpointView) StandingView {
 	if e.State == "probation" {
 		list = append(list, reason{StandProbation, e.Cause, e.Since, time.Time{}})
 	}
-	if h := e.Hand; h != nil && h.State == hand.Pinned.String() {
-		list = append(list, reason{StandPinned, said(h), h.Since, h.Until})
+	if pinned {
+		list = append(list, reason{StandPinned, said(e.Hand), e.Hand.Since, e.Hand.Until})
+		if e.Draining != "" {
+			list = append(list, reason{state: StandDraining})
+		}
 	}
 	if len(list) == 0 {
 		list = append(list, reason{StandHealthy, "", e.Since, time.Time{}})

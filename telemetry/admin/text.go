@@ -128,11 +128,24 @@ func readyText(w io.Writer, v readiness) {
 }
 
 func endpointsText(w io.Writer, v []EndpointView, now time.Time) {
-	table(w, "CLUSTER ADDRESS ID STANDING HEALTH CHECK NEXT STATE CAUSE SINCE UNTIL WEIGHT ACTIVE EWMA REQUESTS FAILURES EJECTIONS WOULD-EJECT LAST", func(row func(...any)) {
+	columns, placed := "CLUSTER ADDRESS ID STANDING HEALTH CHECK NEXT STATE CAUSE SINCE UNTIL WEIGHT ACTIVE EWMA REQUESTS FAILURES EJECTIONS WOULD-EJECT LAST", false
+	for i := range v {
+		placed = placed || v[i].Place() != "" || len(v[i].Metadata) > 0
+	}
+	if placed {
+		columns += " PLACE METADATA"
+	}
+	table(w, columns, func(row func(...any)) {
 		for _, e := range v {
 			state, next := checkCells(e.Check, now)
-			row(e.Cluster, e.Address, e.ID, e.Standing.Words(), e.Health, state, next, e.State, e.Cause, age(e.Since, now), ahead(e.Until, now), e.Weight, e.Active,
-				fmt.Sprintf("%.1fms", e.EWMAMs), e.Requests, e.Failures, e.Ejections, e.WouldHaveEjected, Strip(e.Evidence))
+			cells := []any{
+				e.Cluster, e.Address, e.ID, e.Standing.Words(), e.Health, state, next, e.State, e.Cause, age(e.Since, now), ahead(e.Until, now), e.Weight, e.Active,
+				fmt.Sprintf("%.1fms", e.EWMAMs), e.Requests, e.Failures, e.Ejections, e.WouldHaveEjected, Strip(e.Evidence),
+			}
+			if placed {
+				cells = append(cells, e.Place(), metadataText(e.Metadata))
+			}
+			row(cells...)
 		}
 	})
 	if len(v) > 0 {

@@ -55,6 +55,12 @@ type EndpointView struct {
 	Failures         uint64        `json:"failures"`
 	Ejections        uint64        `json:"ejections"`
 	WouldHaveEjected uint64        `json:"would_have_ejected"`
+	// Draining is why it gets nothing new; empty when it does.
+	Draining string            `json:"draining,omitempty"`
+	Region   string            `json:"region,omitempty"`
+	Zone     string            `json:"zone,omitempty"`
+	Priority uint16            `json:"priority,omitempty"`
+	Metadata map[string]string `json:"metadata,omitempty"` // of the catalog
 }
 
 // HandView is what orders by hand make of an endpoint.
@@ -100,10 +106,11 @@ type ClusterView struct {
 	Endpoints     int          `json:"endpoints"`
 	Available     int          `json:"available"`
 	Ejected       int          `json:"ejected"`
-	Unhealthy     int          `json:"unhealthy"`         // by active checks
-	Panic         bool         `json:"panic"`             // too few are available, so all are used
-	Breaker       *BreakerView `json:"breaker,omitempty"` // nil: none configured
-	BudgetBalance float64      `json:"budget_balance"`    // retries that may be made now
+	Unhealthy     int          `json:"unhealthy"`          // by active checks
+	Draining      int          `json:"draining,omitempty"` // by discovery: they get nothing new
+	Panic         bool         `json:"panic"`              // too few are available, so all are used
+	Breaker       *BreakerView `json:"breaker,omitempty"`  // nil: none configured
+	BudgetBalance float64      `json:"budget_balance"`     // retries that may be made now
 	Limits        LimitsView   `json:"limits"`
 	Active        int64        `json:"active"` // exchanges in flight
 	Requests      uint64       `json:"requests"`

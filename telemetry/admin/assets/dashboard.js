@@ -156,10 +156,17 @@ function endpoints(v, now, rate) {
       p.title = [e.hand.reason, e.hand.by].filter(Boolean).join(", by ");
       state.append(el("span", "sub", p, e.hand.until ? " until " + ahead(e.hand.until, now) : ""));
     }
+    if (e.draining) {
+      const p = pill("draining", "warn");
+      p.title = e.draining;
+      state.append(el("span", "sub", p));
+    }
     if (e.state !== "healthy" && e.until) state.append(el("span", "sub", (e.state === "ejected" ? "until " : "") + ahead(e.until, now)));
     else if (e.since) state.append(el("span", "sub", "for " + short(now - Date.parse(e.since))));
     const address = td("", el("span", "mono", e.address));
     if (e.id) address.append(el("span", "sub", e.id));
+    const place = [e.region, e.zone].filter(Boolean).join("/") + (e.priority ? " #" + e.priority : "");
+    if (place) address.append(el("span", "sub", place));
     const ejections = num(count(e.ejections));
     if (e.would_have_ejected) ejections.append(el("span", "sub", "would have: " + count(e.would_have_ejected)));
     const health = td(healths[e.health] || "", e.health || "–");
