@@ -59,7 +59,9 @@ func cluster(b *strings.Builder, c *upstream.Cluster) {
 	section(b, "retry", pol.Retry)
 	section(b, "outlier", pol.Outlier)
 	section(b, "breaker", pol.Breaker)
-	fmt.Fprintf(b, "    limits     %+v\n", pol.Limits)
+	l := &pol.Limits
+	fmt.Fprintf(b, "    limits     {Mode:%s MaxConnections:%d MaxPending:%d MaxRequests:%d}\n", l.Mode, l.MaxConnections, l.MaxPending, l.MaxRequests)
+	section(b, "queue", l.Queue)
 }
 
 func section[T any](b *strings.Builder, name string, v *T) {
