@@ -47,6 +47,8 @@ type Config struct {
 	Telemetry Telemetry `yaml:"telemetry"`
 	// The admin API: metrics, health, state.
 	Admin Admin `yaml:"admin"`
+	// Failures made on purpose, to see what becomes of them.
+	Faults Faults `yaml:"faults"`
 	// How much memory the proxy may take.
 	Memory memory.Config `yaml:"memory"`
 	// How the proxy stops.

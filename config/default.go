@@ -129,6 +129,8 @@ func newSection(t reflect.Type) reflect.Value {
 		*p = DefaultPolicy()
 	case *Upstream:
 		p.Protocol, p.Unmatched = ProtocolHTTP, UnmatchedForward
+	case *Fault:
+		*p = DefaultFault()
 	case *RateLimit:
 		*p = DefaultRateLimit()
 	case *RouteReply:

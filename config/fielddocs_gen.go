@@ -25,6 +25,8 @@ func fieldDoc(id string) string {
 		return "Where the endpoints of the upstreams are found: at most one of consul, file and dns."
 	case "github.com/outrigger-mesh/outrigger/config.Config.Drain":
 		return "How the proxy stops."
+	case "github.com/outrigger-mesh/outrigger/config.Config.Faults":
+		return "Failures made on purpose, to see what becomes of them."
 	case "github.com/outrigger-mesh/outrigger/config.Config.HTTP":
 		return "Limits and times of the HTTP listeners, inbound and outbound."
 	case "github.com/outrigger-mesh/outrigger/config.Config.Identity":
@@ -57,6 +59,30 @@ func fieldDoc(id string) string {
 		return "How long it goes on serving as before after it is shown as not ready and deregistered, so that callers can learn of it. 0: none."
 	case "github.com/outrigger-mesh/outrigger/config.Drain.Timeout":
 		return "How long, from the end of delay, exchanges under way may take to finish; then they are cut. 0: cut at once."
+	case "github.com/outrigger-mesh/outrigger/config.Fault.Endpoint":
+		return "Only attempts at the endpoint with this address, \"IP:PORT\"."
+	case "github.com/outrigger-mesh/outrigger/config.Fault.For":
+		return "How long it lasts, 1s to 24h."
+	case "github.com/outrigger-mesh/outrigger/config.Fault.From":
+		return "The SPIFFE IDs of callers who may meet it; one with \"*\" at its end stands for all that begin so. Empty: all. Only with inbound: the caller of an upstream is the service itself."
+	case "github.com/outrigger-mesh/outrigger/config.Fault.Inbound":
+		return "Whether the own service seems to fail, to those who call it."
+	case "github.com/outrigger-mesh/outrigger/config.Fault.Inject":
+		return "What is done, and to which share."
+	case "github.com/outrigger-mesh/outrigger/config.Fault.Match":
+		return "Which requests may meet it. Empty: all."
+	case "github.com/outrigger-mesh/outrigger/config.Fault.Name":
+		return "The name in logs, reports and records of exchanges, unique in its list: letters, digits, \"-\", \"_\" and \".\". Required."
+	case "github.com/outrigger-mesh/outrigger/config.Fault.Route":
+		return "Only requests on the route of this name."
+	case "github.com/outrigger-mesh/outrigger/config.Fault.Stop":
+		return "When it stops before its time."
+	case "github.com/outrigger-mesh/outrigger/config.Fault.To":
+		return "The upstream that seems to fail. Its callers' retries, deadlines and limits are put to the test. Either this or inbound."
+	case "github.com/outrigger-mesh/outrigger/config.Faults.Allow":
+		return "Whether faults may be made: by rules, and by hand (outrigger fault)."
+	case "github.com/outrigger-mesh/outrigger/config.Faults.Rules":
+		return "Faults that begin with the configuration. Of several that a request could meet the first one counts that is drawn."
 	case "github.com/outrigger-mesh/outrigger/config.GRPCMatch.Method":
 		return "The method, such as \"AddItem\". Empty: all of the service's."
 	case "github.com/outrigger-mesh/outrigger/config.GRPCMatch.Service":
@@ -499,6 +525,42 @@ func fieldDoc(id string) string {
 		return "How long the breaker stays open before it lets requests through on trial. Default 5s (Hystrix sleepWindow)."
 	case "github.com/outrigger-mesh/outrigger/resilience/breaker.Config.Window":
 		return "How far back results count while the breaker is closed. It rolls in tenths. At least 100ms. Default 10s."
+	case "github.com/outrigger-mesh/outrigger/resilience/fault.Config.Abort":
+		return "abort ends an attempt as if the endpoint had answered with that status, 400 to 599. 0: none."
+	case "github.com/outrigger-mesh/outrigger/resilience/fault.Config.AbortGRPC":
+		return "The same with a gRPC status, such as UNAVAILABLE or \"grpc 14\". It concerns gRPC calls alone. Empty: none."
+	case "github.com/outrigger-mesh/outrigger/resilience/fault.Config.Count":
+		return "count has the outlier detection, the breaker and the balancer's latencies take faults for the endpoints' own. Without it (default) a fault costs no endpoint its good name: only retries and their budget, deadlines and limits are put to the test."
+	case "github.com/outrigger-mesh/outrigger/resilience/fault.Config.Delay":
+		return "delay holds an attempt before it is sent, a connection before its first byte: \"200ms\" as long each time, \"100ms..500ms\" as long as chance has it between the two, \"exp 200ms\" exponentially distributed with that mean. At most 1m. It counts against all timeouts. Empty: none."
+	case "github.com/outrigger-mesh/outrigger/resilience/fault.Config.Percent":
+		return "The share of attempts, or of connections that are not HTTP, which meet the fault, above 0 to 100. Each is drawn by itself, so that another attempt of the same request may go well. Default 100."
+	case "github.com/outrigger-mesh/outrigger/resilience/fault.Config.RequestRate":
+		return "The same of the request."
+	case "github.com/outrigger-mesh/outrigger/resilience/fault.Config.Reset":
+		return "reset ends an attempt as if the endpoint had reset the connection. A caller of the inbound listener, and of a service by TCP, sees its own connection reset."
+	case "github.com/outrigger-mesh/outrigger/resilience/fault.Config.ResponseRate":
+		return "How many bytes a second of the answer are passed on, such as \"64KiB/s\". Empty: as they come."
+	case "github.com/outrigger-mesh/outrigger/resilience/fault.Config.Seed":
+		return "seed makes the draws the same each time: the first, second, third attempt and so on meets the fault or does not. 0 (default): as chance has it."
+	case "github.com/outrigger-mesh/outrigger/resilience/fault.Stop.Breaker":
+		return "breaker stops it when the circuit breaker opens. Default true."
+	case "github.com/outrigger-mesh/outrigger/resilience/fault.Stop.Ejections":
+		return "ejections stops it when as many endpoints are ejected in the window. 0 (default): never."
+	case "github.com/outrigger-mesh/outrigger/resilience/fault.Stop.ErrorsPercent":
+		return "errors_percent stops it when more of the exchanges that met no fault fail, 0 to 100; what their callers have done wrong is no failure. Default 10. 0: never."
+	case "github.com/outrigger-mesh/outrigger/resilience/fault.Stop.MinRequests":
+		return "How many exchanges a share must rest on. Default 20."
+	case "github.com/outrigger-mesh/outrigger/resilience/fault.Stop.Mode":
+		return "Whether the fault is stopped (enforce, the default) or only said that it would have been (observe)."
+	case "github.com/outrigger-mesh/outrigger/resilience/fault.Stop.P99":
+		return "p99 stops it when more than one exchange in a hundred takes longer, those that met a fault included. 0 (default): never."
+	case "github.com/outrigger-mesh/outrigger/resilience/fault.Stop.Panic":
+		return "panic stops it when so few endpoints are available that all are used. Default true."
+	case "github.com/outrigger-mesh/outrigger/resilience/fault.Stop.SuccessPercent":
+		return "success_percent stops it when fewer of all exchanges end well, those that met a fault included, 0 to 100. 0 (default): never."
+	case "github.com/outrigger-mesh/outrigger/resilience/fault.Stop.Window":
+		return "Over which time it is looked at that, 1s to 10m. Default 10s."
 	case "github.com/outrigger-mesh/outrigger/resilience/health.Config.FastInterval":
 		return "The same while the endpoint is new, or its last result speaks against its state. With each further failure of an unhealthy endpoint it doubles, up to interval. The first check comes at a random moment within it. Default 1s (HAProxy fastinter, Envoy unhealthy_edge_interval)."
 	case "github.com/outrigger-mesh/outrigger/resilience/health.Config.GRPC":

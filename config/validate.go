@@ -24,6 +24,7 @@ func (c *Config) Validate(add func(field, problem string)) {
 	v.outbound()
 	v.policies()
 	v.authorization()
+	v.faults()
 	v.rest()
 	v.listeners()
 	v.machines(reflect.ValueOf(c).Elem(), "")

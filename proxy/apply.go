@@ -99,6 +99,7 @@ func (p *Proxy) apply(loaded *config.Loaded) error {
 	if old != nil {
 		compile.Release(old, p.registry)
 	}
+	p.faults.Apply(loaded.Config.Faults.Allow, next.Faults)
 	p.setServices(draft.Services())
 	p.setLevel(loaded.Config.Telemetry.Log.Level)
 	p.applied(next, asked)

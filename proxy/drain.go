@@ -21,6 +21,7 @@ const drainStep = 50 * time.Millisecond
 // which drain reports.
 func (p *Proxy) drain(kill context.Context, core *lifecycle.Group, orderly bool) (cut bool) {
 	p.draining.Store(true)
+	p.faults.Drain()
 	began := time.Now()
 	cfg := p.initial.Config.Drain
 	p.mu.Lock()

@@ -21,6 +21,7 @@ import (
 	"github.com/outrigger-mesh/outrigger/proxy/check"
 	"github.com/outrigger-mesh/outrigger/proxy/detect"
 	"github.com/outrigger-mesh/outrigger/proxy/exchange"
+	"github.com/outrigger-mesh/outrigger/proxy/faults"
 	"github.com/outrigger-mesh/outrigger/proxy/http2"
 	"github.com/outrigger-mesh/outrigger/proxy/listener"
 	"github.com/outrigger-mesh/outrigger/proxy/memory"
@@ -64,6 +65,7 @@ type Proxy struct {
 	ledger   *ledger.Ring // nil without one
 	outcomes *outcomes.Log
 	registry *upstream.Registry
+	faults   *faults.Board
 	identity mtls.Source // nil without one
 	source   discovery.Source
 	snapshot *discovery.Snapshotter // nil without one
@@ -142,13 +144,14 @@ func New(o Options) (*Proxy, error) {
 	fitWindows(&h2, budget)
 	p.registry = upstream.NewRegistry(p.life, p.sweeper, p.metrics, p.log)
 	p.registry.HTTP2 = &h2
+	p.faults = faults.New(p.sweeper.Now, p.registry.Vitals, p.log)
 	p.ledger = ledger.New(cfg.Telemetry.Ledger, budget/ledgerShare)
 	if err := p.newOutcomes(o.Config); err != nil {
 		p.endLife()
 		return nil, err
 	}
 	p.server = &exchange.Server{
-		Ledger: p.ledger, Outcomes: p.outcomes,
+		Ledger: p.ledger, Outcomes: p.outcomes, Faults: p.faults,
 		Sweeper: p.sweeper, Tracer: p.tracer, AccessLog: p.access, Log: p.log,
 		Lessons: detect.NewMemory[exchange.Destination](rememberedDestinations, rememberedFor),
 		HTTP2:   &h2, Resting: p.resting, Memory: p.memory, LocalID: p.ownID, Draining: &p.closing, AccessSample: cfg.Telemetry.AccessLog.SamplePercent / 100,
@@ -276,6 +279,7 @@ func (p *Proxy) serve(ctx context.Context, core *lifecycle.Group) error {
 	core.Go("resting connections", p.resting.Run)
 	core.Go("memory", p.memory.Run)
 	core.Go("upstreams", p.registry.Run)
+	core.Go("faults", p.faults.Run)
 	core.Go("health checks", check.New(p.registry, p.sweeper).Run)
 	starting, cancel := context.WithCancel(ctx)
 	defer cancel()

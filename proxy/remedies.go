@@ -30,6 +30,7 @@ var remedies = [outcome.Count][]string{
 	outcome.Draining:          {".drain.timeout"},
 	outcome.Overload:          {".memory.budget"},
 	outcome.MaxLifetime:       {"websocket.max_lifetime"},
+	outcome.FaultInjected:     {".faults.allow"},
 }
 
 // retryRemedies are the same by the answer to whether another attempt may follow.

@@ -26,7 +26,7 @@ func (p *Proxy) adminServer() *admin.Server {
 		Views: admin.Views{
 			Ready: p.Ready, Config: p.viewConfig, Endpoints: p.viewEndpoints, Clusters: p.viewClusters, RateLimits: p.viewRateLimits,
 			Connections: p.viewConnections, Plaintext: p.viewPlaintext, Identity: p.viewIdentity, Discovery: p.viewDiscovery,
-			Reload: p.viewReload, Process: p.viewProcess, Order: p.order, Why: p.viewWhy, Ledger: p.viewLedger, Explain: p.viewExplain,
+			Reload: p.viewReload, Process: p.viewProcess, Order: p.order, Why: p.viewWhy, Ledger: p.viewLedger, Explain: p.viewExplain, Faults: p.faultViews(),
 		},
 	})
 }

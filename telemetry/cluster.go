@@ -169,6 +169,7 @@ type Cluster struct {
 	affinity        [affinityCount]Counter
 	orders          [orderCount]Counter
 	queueing        queueing
+	faulted         faulted
 }
 
 // ClusterGauges are read at each scrape; a nil one is left out. They must be
@@ -368,6 +369,7 @@ func (c *Cluster) collect(s *scrape) {
 		s.cell(mOrders, uint16(i), c.orders[i].Value(), Order(i).String(), "")
 	}
 	c.collectQueue(s)
+	c.faulted.collect(s)
 	s.counter(mBreakerOpenings, c.BreakerOpened.Value())
 	s.counter(mUpstreamConnections, c.UpstreamConnections.Value())
 	if g := c.gauges.Load(); g != nil {

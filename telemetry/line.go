@@ -42,6 +42,7 @@ func appendRecord(b []byte, r *Record, query bool) []byte {
 	b = appendText(b, "reason", row.Name)
 	b = appendText(b, "detail", r.Detail)
 	b = appendText(b, "rule", r.Rule)
+	b = appendText(b, "fault", r.Fault)
 	b = appendUnsigned(b, "bytes_in", r.BytesIn)
 	b = appendUnsigned(b, "bytes_out", r.BytesOut)
 	b = appendNumber(b, "duration_us", r.Duration.Microseconds())

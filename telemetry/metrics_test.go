@@ -166,6 +166,13 @@ func updateAll(m *Metrics) {
 		c.Ordered(o)
 	}
 	c.Ordered(orderCount)
+	for k := range faultKindCount {
+		c.Injected(k)
+	}
+	c.Injected(faultKindCount)
+	c.MetFault(outcome.OK)
+	c.MetFault(outcome.DownstreamGone)
+	c.MetFault(outcome.FaultInjected)
 	for r := range CheckResult(checkResultCount) {
 		c.Checked(r)
 	}

@@ -41,6 +41,7 @@ type Record struct {
 	Reason   outcome.Reason
 	Detail   string // the cause in words, such as an error text
 	Rule     string // the authorization rule that decided
+	Fault    string // the name of the last fault made on purpose that it met
 	BytesIn  uint64 // body bytes from downstream, or all bytes for TCP
 	BytesOut uint64 // body bytes to downstream, or all bytes for TCP
 
@@ -67,6 +68,7 @@ type Attempt struct {
 	Duration time.Duration
 	Sent     time.Duration // from Offset to when the request was sent; 0 at once, or never
 	First    time.Duration // from Offset to the head of the answer; 0 without one
+	Fault    string        // the fault made on purpose that it met, in words
 }
 
 // AddAttempt appends a. When the Record is full the last place is taken over,

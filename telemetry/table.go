@@ -46,6 +46,8 @@ const (
 	mAffinity
 	mSpills
 	mOrders
+	mFaults
+	mFaultExchanges
 	mUpstreamConnections
 	mUpstreamActive
 	mUpstreamIdle
@@ -152,6 +154,9 @@ var table = [metricCount]metric{
 	mAffinity:         {"outrigger_affinity_total", counter, "{request}", "cluster direction result", "Affinity of clients by cookie: kept (it led to its endpoint), lost (it names none that may be used), given (the client got one)."},
 	mSpills:           {"outrigger_balance_spills_total", counter, "{attempt}", "cluster direction", "Attempts that went to another endpoint than their hash says, as that one had its bounded load."},
 	mOrders:           {"outrigger_hand_orders_total", counter, "{order}", "cluster direction order", "What operators have ordered by hand for endpoints: eject, pin, release, and expire for an order whose time was over."},
+
+	mFaults:         {"outrigger_faults_injected_total", counter, "{attempt}", "cluster direction kind", "Attempts, and connections that are not HTTP, that met a fault made on purpose, by what it does: delay, abort, reset, bandwidth."},
+	mFaultExchanges: {"outrigger_fault_exchanges_total", counter, "{exchange}", "cluster direction result", "Exchanges that ended and had met a fault made on purpose: ok, or failed and not by the caller's doing."},
 
 	mUpstreamConnections:     {"outrigger_upstream_connections_total", counter, "{connection}", "cluster direction", "Connections made to endpoints."},
 	mUpstreamActive:          {"outrigger_upstream_connections_active", gauge, "{connection}", "cluster direction", "Connections to endpoints in use now."},

@@ -45,6 +45,7 @@ func newRoot() *cobra.Command {
 		newEjectCommand(),
 		newPinCommand(),
 		newReleaseCommand(),
+		newFaultCommand(),
 		newWhyCommand(),
 		newExplainCommand(),
 		newOutcomesCommand(),

@@ -133,6 +133,24 @@ func completeEndpoint(cmd *cobra.Command, args []string, begun string) ([]string
 	return beginning(names, begun), cobra.ShellCompDirectiveNoFileComp
 }
 
+// completeFault offers the names of faults.
+func completeFault(cmd *cobra.Command, args []string, begun string) ([]string, cobra.ShellCompDirective) {
+	c, err := newClient(cmd)
+	if err != nil || len(args) > 0 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	defer c.Close()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(cmd.Context()), completionTime)
+	defer cancel()
+	var list []admin.FaultView
+	_ = c.get(ctx, "/faults", &list) // else nothing is offered
+	var names []string
+	for i := range list {
+		names = append(names, list[i].Name+"\t"+list[i].Does)
+	}
+	return beginning(names, begun), cobra.ShellCompDirectiveNoFileComp
+}
+
 func beginning(names []string, begun string) []string {
 	return slices.DeleteFunc(names, func(n string) bool { return !strings.HasPrefix(n, begun) })
 }

@@ -27,7 +27,7 @@ const floors = `
 	proxy/memory < proxy/wire;
 
 	resilience/guard
-	< resilience/breaker, resilience/health, resilience/outlier, resilience/retry;
+	< resilience/breaker, resilience/fault, resilience/health, resilience/outlier, resilience/retry;
 	resilience/guard, resilience/queue < resilience/limit;
 
 	# Floor 1: what outcomes mean to the machines, and all of them on a virtual clock.
@@ -48,7 +48,7 @@ const floors = `
 	# which names, values and paths there can be.
 	mtls, mtls/authz, proxy/http1, proxy/memory, proxy/websocket,
 	discovery/consul, discovery/dns, discovery/file,
-	resilience/balance, resilience/breaker, resilience/health, resilience/limit, resilience/outlier, resilience/ratelimit, resilience/retry,
+	resilience/balance, resilience/breaker, resilience/fault, resilience/health, resilience/limit, resilience/outlier, resilience/ratelimit, resilience/retry,
 	telemetry/ledger, telemetry/outcomes
 	< config;
 	config, proxy/outcome < config/internal/docgen;
@@ -61,8 +61,9 @@ const floors = `
 	telemetry/outcomes
 	< proxy/upstream;
 	proxy/http1, proxy/upstream < proxy/check;
-	mtls/authz, proxy/http1, proxy/upstream < proxy/plan;
-	proxy/plan, proxy/detect, proxy/relay, telemetry/ledger < proxy/exchange;
+	mtls/authz, proxy/http1, resilience/fault, proxy/upstream < proxy/plan;
+	proxy/plan < proxy/faults;
+	proxy/faults, proxy/detect, proxy/relay, telemetry/ledger < proxy/exchange;
 	proxy/exchange < proxy/listener;
 
 	# Floor 4: where configuration becomes a plan, and all of it a proxy.
@@ -90,12 +91,24 @@ var planned = []string{}
 
 // hotPath is what a request passes through.
 var hotPath = []string{
-	"proxy/wire", "proxy/http1", "proxy/detect", "proxy/http2", "proxy/websocket", "proxy/relay", "proxy/outcome", "proxy/upstream", "proxy/plan", "proxy/check", "proxy/exchange", "proxy/listener",
+	"proxy/wire", "proxy/http1", "proxy/detect", "proxy/http2", "proxy/websocket", "proxy/relay", "proxy/outcome", "proxy/upstream", "proxy/plan", "proxy/faults", "proxy/check", "proxy/exchange", "proxy/listener",
 }
 
 // machines are the pure ones: they are told the time and given random words.
 var machines = []string{
-	"resilience/guard", "resilience/balance", "resilience/breaker", "resilience/hand", "resilience/health", "resilience/limit", "resilience/outlier", "resilience/queue", "resilience/ratelimit", "resilience/replay", "resilience/retry", "resilience/verdict",
+	"resilience/balance",
+	"resilience/breaker",
+	"resilience/fault",
+	"resilience/guard",
+	"resilience/hand",
+	"resilience/health",
+	"resilience/limit",
+	"resilience/outlier",
+	"resilience/queue",
+	"resilience/ratelimit",
+	"resilience/replay",
+	"resilience/retry",
+	"resilience/verdict",
 }
 
 // never are imports that no floor forbids by itself. A prefix that ends in a

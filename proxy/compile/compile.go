@@ -39,6 +39,7 @@ type Draft struct {
 	listeners []*plan.Listener
 	specs     []clusterSpec
 	uses      []use
+	faults    []*plan.Fault
 }
 
 // use is a route with the cluster that it is to have.
@@ -65,6 +66,7 @@ func Compile(in Input) (*Draft, error) {
 	for i := range c.cfg.Outbound.Upstreams {
 		c.outbound(i)
 	}
+	c.faults()
 	if len(c.problems) > 0 {
 		return nil, c.problems
 	}

@@ -33,7 +33,7 @@ func (d *Draft) Services() []string {
 // stay keep their endpoints, connections and ejections. It cannot fail. The
 // caller calls Release for the plan that this one replaces.
 func (d *Draft) Build(r *upstream.Registry, m *telemetry.Metrics) *plan.Plan {
-	p := &plan.Plan{Version: d.version, Listeners: d.listeners}
+	p := &plan.Plan{Version: d.version, Listeners: d.listeners, Faults: d.faults}
 	for i := range d.specs {
 		s := &d.specs[i]
 		c := r.Acquire(s.spec, s.dir)

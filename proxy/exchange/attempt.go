@@ -37,7 +37,9 @@ func (x *exchange) attempt(began time.Duration) (r outcome.Reason, again bool) {
 	if child := x.s.srv.Tracer.Child(x.trace, rand.Uint64()); x.s.srv.Tracer != nil {
 		a.Span = child.Span
 	}
-	r = x.connect(ep, began, false)
+	if r = x.meet(began); r == outcome.OK {
+		r = x.connect(ep, began, false)
+	}
 	if r == outcome.OK {
 		r = x.roundTrip(a.Span)
 		if r == outcome.StaleConnection && x.kept() && (x.unsent || x.repeatable()) {
@@ -55,12 +57,12 @@ func (x *exchange) attempt(began time.Duration) (r outcome.Reason, again bool) {
 	if x.status == 0 {
 		x.now() // else it was read when the answer came
 	}
-	rtt := x.at - x.sent
+	rtt := x.at - x.sent + x.heldTime()
 	if x.sent == 0 {
 		rtt = x.at - began
 	}
 	x.heedRetryAfter()
-	a.Status, a.Reason = uint16(x.status), r
+	a.Status, a.Reason, a.Fault = uint16(x.status), r, x.faultWords()
 	if r == outcome.OK && !x.call.held {
 		r = x.forward(r)
 		a.Reason = r
@@ -69,8 +71,8 @@ func (x *exchange) attempt(began time.Duration) (r outcome.Reason, again bool) {
 	a.Duration = x.at - began
 	a.First, a.Sent = x.moments(began)
 	x.rec.AddAttempt(a)
-	x.cl.Finish(ep, x.at, rtt, r, x.status)
-	return r, true
+	x.cl.Finish(ep, x.at, rtt, x.judged(r), x.status)
+	return r, r != outcome.FaultInjected || x.fate.as != outcome.OK
 }
 
 // kept reports whether the request can be sent a second time.

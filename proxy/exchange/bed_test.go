@@ -20,6 +20,7 @@ import (
 	"github.com/outrigger-mesh/outrigger/mtls/devca"
 	"github.com/outrigger-mesh/outrigger/proxy/detect"
 	"github.com/outrigger-mesh/outrigger/proxy/exchange"
+	"github.com/outrigger-mesh/outrigger/proxy/faults"
 	"github.com/outrigger-mesh/outrigger/proxy/http2"
 	"github.com/outrigger-mesh/outrigger/proxy/memory"
 	"github.com/outrigger-mesh/outrigger/proxy/plan"
@@ -62,6 +63,7 @@ type bed struct {
 	registry *upstream.Registry
 	metrics  *telemetry.Metrics
 	server   *exchange.Server
+	faults   *faults.Board
 	cluster  *upstream.Cluster
 	plan     atomic.Pointer[plan.Listener]
 	draining atomic.Bool
@@ -173,6 +175,8 @@ func newBed(t testing.TB, m mode, change func(*setup)) *bed {
 		Ledger:   ledger.New(ledger.Config{SizeBytes: ledger.LeastBytes, SamplePercent: 100}, 0),
 		Outcomes: told,
 	}
+	b.faults = faults.New(b.sweeper.Now, b.registry.Vitals, logger)
+	b.server.Faults = b.faults
 	b.streams = http2.NewSweeper(b.sweeper.Now)
 	h2 := &http2.Config{Sweeper: b.streams, ExtendedConnect: true, Memory: s.memory, PingAfter: s.pingAfter, PingTimeout: s.pingAfter}
 	b.registry.HTTP2 = h2
@@ -354,6 +358,7 @@ type record struct {
 	Cluster  string `json:"cluster"`
 	Attempts int    `json:"attempt_count"`
 	Detail   string `json:"detail"`
+	Fault    string `json:"fault"`
 	Endpoint string `json:"endpoint"`
 	BytesIn  uint64 `json:"bytes_in"`
 	BytesOut uint64 `json:"bytes_out"`

@@ -75,6 +75,7 @@ type exchange struct {
 	detail   string
 	over     exceeded
 	turn     turn
+	fate     fateful
 	upload   uploadState
 	uploader uploader
 	caller   caller
@@ -125,7 +126,7 @@ func (x *exchange) free() {
 	x.wish, x.given.of = upstream.Wish{}, nil
 	x.status, x.headLen, x.failed, x.cause = 0, 0, outcome.OK, nil
 	x.rule, x.detail, x.upID = "", "", ""
-	x.over, x.turn = exceeded{}, turn{}
+	x.over, x.turn, x.fate = exceeded{}, turn{}, fateful{}
 	x.upload = uploadNone
 	x.uploader.reset()
 	x.caller.gone.Store(false)
@@ -177,7 +178,9 @@ func (x *exchange) run() {
 		x.uploader.commit()
 	}
 	x.leave()
-	if r != outcome.OK && !x.began {
+	if r != outcome.OK && x.cut(r) {
+		x.began = true
+	} else if r != outcome.OK && !x.began {
 		x.reply(r, x.cause)
 	} else if r != outcome.OK && r != outcome.UpstreamError {
 		// The response is cut off: only closing says so.

@@ -48,6 +48,7 @@ func (n *notes) attempted(ring *ledger.Ring, rec *telemetry.Record, tried *upstr
 	t := &rec.Attempts[min(rec.AttemptCount, telemetry.MaxAttempts)-1]
 	a := n.draft.Next()
 	a.Endpoint, a.Offset, a.Duration, a.Connect, a.Reason, a.Status = t.Endpoint, t.Offset, t.Duration, rec.ConnectTime, t.Reason, t.Status
+	a.Fault = t.Fault
 	seen := tried.Seen()
 	a.Algorithm, a.Compared = seen.Algorithm, seen.Count
 	for i := range seen.Count {
@@ -106,7 +107,7 @@ func (x *exchange) remember() {
 	if x.grpc {
 		grpc = x.callStatus(rec.Reason)
 	}
-	if !ring.Keeps(rec.Reason, grpc != 0, rec.AttemptCount, rec.FirstByteTime) {
+	if !ring.Keeps(rec.Reason, grpc != 0, rec.AttemptCount, rec.FirstByteTime) && x.fate.rule == nil {
 		return
 	}
 	e := x.notes.entry(ring, rec, x.l, x.cl, x.pol, &x.tried, x.at)
@@ -144,7 +145,7 @@ func (t *tcpExchange) remember(callerID string) {
 	if ring == nil {
 		return
 	}
-	if !ring.Keeps(rec.Reason, false, rec.AttemptCount, rec.ConnectTime) {
+	if !ring.Keeps(rec.Reason, false, rec.AttemptCount, rec.ConnectTime) && t.fate == nil {
 		t.notes.forget(ring)
 		return
 	}

@@ -39,6 +39,9 @@ func (x *exchange) passBody(from source) outcome.Reason {
 	if x.st != nil {
 		to = streamOut{x.st}
 	}
+	if x.slowed() {
+		to = pacedOut{to, x}
+	}
 	in, err := pump(from, to, func(n int) {
 		x.rec.BytesOut += uint64(n)
 		x.down.setDeadline(x.idleBy())
@@ -49,6 +52,9 @@ func (x *exchange) passBody(from source) outcome.Reason {
 		return outcome.OK
 	case !in:
 		x.cause = err
+		if err == errSlowed {
+			return outcome.RequestTimeout
+		}
 		if errors.Is(err, wire.ErrExpired) {
 			return x.expired(outcome.StreamIdle)
 		}

@@ -21,6 +21,9 @@ func (x *exchange) finish(r outcome.Reason) {
 		x.route.Metrics.Finish(x.s.shard, r, uint16(x.status), rec.Duration)
 	}
 	rec.Status = uint16(x.status)
+	if x.fate.rule != nil {
+		x.cl.Metrics().MetFault(r)
+	}
 	if x.counted {
 		x.cl.Metrics().Finish(x.s.shard, r, rec.Status, rec.Duration)
 		if x.grpc {

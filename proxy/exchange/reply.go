@@ -46,6 +46,9 @@ func ReasonOfHead(err error) outcome.Reason {
 // said to the own application: it names addresses and identities.
 func (x *exchange) reply(r outcome.Reason, cause error) {
 	row := r.Row()
+	if r == outcome.FaultInjected {
+		row = x.faultRow(row)
+	}
 	if x.status == 0 || r != outcome.BadRequest && r != outcome.HeadTooLarge && r != outcome.Unsupported {
 		x.status = int(row.Status)
 	}

@@ -75,7 +75,7 @@ func (x *exchange) forward(r outcome.Reason) outcome.Reason {
 	switch {
 	case x.res.Status == 101:
 		return x.tunnel()
-	case x.st != nil || x.ust != nil:
+	case x.st != nil || x.ust != nil || x.slowed():
 		return x.forwardStream(r)
 	}
 	up := x.up

@@ -46,9 +46,9 @@ func (x *exchange) attempts() outcome.Reason {
 		}
 		r, again := x.attempt(began)
 		ended := x.at
-		failure := r
+		failure := x.passesAs(r)
 		if b != nil {
-			b.Done(ticket, ended, verdict.Breaker(r))
+			b.Done(ticket, ended, verdict.Breaker(x.judged(r)))
 		}
 		if r == outcome.OK && !x.call.held || x.began || !again {
 			return r
@@ -58,12 +58,12 @@ func (x *exchange) attempts() outcome.Reason {
 		}
 		d, ok := x.decide(n, failure, ended-began, budget)
 		if !ok {
-			if x.status != 0 {
+			if x.status != 0 && r != outcome.FaultInjected {
 				return x.forward(r)
 			}
 			return r
 		}
-		m.Retried(failure)
+		m.Retried(retried(r, failure))
 		x.notes.attempted(x.s.srv.Ledger, &x.rec, &x.tried)
 		if !x.unsent && failure.Row().Retryable != outcome.RetryUnsent {
 			x.earlier++
@@ -105,6 +105,9 @@ func (w waiting) Expire() {
 	default:
 	}
 }
+
+// Canceled implements wire.Canceler.
+func (w waiting) Canceled() { w.Expire() }
 
 // SetDeadline implements upstreamLeg.
 func (w waiting) SetDeadline(time.Duration) bool { return true }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/outrigger-mesh/outrigger/mtls"
 	"github.com/outrigger-mesh/outrigger/proxy/detect"
+	"github.com/outrigger-mesh/outrigger/proxy/faults"
 	"github.com/outrigger-mesh/outrigger/proxy/http1"
 	"github.com/outrigger-mesh/outrigger/proxy/http2"
 	"github.com/outrigger-mesh/outrigger/proxy/memory"
@@ -42,6 +43,8 @@ type Server struct {
 	Ledger *ledger.Ring
 	// Outcomes is the log of how exchanges went; nil keeps none.
 	Outcomes *outcomes.Log
+	// Faults are those made on purpose; nil makes none.
+	Faults *faults.Board
 	// Memory says what is to be given up; nil nothing.
 	Memory *memory.Budget
 	// Resting takes connections between exchanges; nil: each keeps its goroutine.

@@ -303,12 +303,12 @@ func (x *exchange) forwardStream(r outcome.Reason) outcome.Reason {
 	whole := false
 	if x.ust != nil {
 		from = x.ust
-		if !none {
+		if !none && !x.slowed() {
 			trailers, whole = x.takeWhole()
 		}
 	} else {
 		x.up.Consume(x.headLen)
-		if n := x.res.Length; x.res.Framing == http1.FramingLength && int64(len(x.up.Buffered())) >= n && int64(len(out))+n <= int64(cap(out)) {
+		if n := x.res.Length; !x.slowed() && x.res.Framing == http1.FramingLength && int64(len(x.up.Buffered())) >= n && int64(len(out))+n <= int64(cap(out)) {
 			// Short and here already: one write.
 			x.out = append(out, x.up.Buffered()[:n]...)
 			x.up.Consume(int(n))

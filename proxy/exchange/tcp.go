@@ -86,6 +86,7 @@ type tcpExchange struct {
 	announced bool
 	ahead     uint32        // as in exchange
 	waited    time.Duration // for its turn
+	fate      *fateful      // the fault made on purpose that it meets; nil without one
 	notes     notes
 }
 
@@ -111,6 +112,10 @@ func (t *tcpExchange) run(open func() (upstream.Leg, outcome.Reason), shard uint
 	t.ahead = besides(t.cl)
 	up, r := open()
 	if r != outcome.OK {
+		return r
+	}
+	if r := t.meet(up); r != outcome.OK {
+		t.giveUp(up)
 		return r
 	}
 	// For balancing the connection is in flight until it ends.
@@ -151,13 +156,13 @@ func (t *tcpExchange) relay(up upstream.Leg) relay.Result {
 	o := relay.Options{Now: t.srv.Sweeper.Now, Idle: t.pol.TCPIdle}
 	if up.Stream == nil {
 		defer t.ep.Drop(up.Conn)
-		return relay.Run(t.down, relay.Conn(up.Conn), o)
+		return t.move(relay.Conn(up.Conn), o)
 	}
 	defer up.Stream.Close()
 	if err := t.announce(up.Stream); err != nil {
 		return relay.Result{Broke: relay.Upstream, Err: err}
 	}
-	return relay.Run(t.down, relay.Stream(up.Stream), o)
+	return t.move(relay.Stream(up.Stream), o)
 }
 
 // announce has the other sidecar call its application, at once: that may be the
@@ -263,6 +268,9 @@ func (t *tcpExchange) finish(r outcome.Reason, shard uint32) {
 	rec := &t.rec
 	rec.Duration = t.srv.Sweeper.Now() - t.start
 	rec.Reason = r
+	if t.fate != nil {
+		t.cl.Metrics().MetFault(r)
+	}
 	t.cl.Metrics().Finish(shard, r, 0, rec.Duration)
 	if m := t.l.Metrics; m != nil {
 		m.BytesIn.Add(rec.BytesIn)

@@ -56,9 +56,6 @@ func (x *exchange) enter() outcome.Reason {
 
 func (x *exchange) leave() { x.cl.Gate.Leave(x.at) }
 
-// Canceled implements wire.Canceler.
-func (w waiting) Canceled() { w.Expire() }
-
 // What the records say of those who had no turn.
 var (
 	errFull      = errors.New("the queue was full")

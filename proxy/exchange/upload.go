@@ -26,6 +26,8 @@ type uploader struct {
 	// answered: the response has begun, so that the per-try timeout is over.
 	answered atomic.Bool
 
+	slow atomic.Pointer[slowness] // nil: as it comes
+
 	writing sync.Mutex // held while upstream is written to; detach, which waits for it, holds nothing else
 
 	mu    sync.Mutex
@@ -49,6 +51,7 @@ func (u *uploader) reset() {
 	u.bytes.Store(0)
 	u.end.Store(0)
 	u.answered.Store(false)
+	u.slow.Store(nil)
 	u.forget()
 	u.up, u.ust, u.err, u.trailers = nil, nil, nil, nil
 	u.sent, u.final, u.lost, u.whole, u.keep = false, false, false, false, 0
@@ -78,6 +81,13 @@ func (u *uploader) leg() upstreamLeg {
 type upstreamLeg interface {
 	Expire()
 	SetDeadline(at time.Duration) bool
+}
+
+// wanted reports whether what comes of the body goes anywhere at present.
+func (u *uploader) wanted() bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.leg() != nil
 }
 
 // startUpload begins to pass the body on.
@@ -162,6 +172,7 @@ func (x *exchange) uploadBody() {
 			from.Discard(len(p))
 		}
 		u.bytes.Add(uint64(len(p)))
+		x.slowUpload(len(p))
 		x.moveUpload(last)
 		if last {
 			return

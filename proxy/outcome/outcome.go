@@ -71,6 +71,8 @@ const (
 	RateLimited
 	// QueueTimeout: the request waited for its turn, under the limit of active requests, longer than the queue allows.
 	QueueTimeout
+	// FaultInjected: a fault that was ordered on purpose ended it.
+	FaultInjected
 
 	reasonCount
 )
@@ -147,6 +149,7 @@ var table = [Count]Row{
 	MaxLifetime:       {"max_lifetime", "ML", SourceLocal, 0, 14, RetryNever, false, "", "The WebSocket was as old as it may become."},
 	QueueTimeout:      {"queue_timeout", "QT", SourceLocal, 503, 14, RetryNever, false, "proxy_internal_response", "The request waited for its turn longer than the queue allows."},
 	RateLimited:       {"rate_limited", "RL", SourceLocal, 429, 8, RetryNever, false, "http_request_denied", "More requests came than a rate limit lets pass."},
+	FaultInjected:     {"fault_injected", "FI", SourceLocal, 503, 14, RetryNever, false, "proxy_internal_response", "A fault was made on purpose."},
 }
 
 // Row returns the consequences of r.

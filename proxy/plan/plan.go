@@ -63,6 +63,8 @@ type Plan struct {
 	Clusters  []*upstream.Cluster // in the order of their names
 	// RateLimits are those of all clusters, as written.
 	RateLimits []*RateLimit
+	// Faults are those of the configuration.
+	Faults []*Fault
 }
 
 // Listener is one bound address and what happens to what arrives there.

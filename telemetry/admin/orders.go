@@ -72,16 +72,21 @@ func (s *Server) order(act string) http.HandlerFunc {
 			v, err = s.opts.Views.Order(o)
 		}
 		if err != nil {
-			status := http.StatusInternalServerError
-			var oe *OrderError
-			if errors.As(err, &oe) {
-				status = oe.Status
-			}
-			http.Error(w, Plain(err.Error()), status)
+			refuse(w, err)
 			return
 		}
 		s.page(w, r, http.StatusOK, v, func(w io.Writer) { WriteOrder(w, v, s.opts.Now()) })
 	}
+}
+
+// refuse says why an order is not obeyed.
+func refuse(w http.ResponseWriter, err error) {
+	status := http.StatusInternalServerError
+	var oe *OrderError
+	if errors.As(err, &oe) {
+		status = oe.Status
+	}
+	http.Error(w, Plain(err.Error()), status)
 }
 
 // WriteOrder says in a line what was done.
@@ -94,9 +99,10 @@ func WriteOrder(w io.Writer, v OrderView, now time.Time) {
 	_, _ = fmt.Fprintln(w)
 }
 
-func readOrder(r *http.Request, act string) (*Order, error) {
-	bad := func(status int, format string, args ...any) (*Order, error) {
-		return nil, &OrderError{status, fmt.Errorf(format, args...)}
+// readJSON reads the body of an order into v.
+func readJSON(r *http.Request, v any) error {
+	bad := func(status int, format string, args ...any) error {
+		return &OrderError{status, fmt.Errorf(format, args...)}
 	}
 	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != "application/json" {
 		return bad(http.StatusUnsupportedMediaType, "send JSON with Content-Type: application/json, as curl --json does")
@@ -105,14 +111,25 @@ func readOrder(r *http.Request, act string) (*Order, error) {
 	if err != nil {
 		return bad(http.StatusRequestEntityTooLarge, "the order is longer than %d bytes", maxBodyBytes)
 	}
-	o := &Order{Act: act}
 	d := json.NewDecoder(bytes.NewReader(body))
 	d.DisallowUnknownFields()
-	if err := d.Decode(o); err != nil {
+	if err := d.Decode(v); err != nil {
 		return bad(http.StatusBadRequest, "not an order: %v", err)
 	}
 	if d.More() {
 		return bad(http.StatusBadRequest, "not an order: something follows it")
+	}
+	return nil
+}
+
+func readOrder(r *http.Request, act string) (*Order, error) {
+	bad := func(status int, format string, args ...any) (*Order, error) {
+		return nil, &OrderError{status, fmt.Errorf(format, args...)}
+	}
+	o := &Order{Act: act}
+	err := readJSON(r, o)
+	if err != nil {
+		return nil, err
 	}
 	switch {
 	case o.Cluster == "":

@@ -80,6 +80,7 @@ func New(o Options) *Server {
 	mux.HandleFunc("GET /why", s.why)
 	mux.HandleFunc("GET /ledger", s.ledger)
 	mux.HandleFunc("GET /explain", s.explain)
+	mux.HandleFunc("GET /faults", s.faults)
 	mux.HandleFunc("GET /dashboard.css", asset("dashboard.css", "text/css; charset=utf-8"))
 	mux.HandleFunc("GET /dashboard.js", asset("dashboard.js", "text/javascript; charset=utf-8"))
 	if o.Metrics != nil {
@@ -93,6 +94,10 @@ func New(o Options) *Server {
 		for _, act := range []string{"eject", "pin", "release"} {
 			mux.HandleFunc("POST /endpoints/"+act, s.order(act))
 		}
+	}
+	if o.Views.Faults.Start != nil {
+		mux.HandleFunc("POST /faults/start", s.startFault)
+		mux.HandleFunc("POST /faults/stop", s.stopFault)
 	}
 	if o.Pprof {
 		mux.HandleFunc("GET /debug/pprof/", pprof.Index)

@@ -132,8 +132,14 @@ func (t *teller) tried(v *WhyView) {
 		if connecting(a.Reason) {
 			how = "no connection"
 		}
+		if a.Fault != "" && a.Reason == "fault_injected" {
+			how = "before the endpoint saw it"
+		}
 		t.line(fmt.Sprintf("attempt %d", n), "at +%s to %s: %s after %s, %s", ms(a.OffsetMs), a.Endpoint, end, ms(a.DurationMs), how)
 		t.picked(a)
+		if a.Fault != "" {
+			t.line("", "met the fault %s", a.Fault)
+		}
 		if a.Retry == "again" {
 			t.line("", "another attempt after %s%s", ms(a.WaitMs), budget(a))
 		}

@@ -24,6 +24,8 @@ type Views struct {
 	// Order obeys what an operator orders for endpoints; nil turns that off. An
 	// error of type *OrderError says with which status to answer.
 	Order func(*Order) (OrderView, error)
+	// Faults are those made on purpose.
+	Faults FaultViews
 }
 
 // Check is one condition of readiness.

@@ -83,6 +83,7 @@ type AttemptView struct {
 	Retry      string          `json:"retry,omitempty"` // the answer to whether another attempt may follow
 	WaitMs     float64         `json:"wait_ms,omitempty"`
 	Budget     *float64        `json:"budget,omitempty"` // retries left for the cluster
+	Fault      string          `json:"fault,omitempty"`  // made on purpose, in words
 }
 
 // CandidateView is an endpoint that a pick compared.

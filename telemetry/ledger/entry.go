@@ -121,6 +121,8 @@ type Attempt struct {
 	Wait      time.Duration
 	Budget    float64 // retries left for the cluster
 	HasBudget bool
+
+	Fault string // the fault made on purpose that it met, in words; empty without one
 }
 
 // Candidate is an endpoint that a pick looked at.

@@ -30,6 +30,7 @@ func packages() []string {
 		"proxy/websocket",
 		"resilience/balance",
 		"resilience/breaker",
+		"resilience/fault",
 		"resilience/health",
 		"resilience/limit",
 		"resilience/outlier",
