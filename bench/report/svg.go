@@ -5,6 +5,8 @@ import (
 	"html"
 	"slices"
 	"strings"
+
+	"github.com/outrigger-mesh/outrigger/internal/chart"
 )
 
 // Chart is one drawing of the page: the panels of a group of scenarios.
@@ -16,8 +18,7 @@ type Chart struct {
 
 // Chart geometry in pixels.
 const (
-	chartWidth  = 860
-	chartTop    = 46 // title of the chart and what it shows
+	chartTop    = chart.Top
 	panelWidth  = 430
 	panelTop    = 34 // title of a panel
 	panelEnd    = 14
@@ -100,6 +101,18 @@ func (r *Report) panels(scenario, title string, to func(Row) bar) []panel {
 
 func (p *panel) height() int { return panelTop + rowHeight*len(p.bars) + panelEnd }
 
+// How bars look in the light and the dark scheme.
+const (
+	barsLight = `.own{font-weight:700}
+.bar{fill:#9fb1c7}
+.bar.base{fill:none;stroke:#8c959f}
+.bar.own{fill:#12806c}
+.range{stroke:#24292f;stroke-width:1.5;fill:none}
+.halo{stroke:#ffffff;stroke-width:3.5;stroke-opacity:.75}
+`
+	barsDark = `.bar{fill:#56657a}.bar.own{fill:#2bb89c}.range{stroke:#e6edf3}.halo{stroke:#0d1117}`
+)
+
 // draw puts panels side by side. Names and figures are written out beside the
 // bars, so that no colour and no grid needs to be read; Outrigger stands out.
 // The colours follow the reader's light or dark scheme.
@@ -109,26 +122,7 @@ func draw(title, about string, panels []panel) []byte {
 		height += rowOf(panels, i)
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" width="%d" height="%d" viewBox="0 0 %d %d" role="img" aria-label="%s">`+"\n",
-		chartWidth, height, chartWidth, height, html.EscapeString(title))
-	b.WriteString(`<style>
-text{font:12px system-ui,sans-serif;fill:#24292f}
-.title{font-size:15px;font-weight:600}
-.panel{font-size:13px;font-weight:600}
-.about{font-size:11px;fill:#57606a}
-.own{font-weight:700}
-.bar{fill:#9fb1c7}
-.bar.base{fill:none;stroke:#8c959f}
-.bar.own{fill:#12806c}
-.range{stroke:#24292f;stroke-width:1.5;fill:none}
-.halo{stroke:#ffffff;stroke-width:3.5;stroke-opacity:.75}
-.axis{stroke:#8c959f}
-.ground{fill:#ffffff}
-@media (prefers-color-scheme:dark){text{fill:#e6edf3}.about{fill:#9198a1}.bar{fill:#56657a}.bar.own{fill:#2bb89c}.range{stroke:#e6edf3}.halo{stroke:#0d1117}.axis{stroke:#6e7681}.ground{fill:#0d1117}}
-</style>
-`)
-	fmt.Fprintf(&b, `<rect class="ground" width="%d" height="%d"/>`+"\n", chartWidth, height)
-	fmt.Fprintf(&b, `<text class="title" x="12" y="22">%s</text><text class="about" x="12" y="39">%s</text>`+"\n", html.EscapeString(title), html.EscapeString(about))
+	chart.Begin(&b, height, title, about, barsLight, barsDark)
 	top := chartTop
 	for i := range panels {
 		drawPanel(&b, i%panelsInRow*panelWidth, top, &panels[i])
@@ -136,7 +130,7 @@ text{font:12px system-ui,sans-serif;fill:#24292f}
 			top += rowOf(panels, i-panelsInRow+1)
 		}
 	}
-	b.WriteString("</svg>\n")
+	chart.End(&b)
 	return []byte(b.String())
 }
 
