@@ -63,9 +63,10 @@ bench: build ## Measure Outrigger and its peers side by side, half an hour; writ
 	$(GO) run ./bench $(BENCHFLAGS)
 
 .PHONY: docs
-docs: ## Generate docs/reference from the configuration's types and the outcome table.
+docs: ## Generate docs/reference from the code, and the figures and charts of docs/RESILIENCE.md.
 	$(GO) generate ./config
 	$(GO) generate ./config
+	$(GO) test ./examples -run '^TestResilience$$' -count=1 -update
 
 .PHONY: docs-check
 docs-check: ## Check that generated and hand-kept docs are in step with the code.

@@ -155,6 +155,8 @@ func newSection(t reflect.Type) reflect.Value {
 		*p = file.Default()
 	case *dns.Config:
 		*p = dns.Default()
+	case Defaulter:
+		p.SetDefaults()
 	}
 	return v
 }

@@ -30,6 +30,15 @@ type Loaded struct {
 // Load reads the configuration in the file at path. The error is a Problems
 // with every mistake in it, also when the file cannot be read.
 func Load(path string) (*Loaded, error) {
+	data, err := readFile(path)
+	if err != nil {
+		return nil, err
+	}
+	return Parse(path, data)
+}
+
+// readFile reads as much of a file as can be parsed; the error is a Problems.
+func readFile(path string) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, unreadable(path, err)
@@ -39,7 +48,7 @@ func Load(path string) (*Loaded, error) {
 	if err != nil {
 		return nil, unreadable(path, err)
 	}
-	return Parse(path, data)
+	return data, nil
 }
 
 func unreadable(path string, err error) Problems {

@@ -49,6 +49,7 @@ func newRoot() *cobra.Command {
 		newWhyCommand(),
 		newExplainCommand(),
 		newOutcomesCommand(),
+		newSimulateCommand(),
 		newDevCACommand(),
 		newDemoCommand(),
 		newManCommand(),

@@ -22,7 +22,7 @@ const floors = `
 	NONE
 	< internal/lifecycle, resilience/guard, resilience/balance, resilience/hand, mtls, discovery,
 	  proxy/outcome, proxy/http1, proxy/detect, proxy/memory, proxy/websocket, internal/cgroup,
-	  resilience/ratelimit, resilience/queue, internal/hist;
+	  resilience/ratelimit, resilience/queue, internal/hist, internal/chart;
 
 	proxy/memory < proxy/wire;
 
@@ -52,6 +52,8 @@ const floors = `
 	telemetry/ledger, telemetry/outcomes
 	< config;
 	config, proxy/outcome < config/internal/docgen;
+	config, resilience/replay < resilience/scenario;
+	resilience/scenario, internal/chart < resilience/simulate;
 
 	# Floor 3: the data plane. None of it may import config or discovery.
 	proxy/http1, proxy/wire < proxy/http2;
@@ -74,10 +76,11 @@ const floors = `
 
 	# Floor 5: programs.
 	proxy, mtls/devca < internal/demo;
-	internal/demo, internal/cgroup < cmd/outrigger;
+	internal/demo, internal/cgroup, resilience/simulate < cmd/outrigger;
 
-	# The benchmark knows no package of the product, but its histogram: it runs the binary.
-	NONE < bench/h2, bench/peers, bench/procstat, bench/report, bench/socket;
+	# The benchmark knows no package of the product, but its histogram and its drawing: it runs the binary.
+	NONE < bench/h2, bench/peers, bench/procstat, bench/socket;
+	internal/chart < bench/report;
 	bench/h2, bench/socket < bench/origin;
 	internal/hist, bench/origin < bench/load;
 	bench/load, bench/origin, bench/peers, bench/procstat, bench/report < bench;

@@ -21,6 +21,7 @@ type Histogram struct {
 	counts   [buckets]uint64
 	total    uint64
 	min, max time.Duration
+	sum      float64 // of nanoseconds
 }
 
 // index maps a value to its bucket: the position of its highest bit and the
@@ -59,6 +60,7 @@ func (h *Histogram) Record(d time.Duration) {
 	}
 	h.counts[index(uint64(d))]++
 	h.total++
+	h.sum += float64(d)
 }
 
 // Count is the number of durations recorded.
@@ -69,6 +71,15 @@ func (h *Histogram) Min() time.Duration { return h.min }
 
 // Max is the longest duration recorded, exactly; 0 when there is none.
 func (h *Histogram) Max() time.Duration { return h.max }
+
+// Mean is the mean of the durations recorded, but for rounding exactly; 0 when
+// there is none.
+func (h *Histogram) Mean() time.Duration {
+	if h.total == 0 {
+		return 0
+	}
+	return time.Duration(h.sum / float64(h.total))
+}
 
 // Quantile returns the duration that a share q (0 to 1) of the recorded ones
 // does not exceed: the one of rank ceil(q*n). 0 when nothing was recorded.
@@ -88,6 +99,22 @@ func (h *Histogram) Quantile(q float64) time.Duration {
 	return h.max
 }
 
+// Below is how many of the durations recorded are below d, as exactly as they
+// are kept.
+func (h *Histogram) Below(d time.Duration) uint64 {
+	if d <= 0 {
+		return 0
+	}
+	if d > h.max {
+		return h.total
+	}
+	var n uint64
+	for i := range index(uint64(d)) {
+		n += h.counts[i]
+	}
+	return n
+}
+
 // Merge adds everything that other has counted.
 func (h *Histogram) Merge(other *Histogram) {
 	if other.total == 0 {
@@ -98,6 +125,7 @@ func (h *Histogram) Merge(other *Histogram) {
 	}
 	h.max = max(h.max, other.max)
 	h.total += other.total
+	h.sum += other.sum
 	for i, n := range other.counts {
 		h.counts[i] += n
 	}

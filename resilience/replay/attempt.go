@@ -24,7 +24,8 @@ type try struct {
 	cut     time.Duration // when the client gives it up; 0 never
 	cutFor  outcome.Reason
 	ticket  breaker.Ticket
-	note    uint64
+	note    uint64 // of the guard of attempts
+	mark    uint64 // of the world
 	request *Request
 }
 
@@ -107,7 +108,7 @@ func (c *Client) mayTry(now time.Duration, t *try) outcome.Reason {
 }
 
 func (t *try) attempt() Attempt {
-	return Attempt{Ref: t.ref, Request: t.request, Endpoint: t.ep.number, Number: t.number, Deadline: t.cut, Hedge: t.hedge}
+	return Attempt{Ref: t.ref, Request: t.request, Endpoint: t.ep.number, Number: t.number, Deadline: t.cut, Overall: t.x.deadline, Note: &t.mark, Hedge: t.hedge}
 }
 
 // due ends a try whose end was known, or whose time is over.

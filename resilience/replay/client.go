@@ -15,8 +15,9 @@ import (
 // Client does with a cluster what a proxy does: it is offered exchanges, and
 // guards, picks, tries, judges and tries again by the machines of its policy.
 type Client struct {
-	// Stats is what has happened so far.
-	Stats Stats
+	// Stats is what has happened so far. Before the first exchange it may be set to
+	// that of other clients, to count together.
+	Stats *Stats
 
 	engine *Engine
 	id     ActorID
@@ -39,6 +40,8 @@ type Client struct {
 	all       []balance.Candidate
 	picker    *balance.Picker
 	panicking bool
+	out       int  // endpoints that were out at the last sweep
+	open      bool // the breaker was not closed
 
 	exchanges pool[Exchange]
 	tries     pool[try]
@@ -70,7 +73,7 @@ func NewClient(e *Engine, p Policy, w World, caller Caller) *Client {
 	if p.Balance.IsZero() {
 		p.Balance = balance.Default()
 	}
-	c := &Client{engine: e, policy: p, world: w, caller: caller, random: e.Fork(), mode: guard.Observe}
+	c := &Client{Stats: &Stats{}, engine: e, policy: p, world: w, caller: caller, random: e.Fork(), mode: guard.Observe}
 	c.id = e.Add(c)
 	c.guards = append(c.guards, requestLimit{&c.policy.Limits, &c.limits})
 	if p.Breaker != nil {
@@ -171,7 +174,8 @@ func (c *Client) sweep(now time.Duration) {
 			c.Stats.count().Readmissions++
 		}
 	}
-	c.Stats.now.Out = uint64(c.detector.Out())
+	c.Stats.now.Out += int64(c.detector.Out() - c.out)
+	c.out = c.detector.Out()
 	if len(events) > 0 {
 		c.rebuild()
 	}
@@ -181,7 +185,14 @@ func (c *Client) breakerChanged(_, to breaker.State) {
 	if to == breaker.Open {
 		c.Stats.count().BreakerOpened++
 	}
-	c.Stats.now.BreakerState = to
+	if open := to != breaker.Closed; open != c.open {
+		c.open = open
+		if open {
+			c.Stats.now.Open++
+		} else {
+			c.Stats.now.Open--
+		}
+	}
 }
 
 // Fire implements Actor.

@@ -45,6 +45,9 @@ func (e *Engine) At(at time.Duration, to ActorID, arg uint64) {
 // Now returns the time.
 func (e *Engine) Now() time.Duration { return e.now }
 
+// Events returns how many events have been scheduled.
+func (e *Engine) Events() uint64 { return e.number }
+
 // Fork returns a source of random words of its own, so that what one part of a
 // run draws does not depend on how often another does.
 func (e *Engine) Fork() Random { return NewRandom(e.random.Next()) }

@@ -40,14 +40,13 @@ func (x *Exchange) Attempts() int { return x.attempts }
 func (c *Client) Offer(r Request) Ref {
 	now := c.engine.now
 	c.Stats.advance(now)
-	c.Stats.count().Offered++
+	c.Stats.began(now)
 	x, ref := c.exchanges.take()
 	*x = Exchange{Request: r, ref: ref, start: now, last: -1}
 	if c.policy.Timeout > 0 {
 		x.deadline = now + c.policy.Timeout
 	}
 	x.deadline = sooner(x.deadline, r.Deadline)
-	c.Stats.now.Active++
 	c.enter(now, x)
 	return ref
 }

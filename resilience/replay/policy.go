@@ -15,6 +15,7 @@ import (
 type Policy struct {
 	Timeout        time.Duration // the whole exchange; 0 none
 	ConnectTimeout time.Duration // for worlds that model connections
+	StreamIdle     time.Duration // the same for answers that never come; 0 none
 	Retry          *retry.Config
 	Outlier        *outlier.Config
 	Breaker        *breaker.Config

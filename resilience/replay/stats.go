@@ -5,7 +5,6 @@ import (
 
 	"github.com/outrigger-mesh/outrigger/internal/hist"
 	"github.com/outrigger-mesh/outrigger/proxy/outcome"
-	"github.com/outrigger-mesh/outrigger/resilience/breaker"
 )
 
 // Counts are events of a client.
@@ -53,14 +52,15 @@ type Point struct {
 	// Latencies of the good exchanges that ended in it; 0 without one.
 	P50, P90, P99, Max time.Duration
 	// As things stood at its end.
-	Active       uint64 // exchanges that had begun and not ended
-	Out          uint64 // endpoints ejected or on probation
-	BreakerState breaker.State
+	Active int64 // exchanges that had begun and not ended
+	Out    int64 // endpoints ejected or on probation, for each client
+	Open   int64 // breakers that were not closed
 }
 
-// Window counts the exchanges that began within it and have ended.
+// Window counts the exchanges that began within it, and what came of them.
 type Window struct {
 	From, To time.Duration // To is behind the last moment
+	Began    uint64
 	Good     uint64
 	Refused  uint64
 	Failed   uint64
@@ -99,7 +99,7 @@ func (s *Stats) Total() Counts {
 }
 
 // Active is how many exchanges have begun and not ended.
-func (s *Stats) Active() uint64 { return s.now.Active }
+func (s *Stats) Active() int64 { return s.now.Active }
 
 // Watch counts the exchanges that begin within [from, to) apart as well.
 func (s *Stats) Watch(from, to time.Duration) *Window {
@@ -132,7 +132,7 @@ func (s *Stats) closePoint() {
 	}
 	s.Points = append(s.Points, p)
 	s.total.Add(&p.Counts)
-	s.now = Point{At: p.At + s.Interval, Active: p.Active, Out: p.Out, BreakerState: p.BreakerState}
+	s.now = Point{At: p.At + s.Interval, Active: p.Active, Out: p.Out, Open: p.Open}
 }
 
 // Close ends the time series at now, after the last event.
@@ -140,6 +140,17 @@ func (s *Stats) Close(now time.Duration) {
 	s.advance(now)
 	if s.now.Counts != (Counts{}) {
 		s.closePoint()
+	}
+}
+
+// began counts the beginning of an exchange.
+func (s *Stats) began(now time.Duration) {
+	s.now.Offered++
+	s.now.Active++
+	for _, w := range s.windows {
+		if now >= w.From && now < w.To {
+			w.Began++
+		}
 	}
 }
 

@@ -33,8 +33,11 @@ type Attempt struct {
 	Endpoint int
 	// Number counts the attempts of the exchange from 1.
 	Number int
-	// Deadline is when the client gives the attempt up; 0 never.
-	Deadline time.Duration
+	// Deadline is when the client gives the attempt up, and Overall when it gives
+	// the exchange up, which is what it tells the endpoint; 0 never.
+	Deadline, Overall time.Duration
+	// Note is the world's own word about the attempt, kept to its end.
+	Note *uint64
 	// Hedge says that it runs beside an earlier attempt.
 	Hedge bool
 }
