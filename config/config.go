@@ -14,6 +14,7 @@ import (
 	"github.com/outrigger-mesh/outrigger/mtls/authz"
 	"github.com/outrigger-mesh/outrigger/proxy/memory"
 	"github.com/outrigger-mesh/outrigger/proxy/websocket"
+	"github.com/outrigger-mesh/outrigger/resilience/adaptive"
 	"github.com/outrigger-mesh/outrigger/resilience/limit"
 	"github.com/outrigger-mesh/outrigger/telemetry/ledger"
 	"github.com/outrigger-mesh/outrigger/telemetry/outcomes"
@@ -168,6 +169,8 @@ type Inbound struct {
 	WebSocket websocket.Config `yaml:"websocket"`
 	// Limits that protect the application.
 	Limits limit.Config `yaml:"limits"`
+	// A limit on active requests that follows how long they take, beside limits.max_requests. off (default): there is none.
+	Adaptive *adaptive.Config `yaml:"adaptive" off:"true"`
 	// How many requests callers may make in a time. They are asked in order; the first that refuses ends the request.
 	RateLimits []RateLimit `yaml:"rate_limits"`
 	// Requests to be treated in another manner, by path, method, header or gRPC method. The first that matches counts.

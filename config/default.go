@@ -8,6 +8,7 @@ import (
 	"github.com/outrigger-mesh/outrigger/discovery/dns"
 	"github.com/outrigger-mesh/outrigger/discovery/file"
 	"github.com/outrigger-mesh/outrigger/proxy/websocket"
+	"github.com/outrigger-mesh/outrigger/resilience/adaptive"
 	"github.com/outrigger-mesh/outrigger/resilience/balance"
 	"github.com/outrigger-mesh/outrigger/resilience/breaker"
 	"github.com/outrigger-mesh/outrigger/resilience/health"
@@ -145,6 +146,8 @@ func newSection(t reflect.Type) reflect.Value {
 		*p = health.DefaultHTTP()
 	case *breaker.Config:
 		*p = breaker.Default()
+	case *adaptive.Config:
+		*p = adaptive.Default()
 	case *queue.Config:
 		*p = queue.Default()
 	case *consul.Config:

@@ -135,6 +135,8 @@ func fieldDoc(id string) string {
 		return "The certificate chain, leaf first."
 	case "github.com/outrigger-mesh/outrigger/config.IdentityFiles.Key":
 		return "The private key."
+	case "github.com/outrigger-mesh/outrigger/config.Inbound.Adaptive":
+		return "A limit on active requests that follows how long they take, beside limits.max_requests. off (default): there is none."
 	case "github.com/outrigger-mesh/outrigger/config.Inbound.ConnectTimeout":
 		return "How long a connection to the application may take to be made."
 	case "github.com/outrigger-mesh/outrigger/config.Inbound.HandshakeTimeout":
@@ -177,6 +179,8 @@ func fieldDoc(id string) string {
 		return "The least severe level that is written. The admin API changes it at run time."
 	case "github.com/outrigger-mesh/outrigger/config.Outbound.Upstreams":
 		return "The services that the application calls, each on a listener of its own."
+	case "github.com/outrigger-mesh/outrigger/config.Policy.Adaptive":
+		return "A limit on active requests that follows how long they take, beside limits.max_requests. off (default): there is none."
 	case "github.com/outrigger-mesh/outrigger/config.Policy.Balance":
 		return "How an endpoint is chosen."
 	case "github.com/outrigger-mesh/outrigger/config.Policy.Breaker":
@@ -451,6 +455,22 @@ func fieldDoc(id string) string {
 		return "How long a WebSocket may go without a byte in either direction, pings included. 0: no limit."
 	case "github.com/outrigger-mesh/outrigger/proxy/websocket.Config.MaxLifetime":
 		return "How long a WebSocket may last, give or take a tenth, so that those opened together do not end together. 0: no limit."
+	case "github.com/outrigger-mesh/outrigger/resilience/adaptive.Config.Allowance":
+		return "How many requests may wait in the destination for the others there: room to find out whether it can bear more. 0 (default): the square root of the limit."
+	case "github.com/outrigger-mesh/outrigger/resilience/adaptive.Config.Interval":
+		return "How often the limit is judged, where at least 20 requests have ended. At least 10ms. Default 100ms."
+	case "github.com/outrigger-mesh/outrigger/resilience/adaptive.Config.MaxLimit":
+		return "The highest limit, at most 100000. Default 1000."
+	case "github.com/outrigger-mesh/outrigger/resilience/adaptive.Config.MinLimit":
+		return "The lowest limit, at least 1. Default 3."
+	case "github.com/outrigger-mesh/outrigger/resilience/adaptive.Config.Mode":
+		return "Whether the limit is enforced (enforce, the default) or only shown, with a count of what it would have refused (observe)."
+	case "github.com/outrigger-mesh/outrigger/resilience/adaptive.Config.Percentile":
+		return "Which of the times in an interval stands for all, 10 to 99. The median (50, default) does not mind a few requests that take long by nature."
+	case "github.com/outrigger-mesh/outrigger/resilience/adaptive.Config.Relearn":
+		return "After how long without a lull the baseline is learnt anew: the limit is lowered by a quarter, at most a half, for the time of a few requests, so that nobody waits in the destination. More often at first and after a change. At least 1s. Default 15s."
+	case "github.com/outrigger-mesh/outrigger/resilience/adaptive.Config.TolerancePercent":
+		return "By how much requests may take longer than the baseline before the limit falls, 1 to 500. Default 10. More for services whose times vary much by themselves."
 	case "github.com/outrigger-mesh/outrigger/resilience/balance.Affinity.Insecure":
 		return "insecure leaves out the attribute Secure, for clients that do not come by https. HttpOnly and SameSite=Lax are always there."
 	case "github.com/outrigger-mesh/outrigger/resilience/balance.Affinity.KeyFile":

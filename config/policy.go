@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/outrigger-mesh/outrigger/proxy/websocket"
+	"github.com/outrigger-mesh/outrigger/resilience/adaptive"
 	"github.com/outrigger-mesh/outrigger/resilience/balance"
 	"github.com/outrigger-mesh/outrigger/resilience/breaker"
 	"github.com/outrigger-mesh/outrigger/resilience/health"
@@ -25,7 +26,7 @@ const (
 )
 
 // Policy is how one upstream is called. The sections retry, outlier,
-// health and breaker take the word "off" in place of their keys, which makes them nil
+// health, breaker and adaptive take the word "off" in place of their keys, which makes them nil
 // here; an empty section turns one on with its defaults.
 type Policy struct {
 	// How long a whole exchange may take, all attempts together. 0: no limit.
@@ -61,6 +62,8 @@ type Policy struct {
 	WebSocket websocket.Config `yaml:"websocket"`
 	// Limits on connections and requests.
 	Limits limit.Config `yaml:"limits"`
+	// A limit on active requests that follows how long they take, beside limits.max_requests. off (default): there is none.
+	Adaptive *adaptive.Config `yaml:"adaptive" off:"true"`
 	// How many requests may go to the upstream in a time. They are asked in order; the first that refuses ends the request.
 	RateLimits []RateLimit `yaml:"rate_limits"`
 	// How an endpoint is chosen.

@@ -175,7 +175,7 @@ func (v *validator) inbound() {
 		anonymous = "and inbound.mtls is off, so no caller has one; use another key"
 	}
 	v.rateLimits("inbound.rate_limits", i.RateLimits, v.Detection.Resolve(i.Protocol, v.Service.Port), anonymous)
-	v.limits("inbound.limits", &i.Limits)
+	v.limits("inbound", &i.Limits, i.Adaptive, v.Detection.Resolve(i.Protocol, v.Service.Port))
 	v.positive("inbound.handshake_timeout", int64(i.HandshakeTimeout))
 	v.positive("inbound.connect_timeout", int64(i.ConnectTimeout))
 }
@@ -238,13 +238,13 @@ func (v *validator) policy(path, name string, p *Policy) {
 	if name != AnyService && p.Transport == TransportMTLS && !v.Identity.Configured() {
 		v.say("identity", "is required: the upstream %s is reached over mtls; give workload_api or files, or set policies.%s.transport: plaintext", name, name)
 	}
-	v.limits(path+".limits", &p.Limits)
 	v.health(path, name, p)
 	v.balance(path+".balance", name, p)
 	proto := ProtocolHTTP
 	if name != AnyService {
 		proto = v.ServiceProtocol(name)
 	}
+	v.limits(path, &p.Limits, p.Adaptive, proto)
 	v.rateLimits(path+".rate_limits", p.RateLimits, proto, "and the only caller is the service itself; use another key")
 	r := p.Retry
 	if r == nil {

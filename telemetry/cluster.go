@@ -180,6 +180,7 @@ type ClusterGauges struct {
 	Pending        func() float64 // requests waiting for a connection
 	Most           func() float64 // exchanges that may be active; 0 unlimited
 	Queue          func() float64 // exchanges waiting for their turn
+	Adaptive       func() (AdaptiveState, bool)
 	UpstreamActive func() float64 // upstream connections in use
 	UpstreamIdle   func() float64 // upstream connections kept for later
 	Endpoints      func() float64 // known endpoints
@@ -378,6 +379,7 @@ func (c *Cluster) collect(s *scrape) {
 		s.read(mExchangesPending, g.Pending)
 		s.read(mConcurrencyLimit, g.Most)
 		s.read(mQueueLength, g.Queue)
+		s.adaptive(g.Adaptive)
 		s.read(mUpstreamActive, g.UpstreamActive)
 		s.read(mUpstreamIdle, g.UpstreamIdle)
 		s.read(mClusterEndpoints, g.Endpoints)

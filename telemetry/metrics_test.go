@@ -190,6 +190,9 @@ func updateAll(m *Metrics) {
 		BreakerState: constant(2), RetryBudget: constant(2.5), Pending: constant(4),
 		UpstreamActive: constant(5), UpstreamIdle: constant(6), Endpoints: constant(7), Available: constant(8),
 		Most: constant(12), Queue: constant(3),
+		Adaptive: func() (AdaptiveState, bool) {
+			return AdaptiveState{Limit: 14, Baseline: 10 * time.Millisecond, Latency: 15 * time.Millisecond}, true
+		},
 	})
 
 	e := m.Endpoint("api", "10.0.0.1:8080")

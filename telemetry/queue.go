@@ -70,3 +70,20 @@ func (c *Cluster) collectQueue(s *scrape) {
 		s.histogram(mQueueWait, &t.Waits)
 	}
 }
+
+// AdaptiveState is what an adaptive limit knows.
+type AdaptiveState struct {
+	Limit             float64
+	Baseline, Latency time.Duration // 0: not known yet
+}
+
+func (s *scrape) adaptive(f func() (AdaptiveState, bool)) {
+	if f == nil || s.retiring {
+		return
+	}
+	if a, ok := f(); ok {
+		s.gauge(mAdaptiveLimit, a.Limit)
+		s.gauge(mAdaptiveBaseline, a.Baseline.Seconds())
+		s.gauge(mAdaptiveLatency, a.Latency.Seconds())
+	}
+}

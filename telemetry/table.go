@@ -34,6 +34,9 @@ const (
 	mRetryBudget
 	mLimitRejections
 	mConcurrencyLimit
+	mAdaptiveLimit
+	mAdaptiveBaseline
+	mAdaptiveLatency
 	mQueueLength
 	mQueueResults
 	mQueueWait
@@ -142,6 +145,9 @@ var table = [metricCount]metric{
 	mRetryBudget:      {"outrigger_retry_budget_balance", gauge, "{attempt}", "cluster direction", "Retries that the budget allows now."},
 	mLimitRejections:  {"outrigger_limit_rejections_total", counter, "{exchange}", "cluster direction limit", "Exchanges rejected by a limit."},
 	mConcurrencyLimit: {"outrigger_concurrency_limit", gauge, "{exchange}", "cluster direction", "How many exchanges may be under way now, by all limits that are enforced: 0 for no limit."},
+	mAdaptiveLimit:    {"outrigger_adaptive_limit", gauge, "{exchange}", "cluster direction", "The adaptive limit on exchanges under way, whether it is enforced or only observed."},
+	mAdaptiveBaseline: {"outrigger_adaptive_baseline_seconds", gauge, "s", "cluster direction", "What the adaptive limit takes for the time to an answer where nobody waits for another."},
+	mAdaptiveLatency:  {"outrigger_adaptive_latency_seconds", gauge, "s", "cluster direction", "The percentile of the times to an answer in the last interval that the adaptive limit has judged."},
 	mQueueLength:      {"outrigger_queue_length", gauge, "{exchange}", "cluster direction", "Exchanges waiting for their turn now, because the limit on active ones is reached."},
 	mQueueResults:     {"outrigger_queue_results_total", counter, "{exchange}", "cluster direction priority result", "What became of exchanges that would wait for their turn: entered, full (there was no room to wait), displaced (made room for another), delayed (waited longer than the target while the queue stood), waited_out (for the longest time allowed), too_late (the own deadline passed), gone (the caller went away), stopped (the proxy did)."},
 	mQueueWait:        {"outrigger_queue_wait_seconds", histogramType, "s", "cluster direction", "How long those exchanges waited, whatever became of them."},

@@ -27,7 +27,7 @@ const floors = `
 	proxy/memory < proxy/wire;
 
 	resilience/guard
-	< resilience/breaker, resilience/fault, resilience/health, resilience/outlier, resilience/retry;
+	< resilience/adaptive, resilience/breaker, resilience/fault, resilience/health, resilience/outlier, resilience/retry;
 	resilience/guard, resilience/queue < resilience/limit;
 
 	# Floor 1: what outcomes mean to the machines, and all of them on a virtual clock.
@@ -48,7 +48,7 @@ const floors = `
 	# which names, values and paths there can be.
 	mtls, mtls/authz, proxy/http1, proxy/memory, proxy/websocket,
 	discovery/consul, discovery/dns, discovery/file,
-	resilience/balance, resilience/breaker, resilience/fault, resilience/health, resilience/limit, resilience/outlier, resilience/ratelimit, resilience/retry,
+	resilience/adaptive, resilience/balance, resilience/breaker, resilience/fault, resilience/health, resilience/limit, resilience/outlier, resilience/ratelimit, resilience/retry,
 	telemetry/ledger, telemetry/outcomes
 	< config;
 	config, proxy/outcome < config/internal/docgen;
@@ -59,7 +59,7 @@ const floors = `
 	proxy/http1, proxy/wire < proxy/http2;
 	proxy/http2, proxy/websocket < proxy/relay;
 	mtls, telemetry, proxy/outcome, proxy/wire, proxy/http2, proxy/websocket,
-	resilience/balance, resilience/breaker, resilience/hand, resilience/health, resilience/limit, resilience/outlier, resilience/ratelimit, resilience/verdict,
+	resilience/adaptive, resilience/balance, resilience/breaker, resilience/hand, resilience/health, resilience/limit, resilience/outlier, resilience/ratelimit, resilience/verdict,
 	telemetry/outcomes
 	< proxy/upstream;
 	proxy/http1, proxy/upstream < proxy/check;
@@ -99,6 +99,7 @@ var hotPath = []string{
 
 // machines are the pure ones: they are told the time and given random words.
 var machines = []string{
+	"resilience/adaptive",
 	"resilience/balance",
 	"resilience/breaker",
 	"resilience/fault",

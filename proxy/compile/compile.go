@@ -165,7 +165,7 @@ func (c *compiler) inbound() {
 			Name: c.cfg.Service.Name, Protocol: string(proto), Local: true, Transport: "plaintext",
 			Policy: upstream.Policy{
 				Timeout: in.Timeout, ConnectTimeout: in.ConnectTimeout, StreamIdle: in.StreamIdleTimeout,
-				Keepalive: in.KeepaliveTimeout, TCPIdle: in.TCPIdleTimeout, Limits: in.Limits, WebSocket: in.WebSocket,
+				Keepalive: in.KeepaliveTimeout, TCPIdle: in.TCPIdleTimeout, Limits: in.Limits, Adaptive: in.Adaptive, WebSocket: in.WebSocket,
 				Retry: localRetry(), HTTP2: proto.HTTP2(), SameHTTP: proto == config.ProtocolAuto,
 			},
 		},
@@ -216,7 +216,7 @@ func (c *compiler) service(path, name string) int {
 		Policy: upstream.Policy{
 			Timeout: p.Timeout, ConnectTimeout: p.ConnectTimeout, StreamIdle: p.StreamIdleTimeout,
 			Keepalive: p.KeepaliveTimeout, MaxAge: p.MaxConnectionAge, TCPIdle: p.TCPIdleTimeout,
-			HTTP2: proto.HTTP2(), SameHTTP: proto == config.ProtocolAuto, Retry: p.Retry, Outlier: p.Outlier, Health: p.Health, Breaker: p.Breaker, Limits: p.Limits, Balance: p.Balance, WebSocket: p.WebSocket,
+			HTTP2: proto.HTTP2(), SameHTTP: proto == config.ProtocolAuto, Retry: p.Retry, Outlier: p.Outlier, Health: p.Health, Breaker: p.Breaker, Limits: p.Limits, Adaptive: p.Adaptive, Balance: p.Balance, WebSocket: p.WebSocket,
 		},
 	}
 	c.balance(&s.Policy, name)

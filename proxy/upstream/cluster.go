@@ -292,7 +292,7 @@ func (c *Cluster) apply(spec *Spec, now time.Duration) {
 			e.mux.drain(false)
 		}
 	}
-	c.Gate.configure(&policy.Limits, now)
+	c.Gate.configure(&policy.Limits, policy.Adaptive, now)
 	c.applyHealth(oldPolicy, &policy, now)
 	if old != nil {
 		for _, e := range c.endpoints {

@@ -5,6 +5,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/outrigger-mesh/outrigger/proxy/outcome"
+	"github.com/outrigger-mesh/outrigger/resilience/adaptive"
 	"github.com/outrigger-mesh/outrigger/resilience/guard"
 	"github.com/outrigger-mesh/outrigger/resilience/limit"
 	"github.com/outrigger-mesh/outrigger/resilience/queue"
@@ -21,6 +23,8 @@ type Gate struct {
 	most    atomic.Int64 // that may be in; 0 unlimited
 	would   atomic.Int64 // that might be if what is only observed were enforced; 0 the same
 	waiting atomic.Int64 // in the queue
+
+	adaptive atomic.Pointer[adaptive.Limiter] // nil without one
 
 	spare sync.Pool // waiters not in use
 
@@ -56,10 +60,18 @@ func newWaiter() *waiter {
 // bind makes g count in limits, for c.
 func (g *Gate) bind(c *Cluster, limits *limit.Limits) { g.cluster, g.limits = c, limits }
 
-// configure makes cfg what the gate goes by.
-func (g *Gate) configure(cfg *limit.Config, now time.Duration) {
+// configure makes cfg, and ad where that is not nil, what the gate goes by.
+func (g *Gate) configure(cfg *limit.Config, ad *adaptive.Config, now time.Duration) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	switch a := g.adaptive.Load(); {
+	case ad == nil:
+		g.adaptive.Store(nil)
+	case a == nil:
+		g.adaptive.Store(adaptive.New(*ad))
+	default:
+		a.SetConfig(*ad)
+	}
 	g.static, g.observed = cfg.MaxRequests, cfg.Mode == guard.Observe
 	if g.queueing = cfg.Queue != nil; g.queueing {
 		if g.queue == nil {
@@ -84,6 +96,9 @@ func (g *Gate) settle(now time.Duration) {
 		}
 	}
 	least(g.static, g.observed)
+	if a := g.adaptive.Load(); a != nil {
+		least(a.Limit(), a.Mode() == guard.Observe)
+	}
 	g.most.Store(most)
 	g.would.Store(would)
 	g.dispatch(now)
@@ -95,6 +110,25 @@ func fewer(a, b int64) int64 {
 		return b
 	}
 	return a
+}
+
+// took tells the adaptive limit, if there is one, how an attempt went: one that
+// was answered well, or in vain waited for. Others say nothing of how long work
+// takes; so do connections that are not HTTP, which have no status.
+func (g *Gate) took(now, rtt time.Duration, reason outcome.Reason, status int) {
+	a := g.adaptive.Load()
+	switch {
+	case a == nil:
+		return
+	case reason == outcome.OK && status != 0, reason == outcome.RequestTimeout, reason == outcome.TryTimeout:
+	default:
+		return
+	}
+	if a.Observe(now, rtt, g.limits.Requests.Value()) {
+		g.mu.Lock()
+		g.settle(now)
+		g.mu.Unlock()
+	}
 }
 
 // Most returns how many exchanges may be in now; 0 means unlimited.
@@ -246,4 +280,14 @@ func (g *Gate) shed(now time.Duration) {
 func (g *Gate) out(w *queue.Waiter) {
 	g.waiting.Add(-1)
 	w.Wake()
+}
+
+// adapted is what the adaptive limit knows; ok is false without one.
+func (g *Gate) adapted() (s telemetry.AdaptiveState, ok bool) {
+	a := g.adaptive.Load()
+	if a == nil {
+		return s, false
+	}
+	n := a.Snapshot()
+	return telemetry.AdaptiveState{Limit: float64(n.Limit), Baseline: n.Baseline, Latency: n.Latency}, true
 }

@@ -123,6 +123,7 @@ func (c *Cluster) HoldOff(e *Endpoint, now, d time.Duration) {
 // response head, or until it failed. An end for which the endpoint is not to
 // blame, such as the caller's going away, says nothing about it.
 func (c *Cluster) Finish(e *Endpoint, now, rtt time.Duration, reason outcome.Reason, status int) {
+	c.Gate.took(now, rtt, reason, status)
 	res := verdict.Outlier(reason)
 	if res == outlier.Ignored {
 		rtt = -1

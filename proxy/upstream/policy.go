@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/outrigger-mesh/outrigger/proxy/websocket"
+	"github.com/outrigger-mesh/outrigger/resilience/adaptive"
 	"github.com/outrigger-mesh/outrigger/resilience/balance"
 	"github.com/outrigger-mesh/outrigger/resilience/breaker"
 	"github.com/outrigger-mesh/outrigger/resilience/health"
@@ -39,6 +40,8 @@ type Policy struct {
 	Breaker *breaker.Config
 	Health  *health.Config // active checks
 	Limits  limit.Config
+	// Adaptive finds one more limit on active requests.
+	Adaptive *adaptive.Config
 	// WebSocket limits WebSockets, in place of StreamIdle.
 	WebSocket websocket.Config
 	Balance   balance.Config // the zero value means balance.Default

@@ -47,6 +47,7 @@ func (c *Cluster) bindMetrics() {
 			return 0
 		},
 		Most:           func() float64 { return float64(c.Gate.Most()) },
+		Adaptive:       c.Gate.adapted,
 		Queue:          func() float64 { return float64(c.Gate.waiting.Load()) },
 		Pending:        func() float64 { return float64(c.Limits.Pending.Value()) },
 		UpstreamActive: func() float64 { open, idle := c.connections(); return float64(open - idle) },

@@ -28,6 +28,7 @@ func packages() []string {
 		"mtls/authz",
 		"proxy/memory",
 		"proxy/websocket",
+		"resilience/adaptive",
 		"resilience/balance",
 		"resilience/breaker",
 		"resilience/fault",
