@@ -543,6 +543,8 @@ func fieldDoc(id string) string {
 		return "Whether an open breaker refuses requests (enforce, the default) or only counts what it would have refused (observe)."
 	case "github.com/outrigger-mesh/outrigger/resilience/breaker.Config.OpenFor":
 		return "How long the breaker stays open before it lets requests through on trial. Default 5s (Hystrix sleepWindow)."
+	case "github.com/outrigger-mesh/outrigger/resilience/breaker.Config.Scope":
+		return "What one breaker stands before: cluster (default), all that goes there; route, what one route sends there; endpoint, one endpoint, which gets no attempts while its breaker is open as long as others do."
 	case "github.com/outrigger-mesh/outrigger/resilience/breaker.Config.Window":
 		return "How far back results count while the breaker is closed. It rolls in tenths. At least 100ms. Default 10s."
 	case "github.com/outrigger-mesh/outrigger/resilience/fault.Config.Abort":

@@ -159,6 +159,9 @@ func (p *Proxy) viewEndpoints() []admin.EndpointView {
 		if ev.Cause != outlier.NoCause {
 			v.Cause = ev.Cause.String()
 		}
+		if e.Breaker != nil {
+			v.Breaker = p.breakerView(&upstream.BreakerState{Snapshot: *e.Breaker, Scope: breaker.ScopeEndpoint, Of: e.Address}, now)
+		}
 		p.handView(e, &v, now)
 		if e.Check != nil {
 			v.Check = p.checkView(e, now)
@@ -225,8 +228,13 @@ func (p *Proxy) viewClusters() []admin.ClusterView {
 		for _, r := range []limit.Resource{limit.Connections, limit.Pending, limit.Requests} {
 			v.Limits.WouldHaveRejected += c.Limits.WouldHaveRejected(r)
 		}
-		if b := c.Breaker; b != nil {
+		if b := upstream.Worst(c.Breakers); b != nil {
 			v.Breaker = p.breakerView(b, now)
+		}
+		for i := range c.Breakers {
+			if c.Breakers[i].Of != "" {
+				v.Breakers = append(v.Breakers, *p.breakerView(&c.Breakers[i], now))
+			}
 		}
 		views = append(views, v)
 	}
@@ -259,8 +267,9 @@ func limitView(c *upstream.ClusterState, r limit.Resource, most int64) admin.Lim
 	return admin.LimitView{Value: c.Limits.Gauge(r).Value(), Max: most, Rejected: c.Limits.Rejected(r)}
 }
 
-func (p *Proxy) breakerView(b *breaker.Snapshot, now time.Duration) *admin.BreakerView {
+func (p *Proxy) breakerView(b *upstream.BreakerState, now time.Duration) *admin.BreakerView {
 	return &admin.BreakerView{
+		Scope: b.Scope.String(), Of: b.Of, Cause: b.Cause.String(), Rejected: b.Rejected,
 		State: b.State.String(), Mode: b.Mode.String(), Since: p.wall(now, b.Since), Until: p.wall(now, b.Until),
 		Requests: b.Counts.Successes + b.Counts.Failures, Failures: b.Counts.Failures,
 		Opened: b.Opened, WouldHaveRejected: b.WouldHaveRejected,

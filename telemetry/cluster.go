@@ -249,6 +249,9 @@ func (c *Cluster) WouldHave(g Guard) {
 	}
 }
 
+// WouldHaveDone returns how often WouldHave was called for g.
+func (c *Cluster) WouldHaveDone(g Guard) uint64 { return c.wouldHave[g].Value() }
+
 // ConnectFailed counts a connection to an endpoint that could not be made,
 // TLS included.
 func (c *Cluster) ConnectFailed(r outcome.Reason) {

@@ -42,12 +42,13 @@ type Endpoint struct {
 // EndpointGauges are read at each scrape; a nil one is left out. They must be
 // safe to call at any time and must not call Metrics.
 type EndpointGauges struct {
-	State  func() float64 // 0 healthy, 1 ejected, 2 probation
-	Active func() float64 // attempts in flight
-	EWMA   func() float64 // the balancer's estimate of the latency, in seconds
-	Hand   func() float64 // by orders: 0 none, 1 ejected, 2 pinned, 3 others are pinned, 4 ejected but used, as all are
-	Health func() float64 // by active checks: 0 unknown, 1 healthy, 2 unhealthy
-	Drain  func() float64 // 1 while it gets nothing new
+	State   func() float64 // 0 healthy, 1 ejected, 2 probation
+	Active  func() float64 // attempts in flight
+	EWMA    func() float64 // the balancer's estimate of the latency, in seconds
+	Hand    func() float64 // by orders: 0 none, 1 ejected, 2 pinned, 3 others are pinned, 4 ejected but used, as all are
+	Breaker func() float64 // of its own: 0 closed, 1 half-open, 2 open
+	Health  func() float64 // by active checks: 0 unknown, 1 healthy, 2 unhealthy
+	Drain   func() float64 // 1 while it gets nothing new
 }
 
 // Endpoint returns the handle of an endpoint; Release it when the endpoint is
@@ -86,6 +87,7 @@ func (e *Endpoint) collect(s *scrape) {
 	if g := e.gauges.Load(); g != nil {
 		s.read(mEndpointState, g.State)
 		s.read(mEndpointHand, g.Hand)
+		s.read(mEndpointBreaker, g.Breaker)
 		s.read(mEndpointActive, g.Active)
 		s.read(mEndpointEWMA, g.EWMA)
 		s.read(mEndpointHealth, g.Health)

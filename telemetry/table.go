@@ -61,6 +61,7 @@ const (
 	mEndpointEjections
 	mEndpointState
 	mEndpointHand
+	mEndpointBreaker
 	mEndpointActive
 	mEndpointEWMA
 	mEndpointHealth
@@ -154,8 +155,8 @@ var table = [metricCount]metric{
 	mRateDecisions:    {"outrigger_rate_limit_decisions_total", counter, "{decision}", "cluster direction limit result", "Decisions of a rate limit: passed, limited (refused), would_limit (beyond the rate, and let pass in observe mode)."},
 	mRateKeys:         {"outrigger_rate_limit_keys", gauge, "{key}", "cluster direction limit", "Keys that have a bucket now."},
 	mRateEvictions:    {"outrigger_rate_limit_evictions_total", counter, "{key}", "cluster direction limit", "Keys whose bucket was forgotten to make room for another's."},
-	mBreakerState:     {"outrigger_breaker_state", gauge, "", "cluster direction", "State of the circuit breaker: 0 closed, 1 half-open, 2 open."},
-	mBreakerOpenings:  {"outrigger_breaker_openings_total", counter, "{opening}", "cluster direction", "Times that the circuit breaker opened."},
+	mBreakerState:     {"outrigger_breaker_state", gauge, "", "cluster direction", "State of the circuit breaker, of several (breaker.scope) the one that refuses most: 0 closed, 1 half-open, 2 open."},
+	mBreakerOpenings:  {"outrigger_breaker_openings_total", counter, "{opening}", "cluster direction", "Times that a circuit breaker of the cluster, its routes or its endpoints opened."},
 	mWouldHave:        {"outrigger_would_have_total", counter, "{decision}", "cluster direction action", "What guards in observe mode would have done: ejected, broken (rejected by the breaker), limited, retried, denied, unhealthy (taken out by its active checks), rate_limited."},
 	mAffinity:         {"outrigger_affinity_total", counter, "{request}", "cluster direction result", "Affinity of clients by cookie: kept (it led to its endpoint), lost (it names none that may be used), given (the client got one)."},
 	mSpills:           {"outrigger_balance_spills_total", counter, "{attempt}", "cluster direction", "Attempts that went to another endpoint than their hash says, as that one had its bounded load."},
@@ -175,6 +176,7 @@ var table = [metricCount]metric{
 	mEndpointEjections: {"outrigger_endpoint_ejections_total", counter, "{ejection}", "cluster endpoint", "Times that the endpoint was ejected."},
 	mEndpointState:     {"outrigger_endpoint_state", gauge, "", "cluster endpoint", "State of the endpoint: 0 healthy, 1 ejected, 2 probation."},
 	mEndpointHand:      {"outrigger_endpoint_hand", gauge, "", "cluster endpoint", "What an operator has ordered of the endpoint by hand: 0 nothing, 1 ejected, 2 pinned, 3 left out because others are pinned, 4 ejected, but used because all are."},
+	mEndpointBreaker:   {"outrigger_endpoint_breaker_state", gauge, "", "cluster endpoint", "State of the endpoint's own circuit breaker (breaker.scope: endpoint): 0 closed, 1 half-open, 2 open."},
 	mEndpointActive:    {"outrigger_endpoint_attempts_active", gauge, "{attempt}", "cluster endpoint", "Attempts under way now."},
 	mEndpointEWMA:      {"outrigger_endpoint_latency_estimate_seconds", gauge, "s", "cluster endpoint", "The balancer's moving estimate of the endpoint's latency."},
 

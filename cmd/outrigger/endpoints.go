@@ -27,6 +27,7 @@ STATE is one of
   pinned                by hand: it takes the traffic, others do not
   probation             back from an ejection; one request decides
   ejected               by outlier detection
+  breaker open          its own circuit breaker lets nothing pass
   unhealthy by check    by its active checks
   unhealthy by catalog  by what discovery says
   draining              by what discovery says: it ends what it has, and gets nothing new

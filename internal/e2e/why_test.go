@@ -219,6 +219,14 @@ var whyCases = []whyCase{
 		says: []string{"breaker_open, status 503", "breaker open", "to change policies.api.breaker.failure_percent", "policies.api.breaker.consecutive_failures = 1 (*web-1.yaml:*)", "policies.api.breaker.open_for = 1h"},
 	},
 	{
+		reason: "breaker_open", conf: plaintext("retry: off, outlier: off, breaker: {scope: endpoint, consecutive_failures: 1, open_for: 1h}"),
+		provoke: func(b *whyBed) {
+			_, _ = fetch(b.T, http.MethodGet, "http://"+b.address+"/status/500", nil)
+			b.get("/pay")
+		},
+		says: []string{"breaker_open, status 503", "cause the breakers of all endpoints that might be picked are open", "policies.api.breaker.consecutive_failures = 1 (*web-1.yaml:*)"},
+	},
+	{
 		reason: "limit_connections", app: swallow, conf: plaintext("connect_timeout: 200ms, limits: {max_connections: 1}"),
 		provoke: func(b *whyBed) { b.hold(1); b.get("/pay") },
 		says:    []string{"limit_connections, status 503", "to change policies.api.limits.max_connections = 1 (*web-1.yaml:*)"},

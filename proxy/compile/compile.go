@@ -44,8 +44,9 @@ type Draft struct {
 
 // use is a route with the cluster that it is to have.
 type use struct {
-	route *plan.Route
-	spec  int
+	listener string
+	route    *plan.Route
+	spec     int
 }
 
 type clusterSpec struct {
@@ -78,6 +79,7 @@ type compiler struct {
 	cfg      *config.Config
 	draft    *Draft
 	problems config.Problems
+	listener string // the one that is being prepared
 }
 
 func (c *compiler) problem(path, format string, args ...any) {
@@ -114,10 +116,11 @@ func (c *compiler) minTLS() uint16 { return minVersions[c.cfg.Identity.MinTLS] }
 // inbound prepares the listener that others call and the cluster of the
 // application behind it.
 func (c *compiler) inbound() {
+	c.listener = "inbound"
 	in := &c.cfg.Inbound
 	proto := c.cfg.Detection.Resolve(in.Protocol, c.cfg.Service.Port)
 	l := &plan.Listener{
-		Name: "inbound", Address: in.Listen, Direction: telemetry.Inbound, Protocol: protocol(proto), DetectWait: c.cfg.Detection.Wait,
+		Name: c.listener, Address: in.Listen, Direction: telemetry.Inbound, Protocol: protocol(proto), DetectWait: c.cfg.Detection.Wait,
 		HandshakeTimeout: in.HandshakeTimeout, MaxHandshakes: in.MaxHandshakes, MaxConnections: in.MaxConnections,
 		HTTP: c.http(),
 	}
@@ -189,8 +192,9 @@ func localRetry() *retry.Config {
 func (c *compiler) outbound(i int) {
 	u := &c.cfg.Outbound.Upstreams[i]
 	path := "outbound.upstreams[" + strconv.Itoa(i) + "]"
+	c.listener = "outbound:" + u.Service
 	l := &plan.Listener{
-		Name: "outbound:" + u.Service, Address: u.Listen, Direction: telemetry.Outbound, Protocol: protocol(c.cfg.ServiceProtocol(u.Service)),
+		Name: c.listener, Address: u.Listen, Direction: telemetry.Outbound, Protocol: protocol(c.cfg.ServiceProtocol(u.Service)),
 		DetectWait: c.cfg.Detection.Wait, HTTP: c.http(), Route: plan.Route{Name: u.Service},
 	}
 	spec := c.service(path+".service", u.Service)
@@ -276,7 +280,7 @@ func (c *compiler) secure(path string, s *upstream.Spec, p *config.Policy, proto
 
 // use says that route calls the cluster of spec.
 func (c *compiler) use(route *plan.Route, spec int) {
-	c.draft.uses = append(c.draft.uses, use{route, spec})
+	c.draft.uses = append(c.draft.uses, use{c.listener, route, spec})
 }
 
 func (c *compiler) add(l *plan.Listener) {

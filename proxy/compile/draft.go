@@ -47,6 +47,7 @@ func (d *Draft) Build(r *upstream.Registry, m *telemetry.Metrics) *plan.Plan {
 	for _, u := range d.uses {
 		u.route.Cluster, u.route.RateLimits = p.Clusters[u.spec], d.specs[u.spec].rates
 	}
+	d.bindBreakers(p.Clusters)
 	for _, l := range d.listeners {
 		l.Metrics = m.Listener(l.Direction, l.Name)
 		if l.Routes != nil {

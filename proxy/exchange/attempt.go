@@ -27,6 +27,10 @@ func (x *exchange) attempt(began time.Duration) (r outcome.Reason, again bool) {
 	}
 	ep := x.cl.Pick(began, &x.wish, &x.tried)
 	if ep == nil {
+		if x.tried.Broken() {
+			x.cause = upstream.ErrAllBroken
+			return outcome.BreakerOpen, false
+		}
 		if ep = x.awaitEndpoint(); ep == nil {
 			return outcome.NoEndpoints, false
 		}

@@ -37,7 +37,7 @@ func (n *notes) decided(d retry.Decision, b *retry.Budget, now time.Duration) {
 
 // attempted moves the last attempt of rec into the draft, before the next pick
 // forgets what was looked at.
-func (n *notes) attempted(ring *ledger.Ring, rec *telemetry.Record, tried *upstream.Tried) {
+func (n *notes) attempted(ring *ledger.Ring, rec *telemetry.Record, tried *upstream.Tried, at time.Duration) {
 	if ring == nil || rec.AttemptCount == n.attempts {
 		return
 	}
@@ -53,7 +53,7 @@ func (n *notes) attempted(ring *ledger.Ring, rec *telemetry.Record, tried *upstr
 	a.Algorithm, a.Compared = seen.Algorithm, seen.Count
 	for i := range seen.Count {
 		c := &seen.Compared[i]
-		a.Candidates[i] = ledger.Candidate{Address: c.Endpoint.Address(), Score: c.Score, State: c.Endpoint.Outlier.State().String()}
+		a.Candidates[i] = ledger.Candidate{Address: c.Endpoint.Address(), Score: c.Score, State: c.Endpoint.Condition(at)}
 	}
 	if n.asked {
 		a.Asked, a.Why, a.Wait, a.Budget, a.HasBudget = true, n.verdict.Why, n.verdict.Wait, n.budget, n.hasBudget
@@ -69,9 +69,23 @@ func (n *notes) forget(ring *ledger.Ring) {
 	*n = notes{}
 }
 
+// at is where an exchange has ended, and when.
+type at struct {
+	route *plan.Route // nil before one was chosen
+	ep    *upstream.Endpoint
+	time  time.Duration
+}
+
+func (a at) breaker() *upstream.RouteBreaker {
+	if a.route == nil {
+		return nil
+	}
+	return a.route.Breaker
+}
+
 // entry completes the draft with what HTTP and TCP exchanges have in common.
-func (n *notes) entry(ring *ledger.Ring, rec *telemetry.Record, l *plan.Listener, cl *upstream.Cluster, pol *upstream.Policy, tried *upstream.Tried, at time.Duration) *ledger.Entry {
-	n.attempted(ring, rec, tried)
+func (n *notes) entry(ring *ledger.Ring, rec *telemetry.Record, l *plan.Listener, cl *upstream.Cluster, pol *upstream.Policy, tried *upstream.Tried, at at) *ledger.Entry {
+	n.attempted(ring, rec, tried, at.time)
 	e := n.draft
 	if n.draft = nil; e == nil {
 		e = ring.Draft()
@@ -90,9 +104,7 @@ func (n *notes) entry(ring *ledger.Ring, rec *telemetry.Record, l *plan.Listener
 	}
 	seen := tried.Seen()
 	e.Usable, e.Total, e.Panicking = seen.Usable, seen.Total, seen.Panicking
-	if b := cl.Breaker(); b != nil {
-		e.HasBreaker, e.Breaker = true, b.State(at)
-	}
+	e.Breaker, e.HasBreaker = cl.BreakerState(at.breaker(), at.ep, at.time)
 	return e
 }
 
@@ -110,7 +122,7 @@ func (x *exchange) remember() {
 	if !ring.Keeps(rec.Reason, grpc != 0, rec.AttemptCount, rec.FirstByteTime) && x.fate.rule == nil {
 		return
 	}
-	e := x.notes.entry(ring, rec, x.l, x.cl, x.pol, &x.tried, x.at)
+	e := x.notes.entry(ring, rec, x.l, x.cl, x.pol, &x.tried, at{x.route, x.ep, x.at})
 	e.ID = x.id
 	e.IsGRPC, e.GRPC = x.grpc, grpc
 	e.FirstByte = rec.FirstByteTime
@@ -149,7 +161,7 @@ func (t *tcpExchange) remember(callerID string) {
 		t.notes.forget(ring)
 		return
 	}
-	e := t.notes.entry(ring, rec, t.l, t.cl, t.pol, &t.tried, t.start+rec.Duration)
+	e := t.notes.entry(ring, rec, t.l, t.cl, t.pol, &t.tried, at{&t.l.Route, t.ep, t.start + rec.Duration})
 	e.Route, e.Protocol = t.l.Route.Name, rec.Protocol
 	e.StreamIdle = t.pol.TCPIdle
 	e.Caller, e.CallerID, e.Rule = t.peer.Addr, callerID, rec.Rule

@@ -6,7 +6,6 @@ import (
 
 	"github.com/outrigger-mesh/outrigger/proxy/http1"
 	"github.com/outrigger-mesh/outrigger/proxy/outcome"
-	"github.com/outrigger-mesh/outrigger/resilience/breaker"
 	"github.com/outrigger-mesh/outrigger/resilience/retry"
 	"github.com/outrigger-mesh/outrigger/resilience/verdict"
 	"github.com/outrigger-mesh/outrigger/telemetry"
@@ -35,21 +34,13 @@ func (x *exchange) attempts() outcome.Reason {
 			x.cause = x.uploader.err
 			return r
 		}
-		b := x.cl.Breaker()
-		var ticket breaker.Ticket
-		if b != nil {
-			t, ok := b.Allow(began)
-			if !ok {
-				return outcome.BreakerOpen
-			}
-			ticket = t
+		if !x.passesBreaker(began) {
+			return outcome.BreakerOpen
 		}
 		r, again := x.attempt(began)
 		ended := x.at
 		failure := x.passesAs(r)
-		if b != nil {
-			b.Done(ticket, ended, verdict.Breaker(x.judged(r)))
-		}
+		x.tried.Settle(ended, verdict.Breaker(x.judged(r)))
 		if r == outcome.OK && !x.call.held || x.began || !again {
 			return r
 		}
@@ -64,7 +55,7 @@ func (x *exchange) attempts() outcome.Reason {
 			return r
 		}
 		m.Retried(retried(r, failure))
-		x.notes.attempted(x.s.srv.Ledger, &x.rec, &x.tried)
+		x.notes.attempted(x.s.srv.Ledger, &x.rec, &x.tried, x.at)
 		if !x.unsent && failure.Row().Retryable != outcome.RetryUnsent {
 			x.earlier++
 		}

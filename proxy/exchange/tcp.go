@@ -13,6 +13,7 @@ import (
 	"github.com/outrigger-mesh/outrigger/proxy/upstream"
 	"github.com/outrigger-mesh/outrigger/proxy/wire"
 	"github.com/outrigger-mesh/outrigger/resilience/balance"
+	"github.com/outrigger-mesh/outrigger/resilience/breaker"
 	"github.com/outrigger-mesh/outrigger/resilience/retry"
 	"github.com/outrigger-mesh/outrigger/resilience/verdict"
 	"github.com/outrigger-mesh/outrigger/telemetry"
@@ -198,21 +199,11 @@ func (t *tcpExchange) connect() (upstream.Leg, outcome.Reason) {
 	}
 	for n := 1; ; n++ {
 		now := t.srv.Sweeper.Now()
-		b := t.cl.Breaker()
-		if b != nil {
-			ticket, ok := b.Allow(now)
-			if !ok {
-				return upstream.Leg{}, outcome.BreakerOpen
+		if ok, refusal := passes(t.cl, &t.l.Route, now, &t.tried); !ok {
+			if refusal != nil {
+				t.cause = refusal
 			}
-			up, r := t.try(now)
-			b.Done(ticket, t.srv.Sweeper.Now(), verdict.Breaker(r))
-			if r == outcome.OK {
-				return up, r
-			}
-			if !t.again(n, r, budget) {
-				return upstream.Leg{}, r
-			}
-			continue
+			return upstream.Leg{}, outcome.BreakerOpen
 		}
 		up, r := t.try(now)
 		if r == outcome.OK || !t.again(n, r, budget) {
@@ -224,6 +215,11 @@ func (t *tcpExchange) connect() (upstream.Leg, outcome.Reason) {
 func (t *tcpExchange) try(now time.Duration) (upstream.Leg, outcome.Reason) {
 	t.ep = t.cl.Pick(now, &t.wish, &t.tried)
 	if t.ep == nil {
+		t.tried.Settle(now, breaker.Ignored)
+		if t.tried.Broken() {
+			t.cause = upstream.ErrAllBroken
+			return upstream.Leg{}, outcome.BreakerOpen
+		}
 		return upstream.Leg{}, outcome.NoEndpoints
 	}
 	t.cl.Begin(t.ep, now)
@@ -234,6 +230,7 @@ func (t *tcpExchange) try(now time.Duration) (upstream.Leg, outcome.Reason) {
 	}
 	took := t.srv.Sweeper.Now() - now
 	t.cl.Finish(t.ep, now+took, took, r, 0)
+	t.tried.Settle(now+took, verdict.Breaker(r))
 	t.rec.ConnectTime = took
 	t.rec.AddAttempt(telemetry.Attempt{Endpoint: t.ep.Address(), Reason: r, Offset: now - t.start, Duration: took})
 	return leg, r
@@ -259,7 +256,7 @@ func (t *tcpExchange) again(n int, r outcome.Reason, budget *retry.Budget) bool 
 		return false
 	}
 	t.cl.Metrics().Retried(r)
-	t.notes.attempted(t.srv.Ledger, &t.rec, &t.tried)
+	t.notes.attempted(t.srv.Ledger, &t.rec, &t.tried, now)
 	time.Sleep(d.Wait)
 	return true
 }

@@ -56,13 +56,14 @@ func (e *explainer) destination(route *plan.Route, percent float64) (admin.Desti
 			d.Endpoints = append(d.Endpoints, v)
 		}
 	}
-	if st.Breaker != nil {
-		d.Breaker = st.Breaker.State.String()
+	broken := st.BreakerFor(route.Breaker)
+	if broken != nil {
+		d.Breaker = broken.State.String()
 	}
 	if c.Budget() != nil && e.Live {
 		d.Budget = &st.Budget
 	}
-	r := e.standsInTheWay(&st, pol)
+	r := e.standsInTheWay(&st, pol, broken)
 	if r != outcome.OK {
 		d.Reason = r.String()
 	}
@@ -72,9 +73,9 @@ func (e *explainer) destination(route *plan.Route, percent float64) (admin.Desti
 }
 
 // standsInTheWay is why no endpoint would be asked at this moment.
-func (e *explainer) standsInTheWay(st *upstream.ClusterState, pol *upstream.Policy) outcome.Reason {
+func (e *explainer) standsInTheWay(st *upstream.ClusterState, pol *upstream.Policy, b *upstream.BreakerState) outcome.Reason {
 	limits := &pol.Limits
-	switch b := st.Breaker; {
+	switch {
 	case limits.Mode == guard.Enforce && limits.MaxRequests > 0 && st.Limits.Gauge(limit.Requests).Value() >= limits.MaxRequests && e.l.Protocol != plan.TCP:
 		return outcome.LimitRequests
 	case b != nil && b.State == breaker.Open && b.Mode == guard.Enforce && b.Until > e.Now:

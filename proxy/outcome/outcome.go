@@ -37,7 +37,7 @@ const (
 	TryTimeout
 	// StreamIdle: no byte moved for the stream's idle time.
 	StreamIdle
-	// BreakerOpen: the cluster's circuit breaker is open.
+	// BreakerOpen: the circuit breaker of the cluster, of the route or of all endpoints is open.
 	BreakerOpen
 	// LimitConnections: the cluster's connection limit is reached.
 	LimitConnections
@@ -132,7 +132,7 @@ var table = [Count]Row{
 	RequestTimeout:    {"request_timeout", "RT", SourceUpstream, 504, 4, RetryNever, true, "http_response_timeout", "The request was not answered within its timeout."},
 	TryTimeout:        {"try_timeout", "TT", SourceUpstream, 504, 4, RetryIdempotent, true, "http_response_timeout", "The attempt was not answered within its per-try timeout."},
 	StreamIdle:        {"stream_idle", "SI", SourceUpstream, 504, 4, RetryNever, false, "connection_read_timeout", "No byte moved within the stream's idle timeout."},
-	BreakerOpen:       {"breaker_open", "UO", SourceLocal, 503, 14, RetryNever, false, "destination_unavailable", "The cluster's circuit breaker is open."},
+	BreakerOpen:       {"breaker_open", "UO", SourceLocal, 503, 14, RetryNever, false, "destination_unavailable", "The circuit breaker of the cluster, of the route or of all endpoints is open."},
 	LimitConnections:  {"limit_connections", "LC", SourceLocal, 503, 14, RetryNever, false, "connection_limit_reached", "The cluster's connection limit is reached."},
 	LimitPending:      {"limit_pending", "LP", SourceLocal, 503, 14, RetryNever, false, "proxy_internal_response", "The cluster's limit of pending requests is reached."},
 	LimitRequests:     {"limit_requests", "LR", SourceLocal, 503, 14, RetryNever, false, "proxy_internal_response", "The cluster's limit of active requests is reached."},

@@ -36,6 +36,8 @@ type Route struct {
 	Refuse outcome.Reason
 	// RateLimits are those of Cluster, in the order in which they are asked.
 	RateLimits []*RateLimit
+	// Breaker is the route's own; nil unless the policy of Cluster gives each route one.
+	Breaker *upstream.RouteBreaker
 	// Metrics count by route; nil on a listener without a table.
 	Metrics *telemetry.Route
 }

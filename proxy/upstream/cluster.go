@@ -34,6 +34,7 @@ type Cluster struct {
 	spec       atomic.Pointer[Spec]
 	policy     atomic.Pointer[Policy]
 	breaker    atomic.Pointer[breaker.Breaker]
+	routed     atomic.Pointer[map[string]*RouteBreaker]
 	budget     atomic.Pointer[retry.Budget]
 	set        atomic.Pointer[endpointSet]
 	generation atomic.Uint64 // of the transport: older connections are not kept
@@ -70,9 +71,6 @@ func (c *Cluster) Direction() telemetry.Direction { return c.direction }
 
 // Policy returns the policy in force.
 func (c *Cluster) Policy() *Policy { return c.policy.Load() }
-
-// Breaker returns the circuit breaker, or nil.
-func (c *Cluster) Breaker() *breaker.Breaker { return c.breaker.Load() }
 
 // Budget returns the retry budget, or nil when retries are off.
 func (c *Cluster) Budget() *retry.Budget { return c.budget.Load() }
@@ -211,6 +209,7 @@ func (c *Cluster) setEndpoints(list []EndpointSpec, now time.Duration) (added, r
 			if p.Health != nil {
 				e.check.start(p.Health, now)
 			}
+			e.applyBreaker(p.Breaker)
 			e.bindMetrics()
 			added++
 		}
@@ -275,10 +274,10 @@ func (c *Cluster) apply(spec *Spec, now time.Duration) {
 	if old != nil {
 		oldPolicy = &old.Policy
 	}
-	if policy.Breaker == nil {
-		c.breaker.Store(nil)
-	} else if oldPolicy == nil || oldPolicy.Breaker == nil || *oldPolicy.Breaker != *policy.Breaker {
-		c.breaker.Store(breaker.New(c.name, *policy.Breaker, c.breakerChanged))
+	if oldPolicy == nil {
+		c.applyBreaker(nil, policy.Breaker)
+	} else {
+		c.applyBreaker(oldPolicy.Breaker, policy.Breaker)
 	}
 	if policy.Retry == nil {
 		c.budget.Store(nil)
@@ -304,18 +303,6 @@ func (c *Cluster) apply(spec *Spec, now time.Duration) {
 
 func sameBudget(a, b *retry.Config) bool {
 	return a.BudgetPercent == b.BudgetPercent && a.BudgetMinPerSecond == b.BudgetMinPerSecond
-}
-
-func (c *Cluster) breakerChanged(from, to breaker.State) {
-	level := slog.LevelInfo
-	if to == breaker.Open {
-		level = slog.LevelWarn
-	}
-	c.registry.log.Log(c.registry.ctx, level, "circuit breaker "+to.String(), "event", "breaker_"+to.String(), "cluster", c.name, "from", from.String())
-	c.logBreaker(from, to)
-	if to == breaker.Open {
-		c.metrics.BreakerOpened.Inc()
-	}
 }
 
 // Transport says in words how endpoints are reached.

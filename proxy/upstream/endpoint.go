@@ -15,6 +15,7 @@ import (
 	"github.com/outrigger-mesh/outrigger/proxy/outcome"
 	"github.com/outrigger-mesh/outrigger/proxy/wire"
 	"github.com/outrigger-mesh/outrigger/resilience/balance"
+	"github.com/outrigger-mesh/outrigger/resilience/breaker"
 	"github.com/outrigger-mesh/outrigger/resilience/guard"
 	"github.com/outrigger-mesh/outrigger/resilience/outlier"
 	"github.com/outrigger-mesh/outrigger/telemetry"
@@ -55,6 +56,7 @@ type Endpoint struct {
 	key     uint64                // of address, for picks by hash
 	stamp   atomic.Pointer[stamp] // nil before the first affinity
 	metrics *telemetry.Endpoint
+	breaker atomic.Pointer[breaker.Breaker] // nil unless each endpoint has one
 	// standing is what orders by hand make of it, a hand.Standing.
 	standing atomic.Uint32
 }

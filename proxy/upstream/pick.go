@@ -6,6 +6,7 @@ import (
 
 	"github.com/outrigger-mesh/outrigger/proxy/outcome"
 	"github.com/outrigger-mesh/outrigger/resilience/balance"
+	"github.com/outrigger-mesh/outrigger/resilience/breaker"
 	"github.com/outrigger-mesh/outrigger/resilience/guard"
 	"github.com/outrigger-mesh/outrigger/resilience/outlier"
 	"github.com/outrigger-mesh/outrigger/resilience/verdict"
@@ -20,6 +21,9 @@ type Tried struct {
 	set   *endpointSet // of the last pick
 	seen  balance.Seen // what the last pick compared
 	held  bool         // the last pick followed the session's affinity
+	// broken: the last pick found an open breaker.
+	broken bool
+	leave  leave // for the attempt under way
 }
 
 const maxTried = 8
@@ -39,7 +43,7 @@ func (t *Tried) Reset() { *t = Tried{} }
 // that may be used. The exchange counts among the cluster's active requests.
 func (c *Cluster) Pick(now time.Duration, w *Wish, tried *Tried) *Endpoint {
 	s := c.set.Load()
-	tried.set, tried.held = s, false
+	tried.set, tried.held, tried.broken = s, false, false
 	tried.seen.Reset()
 	if s == nil || s.picker.Len() == 0 {
 		return nil
@@ -49,7 +53,7 @@ func (c *Cluster) Pick(now time.Duration, w *Wish, tried *Tried) *Endpoint {
 		mode = p.Mode
 	}
 	if s.affinity != nil && w.Held != nil && tried.n == 0 {
-		if e := s.affinity.find(w.Held); e != nil && (e.usable(mode) || s.panicking) {
+		if e := s.affinity.find(w.Held); e != nil && c.takes(s, e, mode, now, tried) {
 			c.metrics.Affinity(telemetry.AffinityKept)
 			tried.held = true
 			return e
@@ -57,24 +61,22 @@ func (c *Cluster) Pick(now time.Duration, w *Wish, tried *Tried) *Endpoint {
 		c.metrics.Affinity(telemetry.AffinityLost)
 	}
 	var passed Tried
-	var last *Endpoint
 	avoid := tried
 	for range maxTried {
 		i := c.pick(s.picker, now, w, avoid.loads[:avoid.n], &tried.seen)
 		e := s.endpoints[s.picker.Member(i).Index]
-		if e.usable(mode) || s.panicking {
+		if c.takes(s, e, mode, now, tried) {
 			return e
 		}
-		// On probation, and its one probe is under way.
+		// On probation, and its one probe is under way; or its breaker is open.
 		if avoid != &passed {
 			passed = *tried
 			avoid = &passed
 		}
 		passed.Add(e)
-		last = e
 	}
 	tried.seen.Reset()
-	return c.pickOther(s, mode, last)
+	return c.pickOther(s, mode, now, tried)
 }
 
 // pick asks the picker, which is not empty, for a member's position.
@@ -89,19 +91,43 @@ func (c *Cluster) pick(p *balance.Picker, now time.Duration, w *Wish, avoid []*b
 	return i
 }
 
-// pickOther looks at all endpoints in turn after Pick has met several on
-// probation. Where every one of them is, the panic rule holds as if they were
-// ejected: last is used.
-func (c *Cluster) pickOther(s *endpointSet, mode guard.Mode, last *Endpoint) *Endpoint {
+// takes reports whether an attempt may go to e now: its breaker, if it has one,
+// lets it pass, and it is not on probation with its probe under way. In panic
+// the latter does not count.
+func (c *Cluster) takes(s *endpointSet, e *Endpoint, mode guard.Mode, now time.Duration, tried *Tried) bool {
+	b := e.breaker.Load()
+	if b != nil && !c.Admit(b, now, tried) {
+		tried.broken = true
+		return false
+	}
+	if s.panicking || e.usable(mode) {
+		return true
+	}
+	if b != nil { // else the leave is the cluster's
+		tried.Settle(now, breaker.Ignored)
+	}
+	return false
+}
+
+// pickOther looks at all endpoints in turn after Pick has met several that may
+// not be used. Where every one of them is on probation, the panic rule holds as
+// if they were ejected: any whose breaker lets it pass is used.
+func (c *Cluster) pickOther(s *endpointSet, mode guard.Mode, now time.Duration, tried *Tried) *Endpoint {
 	n := s.picker.Len()
 	from := rand.IntN(n)
 	for i := range n {
-		if e := s.endpoints[s.picker.Member((from+i)%n).Index]; e.usable(mode) {
+		if e := s.endpoints[s.picker.Member((from+i)%n).Index]; c.takes(s, e, mode, now, tried) {
 			return e
 		}
 	}
-	if s.pinned || c.policy.Load().Balance.PanicPercent > 0 {
-		return last
+	if !s.pinned && c.policy.Load().Balance.PanicPercent <= 0 {
+		return nil
+	}
+	for i := range n {
+		e := s.endpoints[s.picker.Member((from+i)%n).Index]
+		if b := e.breaker.Load(); b == nil || c.Admit(b, now, tried) {
+			return e
+		}
 	}
 	return nil
 }

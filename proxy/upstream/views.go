@@ -21,13 +21,23 @@ func (e *Endpoint) bindMetrics() {
 	if e.cluster.policy.Load().Health != nil {
 		healthState = func() float64 { return float64(e.check.state()) }
 	}
+	var breakerState func() float64
+	if b := e.breaker.Load(); b != nil {
+		breakerState = func() float64 {
+			if b := e.breaker.Load(); b != nil {
+				return float64(b.State(clock()).Severity())
+			}
+			return 0
+		}
+	}
 	e.metrics.Bind(telemetry.EndpointGauges{
-		Health: healthState,
-		State:  func() float64 { return float64(e.Outlier.State()) },
-		Hand:   func() float64 { return float64(e.standing.Load()) },
-		Active: func() float64 { return float64(e.Load.Inflight()) },
-		EWMA:   func() float64 { return e.Load.EWMA(clock()).Seconds() },
-		Drain:  e.draining,
+		Breaker: breakerState,
+		Health:  healthState,
+		State:   func() float64 { return float64(e.Outlier.State()) },
+		Hand:    func() float64 { return float64(e.standing.Load()) },
+		Active:  func() float64 { return float64(e.Load.Inflight()) },
+		EWMA:    func() float64 { return e.Load.EWMA(clock()).Seconds() },
+		Drain:   e.draining,
 	})
 }
 
@@ -35,10 +45,10 @@ func (c *Cluster) bindMetrics() {
 	clock := c.registry.sweeper.Now
 	c.metrics.Bind(telemetry.ClusterGauges{
 		BreakerState: func() float64 {
-			if b := c.breaker.Load(); b != nil {
-				return float64(b.State(clock()))
+			if b := Worst(c.breakers(clock())); b != nil {
+				return float64(b.State.Severity())
 			}
-			return float64(breaker.Closed)
+			return 0
 		},
 		RetryBudget: func() float64 {
 			if b := c.budget.Load(); b != nil {
@@ -113,6 +123,7 @@ type EndpointState struct {
 	Fit         bool
 	Check       *health.Snapshot
 	CheckConfig *health.Config
+	Breaker     *breaker.Snapshot // nil unless it has one of its own
 }
 
 // ClusterState is a copy of what is known about a cluster.
@@ -126,9 +137,9 @@ type ClusterState struct {
 	Unhealthy int // by active checks
 	Draining  int
 	Panicking bool
-	Balance   balance.Config    // in force
-	Breaker   *breaker.Snapshot // nil without a breaker
-	Budget    float64           // retries that may be made now
+	Balance   balance.Config // in force
+	Breakers  []BreakerState // one of the cluster, or one a route or endpoint
+	Budget    float64        // retries that may be made now
 	Totals    telemetry.ClusterTotals
 	Limits    *limit.Limits
 	Requests  int64 // active
@@ -144,10 +155,7 @@ func (c *Cluster) State(now time.Duration) ClusterState {
 	if s := c.set.Load(); s != nil {
 		cs.Endpoints, cs.Available, cs.Panicking = s.total, s.picker.Len(), s.panicking
 	}
-	if b := c.breaker.Load(); b != nil {
-		snap := b.Snapshot(now)
-		cs.Breaker = &snap
-	}
+	cs.Breakers = c.breakers(now)
 	if b := c.budget.Load(); b != nil {
 		cs.Budget = b.Balance(now)
 	}
@@ -176,6 +184,10 @@ func (r *Registry) States() (clusters []ClusterState, endpoints []EndpointState)
 				if snap.State == health.Unhealthy {
 					cs.Unhealthy++
 				}
+			}
+			if b := e.breaker.Load(); b != nil {
+				snap := b.Snapshot(now)
+				es.Breaker = &snap
 			}
 			if es.Evidence.State == outlier.Ejected {
 				cs.Ejected++

@@ -86,6 +86,10 @@ type Ticket struct {
 	trial      uint64 // number of the trial; 0 for none
 }
 
+// Observed reports whether the request passed only because the breaker does not
+// act.
+func (t Ticket) Observed() bool { return t == Ticket{} }
+
 // New returns a closed breaker. cfg must be valid. onChange, if not nil, is
 // called after every change of state, in order, outside all locks, by whoever
 // called the Breaker then; it may call the Breaker itself.

@@ -388,6 +388,25 @@ func TestNames(t *testing.T) {
 	}
 }
 
+func TestScopes(t *testing.T) {
+	for word, want := range map[string]Scope{"": ScopeCluster, "cluster": ScopeCluster, "route": ScopeRoute, "endpoint": ScopeEndpoint} {
+		s := Scope(9)
+		if err := s.UnmarshalText([]byte(word)); err != nil || s != want {
+			t.Errorf("%q: %v, %v", word, s, err)
+		}
+		if text, err := s.MarshalText(); err != nil || word != "" && string(text) != word {
+			t.Errorf("%v is written %q, %v", s, text, err)
+		}
+	}
+	var s Scope
+	if err := s.UnmarshalText([]byte("host")); err == nil || !strings.Contains(err.Error(), "cluster, route or endpoint") || Scope(9).String() != "scope(9)" {
+		t.Errorf("%v", err)
+	}
+	if !(Open.Severity() > HalfOpen.Severity() && HalfOpen.Severity() > Closed.Severity()) {
+		t.Error("the states are not in order")
+	}
+}
+
 func TestValidate(t *testing.T) {
 	set := func(f func(*Config)) Config {
 		c := Default()
@@ -402,6 +421,8 @@ func TestValidate(t *testing.T) {
 		{set(func(c *Config) { c.FailurePercent, c.ConsecutiveFailures = 0, 3 }), ""},
 		{Config{}, "window minimum_requests consecutive_failures open_for half_open_requests"},
 		{set(func(c *Config) { c.Mode, c.FailurePercent = 5, 100.5 }), "mode failure_percent"},
+		{set(func(c *Config) { c.Scope = ScopeEndpoint }), ""},
+		{set(func(c *Config) { c.Scope = 3 }), "scope"},
 		{set(func(c *Config) { c.HalfOpenRequests, c.OpenFor = 1001, -1 }), "open_for half_open_requests"},
 	} {
 		var got []string

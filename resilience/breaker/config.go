@@ -12,6 +12,10 @@ type Config struct {
 	// Mode says whether an open breaker refuses requests (enforce, the
 	// default) or only counts what it would have refused (observe).
 	Mode guard.Mode `yaml:"mode"`
+	// Scope is what one breaker stands before: cluster (default), all that goes
+	// there; route, what one route sends there; endpoint, one endpoint, which
+	// gets no attempts while its breaker is open as long as others do.
+	Scope Scope `yaml:"scope"`
 	// Window is how far back results count while the breaker is closed. It
 	// rolls in tenths. At least 100ms. Default 10s.
 	Window time.Duration `yaml:"window"`
@@ -52,6 +56,9 @@ func Default() Config {
 func (c Config) Validate(add func(field, problem string)) {
 	if c.Mode != guard.Enforce && c.Mode != guard.Observe {
 		add("mode", "is unknown; use enforce or observe")
+	}
+	if int(c.Scope) >= len(scopes) {
+		add("scope", "is unknown; use cluster, route or endpoint")
 	}
 	if c.Window < 100*time.Millisecond {
 		add("window", "must be at least 100ms, such as 10s")

@@ -140,6 +140,13 @@ func TestStanding(t *testing.T) {
 			EndpointView{State: "ejected", Cause: "x", Until: in(7), Health: "critical", Hand: hand("ejected", "eject")},
 			StandingView{State: "by_hand", Cause: "bad disk, by 127.0.0.1:1", Since: in(-9), Until: in(90), Also: []string{"ejected", "by_catalog"}, Next: "end of order", NextAt: in(90)},
 		},
+		{
+			"broken",
+			EndpointView{State: "probation", Cause: "x", Breaker: &BreakerView{State: "open", Mode: "enforce", Cause: "trial_failed", Since: in(-5), Until: in(7)}},
+			StandingView{State: "broken", Cause: "trial_failed", Since: in(-5), Until: in(7), Also: []string{"probation"}, Next: "probe", NextAt: in(7)},
+		},
+		{"broken, observed", EndpointView{State: "healthy", Breaker: &BreakerView{State: "open", Mode: "observe"}}, StandingView{State: "healthy"}},
+		{"half-open", EndpointView{State: "healthy", Breaker: &BreakerView{State: "half-open"}}, StandingView{State: "healthy"}},
 		{"pinned", EndpointView{State: "healthy", Hand: hand("pinned", "pin")}, StandingView{State: "pinned", Cause: "bad disk, by 127.0.0.1:1", Since: in(-9), Until: in(90), Next: "end of order", NextAt: in(90)}},
 		{"pinned and ejected", EndpointView{State: "ejected", Until: in(95), Hand: hand("pinned", "pin")}, StandingView{State: "ejected", Until: in(95), Also: []string{"pinned"}, Next: "probe", NextAt: in(95)}},
 		{"passed over", EndpointView{State: "healthy", Hand: &HandView{State: "passed_over"}}, StandingView{State: "passed_over", Cause: "others are pinned by hand"}},
@@ -165,6 +172,7 @@ func TestStanding(t *testing.T) {
 func TestWords(t *testing.T) {
 	for state, want := range map[string]string{
 		"healthy": "healthy", "by_hand": "ejected by hand", "by_check": "unhealthy by check", "by_catalog": "unhealthy by catalog", "passed_over": "passed over",
+		"broken": "breaker open",
 	} {
 		if got := (&StandingView{State: state}).Words(); got != want {
 			t.Errorf("%s: %q, want %q", state, got, want)

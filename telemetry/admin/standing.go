@@ -13,6 +13,7 @@ const (
 	StandPinned     = "pinned"      // by hand: with others that are, it takes all traffic
 	StandProbation  = "probation"   // one request decides whether it is back
 	StandEjected    = "ejected"     // by outlier detection
+	StandBroken     = "broken"      // its own circuit breaker is open
 	StandByCheck    = "by_check"    // its active checks say that it is not well
 	StandByCatalog  = "by_catalog"  // discovery says that it is not well
 	StandDraining   = "draining"    // discovery says that it is to get nothing new
@@ -65,6 +66,9 @@ func standing(e *EndpointView) StandingView {
 	if e.State == "ejected" {
 		list = append(list, reason{StandEjected, e.Cause, e.Since, e.Until})
 	}
+	if b := e.Breaker; b != nil && b.State == "open" && b.Mode != "observe" {
+		list = append(list, reason{StandBroken, b.Cause, b.Since, b.Until})
+	}
 	if e.Health == "critical" && e.Draining == "" {
 		list = append(list, reason{state: StandByCatalog, cause: "the catalog says critical"})
 	}
@@ -112,6 +116,8 @@ func next(e *EndpointView, state string) (what string, at time.Time) {
 		return "end of order", e.Hand.Until
 	case StandEjected:
 		return "probe", e.Until
+	case StandBroken:
+		return "probe", e.Breaker.Until
 	}
 	if e.Check != nil {
 		return "check", e.Check.Next
@@ -128,6 +134,8 @@ func (v *StandingView) Words() string {
 		return "unhealthy by check"
 	case StandByCatalog:
 		return "unhealthy by catalog"
+	case StandBroken:
+		return "breaker open"
 	}
 	return strings.ReplaceAll(v.State, "_", " ")
 }

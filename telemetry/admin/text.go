@@ -179,12 +179,26 @@ func why(cause, detail string) string {
 	return cause + ": " + detail
 }
 
+// breakersIn says how many of list are in a state.
+func breakersIn(list []BreakerView, state string) string {
+	n := 0
+	for i := range list {
+		if list[i].State == state {
+			n++
+		}
+	}
+	return fmt.Sprintf("%s %d", state, n)
+}
+
 func clustersText(w io.Writer, v []ClusterView, now time.Time) {
 	table(w, "CLUSTER DIRECTION PROTOCOL BALANCE ENDPOINTS EJECTED UNHEALTHY PANIC BREAKER UNTIL BUDGET CONNECTIONS PENDING ACTIVE REQUESTS FAILURES RETRIES P50 P99", func(row func(...any)) {
 		for _, c := range v {
 			breaker, until := "-", "-"
 			if c.Breaker != nil {
 				breaker, until = c.Breaker.State, ahead(c.Breaker.Until, now)
+				if n := len(c.Breakers); n > 0 {
+					breaker = fmt.Sprintf("%s of %d %ss", breakersIn(c.Breakers, c.Breaker.State), n, c.Breaker.Scope)
+				}
 			}
 			row(c.Name, c.Direction, c.Protocol, c.Balance, fmt.Sprintf("%d/%d", c.Available, c.Endpoints), c.Ejected, c.Unhealthy, yes(c.Panic), breaker, until,
 				fmt.Sprintf("%.1f", c.BudgetBalance), limit(c.Limits.Connections), limit(c.Limits.Pending), limit(c.Limits.Requests),

@@ -39,14 +39,15 @@ type Check struct {
 type EndpointView struct {
 	Cluster          string        `json:"cluster"`
 	Address          string        `json:"address"`
-	ID               string        `json:"id"`               // the discovery source's name for the instance
-	Health           string        `json:"health"`           // as discovery says: passing, warning, critical
-	Absent           bool          `json:"absent,omitempty"` // discovery does not list it: there is only an order for it
-	Standing         StandingView  `json:"standing"`         // what all below comes to; filled in by the server
-	Hand             *HandView     `json:"hand,omitempty"`   // nil when no order by hand concerns it
-	Check            *CheckView    `json:"check,omitempty"`  // nil without active checks
-	State            string        `json:"state"`            // as outlier detection says: healthy, ejected, probation
-	Cause            string        `json:"cause"`            // why it is in that state
+	ID               string        `json:"id"`                // the discovery source's name for the instance
+	Health           string        `json:"health"`            // as discovery says: passing, warning, critical
+	Absent           bool          `json:"absent,omitempty"`  // discovery does not list it: there is only an order for it
+	Standing         StandingView  `json:"standing"`          // what all below comes to; filled in by the server
+	Hand             *HandView     `json:"hand,omitempty"`    // nil when no order by hand concerns it
+	Check            *CheckView    `json:"check,omitempty"`   // nil without active checks
+	Breaker          *BreakerView  `json:"breaker,omitempty"` // its own; nil unless breaker.scope is endpoint
+	State            string        `json:"state"`             // as outlier detection says: healthy, ejected, probation
+	Cause            string        `json:"cause"`             // why it is in that state
 	Since            time.Time     `json:"since,omitzero"`
 	Until            time.Time     `json:"until,omitzero"` // when an ejection ends
 	Evidence         []OutcomeView `json:"evidence"`       // the last outcomes, oldest first
@@ -101,38 +102,43 @@ type OutcomeView struct {
 
 // ClusterView is one cluster.
 type ClusterView struct {
-	Name          string       `json:"name"`
-	Direction     string       `json:"direction"` // inbound, outbound
-	Protocol      string       `json:"protocol"`
-	Balance       string       `json:"balance"` // how an endpoint is picked, and by what
-	Endpoints     int          `json:"endpoints"`
-	Available     int          `json:"available"`
-	Ejected       int          `json:"ejected"`
-	Unhealthy     int          `json:"unhealthy"`          // by active checks
-	Draining      int          `json:"draining,omitempty"` // by discovery: they get nothing new
-	Panic         bool         `json:"panic"`              // too few are available, so all are used
-	Breaker       *BreakerView `json:"breaker,omitempty"`  // nil: none configured
-	BudgetBalance float64      `json:"budget_balance"`     // retries that may be made now
-	Limits        LimitsView   `json:"limits"`
-	Active        int64        `json:"active"` // exchanges in flight
-	Requests      uint64       `json:"requests"`
-	Failures      uint64       `json:"failures"`
-	Retries       uint64       `json:"retries"`
-	P50Ms         float64      `json:"p50_ms"`
-	P99Ms         float64      `json:"p99_ms"`
-	Durations     []uint64     `json:"durations"`  // exchanges in each bucket of outrigger_exchange_duration_seconds, the last without bound
-	Identities    []string     `json:"identities"` // the SPIFFE IDs that its endpoints may have
+	Name          string        `json:"name"`
+	Direction     string        `json:"direction"` // inbound, outbound
+	Protocol      string        `json:"protocol"`
+	Balance       string        `json:"balance"` // how an endpoint is picked, and by what
+	Endpoints     int           `json:"endpoints"`
+	Available     int           `json:"available"`
+	Ejected       int           `json:"ejected"`
+	Unhealthy     int           `json:"unhealthy"`          // by active checks
+	Draining      int           `json:"draining,omitempty"` // by discovery: they get nothing new
+	Panic         bool          `json:"panic"`              // too few are available, so all are used
+	Breaker       *BreakerView  `json:"breaker,omitempty"`  // nil: none configured; of several the one that refuses most
+	Breakers      []BreakerView `json:"breakers,omitempty"` // one a route or endpoint, where that is the scope
+	BudgetBalance float64       `json:"budget_balance"`     // retries that may be made now
+	Limits        LimitsView    `json:"limits"`
+	Active        int64         `json:"active"` // exchanges in flight
+	Requests      uint64        `json:"requests"`
+	Failures      uint64        `json:"failures"`
+	Retries       uint64        `json:"retries"`
+	P50Ms         float64       `json:"p50_ms"`
+	P99Ms         float64       `json:"p99_ms"`
+	Durations     []uint64      `json:"durations"`  // exchanges in each bucket of outrigger_exchange_duration_seconds, the last without bound
+	Identities    []string      `json:"identities"` // the SPIFFE IDs that its endpoints may have
 }
 
-// BreakerView is the state of a cluster's circuit breaker.
+// BreakerView is the state of a circuit breaker.
 type BreakerView struct {
-	State             string    `json:"state"` // closed, half_open, open
-	Mode              string    `json:"mode"`  // enforce, observe
+	Scope             string    `json:"scope"`        // cluster, route, endpoint
+	Of                string    `json:"of,omitempty"` // the listener and route, or the endpoint's address
+	State             string    `json:"state"`        // closed, half_open, open
+	Mode              string    `json:"mode"`         // enforce, observe
 	Since             time.Time `json:"since,omitzero"`
 	Until             time.Time `json:"until,omitzero"` // when an open one lets a probe through
 	Requests          uint64    `json:"requests"`       // in the window
 	Failures          uint64    `json:"failures"`       // in the window
 	Opened            uint64    `json:"opened"`         // times
+	Cause             string    `json:"cause"`          // why it opened last: none, failure_percent, consecutive_failures, trial_failed
+	Rejected          uint64    `json:"rejected"`
 	WouldHaveRejected uint64    `json:"would_have_rejected"`
 }
 

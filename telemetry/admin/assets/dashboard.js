@@ -99,12 +99,13 @@ function meter(l) {
 
 function breaker(b, now) {
   if (!b) return td("text-soft", "none");
-  const kinds = { closed: "good", half_open: "warn", open: "bad" };
-  const cell = td("", pill(b.state.replace("_", "-"), kinds[b.state]));
+  const kinds = { closed: "good", "half-open": "warn", open: "bad" };
+  const cell = td("", pill(b.state, kinds[b.state]));
   if (b.mode === "observe") cell.append(" ", pill("observe"));
   let sub = "";
   if (b.state === "open" && b.until) sub = "probe " + ahead(b.until, now);
   else if (b.requests) sub = count(b.failures) + " of " + count(b.requests) + " failed";
+  if (b.of) sub = b.of + (sub ? " · " + sub : "");
   if (b.opened) sub += (sub ? " · " : "") + "opened " + count(b.opened) + "×";
   if (b.would_have_rejected) sub += (sub ? " · " : "") + "would have rejected " + count(b.would_have_rejected);
   if (sub) cell.append(el("span", "sub", sub));
