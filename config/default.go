@@ -77,6 +77,7 @@ func DefaultPolicy() Policy {
 		WebSocket:         websocket.Default(),
 		Limits:            limit.Default(),
 		Balance:           balance.Default(),
+		SubsetFallback:    SubsetFallbackNone,
 	}
 }
 

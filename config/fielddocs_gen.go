@@ -207,6 +207,10 @@ func fieldDoc(id string) string {
 		return "Another attempt after a failed one. off: exactly one attempt."
 	case "github.com/outrigger-mesh/outrigger/config.Policy.StreamIdleTimeout":
 		return "How long an exchange may go without a byte in either direction; for WebSockets see websocket. 0: no limit."
+	case "github.com/outrigger-mesh/outrigger/config.Policy.SubsetFallback":
+		return "What becomes of requests for a subset of which no endpoint may be used. none: they are refused. any: they go to any endpoint of the upstream."
+	case "github.com/outrigger-mesh/outrigger/config.Policy.Subsets":
+		return "Named parts of the upstream's endpoints, each by metadata that an endpoint of it must have: {v2: {version: \"2\"}}. Routes choose one. Tags are metadata too, as tag.NAME: \"true\", and those of the node are node.KEY."
 	case "github.com/outrigger-mesh/outrigger/config.Policy.TCPIdleTimeout":
 		return "How long a TCP connection may go without a byte in either direction. 0: no limit."
 	case "github.com/outrigger-mesh/outrigger/config.Policy.Timeout":
@@ -255,6 +259,8 @@ func fieldDoc(id string) string {
 		return "Several services that share them by weight, in place of to. Only under outbound."
 	case "github.com/outrigger-mesh/outrigger/config.Route.StreamIdleTimeout":
 		return "How long an exchange may go without a byte, in place of the policy's stream_idle_timeout. 0: no limit."
+	case "github.com/outrigger-mesh/outrigger/config.Route.Subset":
+		return "The subset of the service's endpoints that they go to, one of policies.SERVICE.subsets. Empty: all. Only under outbound."
 	case "github.com/outrigger-mesh/outrigger/config.Route.Timeout":
 		return "How long a whole exchange may take, in place of the policy's timeout. 0: no limit."
 	case "github.com/outrigger-mesh/outrigger/config.Route.To":
@@ -299,6 +305,8 @@ func fieldDoc(id string) string {
 		return "Further changes to the header of its responses."
 	case "github.com/outrigger-mesh/outrigger/config.RouteSplit.Service":
 		return "The service. Required."
+	case "github.com/outrigger-mesh/outrigger/config.RouteSplit.Subset":
+		return "The subset of its endpoints, one of policies.SERVICE.subsets. Empty: all."
 	case "github.com/outrigger-mesh/outrigger/config.RouteSplit.Weight":
 		return "Its share in percent, in steps of 0.01. Those of a split add up to 100."
 	case "github.com/outrigger-mesh/outrigger/config.Service.Address":

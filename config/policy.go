@@ -68,6 +68,12 @@ type Policy struct {
 	RateLimits []RateLimit `yaml:"rate_limits"`
 	// How an endpoint is chosen.
 	Balance balance.Config `yaml:"balance"`
+	// Named parts of the upstream's endpoints, each by metadata that an endpoint of it must have: {v2: {version: "2"}}.
+	// Routes choose one. Tags are metadata too, as tag.NAME: "true", and those of the node are node.KEY.
+	Subsets map[string]map[string]string `yaml:"subsets"`
+	// What becomes of requests for a subset of which no endpoint may be used. none: they are refused. any: they go to
+	// any endpoint of the upstream.
+	SubsetFallback SubsetFallback `yaml:"subset_fallback" enum:"none,any"`
 }
 
 // Policy returns the policy for calls to service: its own, else "*", else the

@@ -17,6 +17,8 @@ type Route struct {
 	Match RouteMatch `yaml:"match"`
 	// Another service that they go to, called by its own policy. Empty: the upstream itself. Only under outbound.
 	To string `yaml:"to"`
+	// The subset of the service's endpoints that they go to, one of policies.SERVICE.subsets. Empty: all. Only under outbound.
+	Subset string `yaml:"subset"`
 	// Several services that share them by weight, in place of to. Only under outbound.
 	Split []RouteSplit `yaml:"split"`
 	// A fixed answer from this proxy, in place of any service.
@@ -99,6 +101,8 @@ type GRPCMatch struct {
 type RouteSplit struct {
 	// The service. Required.
 	Service string `yaml:"service"`
+	// The subset of its endpoints, one of policies.SERVICE.subsets. Empty: all.
+	Subset string `yaml:"subset"`
 	// Its share in percent, in steps of 0.01. Those of a split add up to 100.
 	Weight float64 `yaml:"weight"`
 	// Further changes to the header of requests to this service.
@@ -257,6 +261,7 @@ func (v *validator) routes(path, last string, list []Route, proto Protocol, unma
 	if len(list) > MaxRoutes {
 		v.say(path, "are %d; a listener has at most %d", len(list), MaxRoutes)
 	}
+	v.routeSubsets(path, last, list, outbound)
 	names := map[string]string{last: "the name of the listener's own route"}
 	for i := range list {
 		r, at := &list[i], joinIndex(path, i)

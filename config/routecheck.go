@@ -60,10 +60,11 @@ func validateSplit(split []RouteSplit, add func(field, problem string)) {
 		default:
 			sum += int(parts)
 		}
-		if seen[s.Service] && s.Service != "" {
-			add(field+".service", fmt.Sprintf("%q has a share already; add the two up", s.Service))
+		to := s.Service + "/" + s.Subset // neither has a slash
+		if seen[to] && s.Service != "" {
+			add(field+".service", fmt.Sprintf("%q has a share already; add the two up", strings.TrimSuffix(to, "/")))
 		}
-		seen[s.Service] = true
+		seen[to] = true
 	}
 	if sum != 100*100 {
 		add("split", fmt.Sprintf("has weights that add up to %g; they must add up to 100", float64(sum)/100))

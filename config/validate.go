@@ -240,6 +240,7 @@ func (v *validator) policy(path, name string, p *Policy) {
 	}
 	v.health(path, name, p)
 	v.balance(path+".balance", name, p)
+	v.subsets(path, p)
 	proto := ProtocolHTTP
 	if name != AnyService {
 		proto = v.ServiceProtocol(name)

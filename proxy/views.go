@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"crypto/tls"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -174,14 +173,6 @@ func (p *Proxy) viewEndpoints() []admin.EndpointView {
 	return views
 }
 
-// placeView fills in where an endpoint is and what the catalog says of it.
-func placeView(e *upstream.EndpointState, v *admin.EndpointView) {
-	v.Draining, v.Region, v.Zone, v.Priority = e.Spec.Draining, e.Spec.Region, e.Spec.Zone, e.Spec.Priority
-	if e.Spec.Labels != "" {
-		v.Metadata = maps.Collect(e.Spec.Labels.All())
-	}
-}
-
 func (p *Proxy) checkView(e *upstream.EndpointState, now time.Duration) *admin.CheckView {
 	c := e.Check
 	v := &admin.CheckView{
@@ -228,6 +219,7 @@ func (p *Proxy) viewClusters() []admin.ClusterView {
 		for _, r := range []limit.Resource{limit.Connections, limit.Pending, limit.Requests} {
 			v.Limits.WouldHaveRejected += c.Limits.WouldHaveRejected(r)
 		}
+		v.Subsets = subsetViews(c.Subsets)
 		if b := upstream.Worst(c.Breakers); b != nil {
 			v.Breaker = p.breakerView(b, now)
 		}

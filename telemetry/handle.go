@@ -49,6 +49,7 @@ const (
 	kindProcess
 	kindRoute
 	kindRateLimit
+	kindSubset
 )
 
 type handleKey struct {

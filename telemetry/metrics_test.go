@@ -205,6 +205,11 @@ func updateAll(m *Metrics) {
 	e.BecameUnhealthy.Inc()
 	e.Bind(EndpointGauges{State: constant(1), Active: constant(3), EWMA: constant(0.0125), Health: constant(2), Hand: constant(1), Breaker: constant(2), Drain: constant(1)})
 
+	sub := m.Subset("api", Outbound, "v2")
+	sub.Fallbacks.Inc()
+	sub.Refused.Add(2)
+	sub.Bind(constant(3), constant(2))
+
 	d := m.Discovery("api")
 	d.Updates.Add(4)
 	d.Errors.Inc()

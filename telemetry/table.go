@@ -57,6 +57,10 @@ const (
 	mUpstreamConnectFailures
 	mClusterEndpoints
 	mClusterAvailable
+	mSubsetEndpoints
+	mSubsetAvailable
+	mSubsetFallbacks
+	mSubsetRefused
 	mEndpointAttempts
 	mEndpointEjections
 	mEndpointState
@@ -171,6 +175,11 @@ var table = [metricCount]metric{
 	mUpstreamConnectFailures: {"outrigger_upstream_connection_failures_total", counter, "{connection}", "cluster direction reason", "Connections to endpoints that could not be made, TLS included."},
 	mClusterEndpoints:        {"outrigger_cluster_endpoints", gauge, "{endpoint}", "cluster direction", "Endpoints known now."},
 	mClusterAvailable:        {"outrigger_cluster_endpoints_available", gauge, "{endpoint}", "cluster direction", "Endpoints that may be picked now."},
+
+	mSubsetEndpoints: {"outrigger_subset_endpoints", gauge, "{endpoint}", "cluster direction subset", "Endpoints of the subset that are known now, without those that drain."},
+	mSubsetAvailable: {"outrigger_subset_endpoints_available", gauge, "{endpoint}", "cluster direction subset", "Endpoints of the subset that may be picked now."},
+	mSubsetFallbacks: {"outrigger_subset_fallbacks_total", counter, "{attempt}", "cluster direction subset", "Attempts that went to any endpoint of the cluster, as none of the subset may be used."},
+	mSubsetRefused:   {"outrigger_subset_refused_total", counter, "{exchange}", "cluster direction subset", "Exchanges for which the subset had no endpoint."},
 
 	mEndpointAttempts:  {"outrigger_endpoint_attempts_total", counter, "{attempt}", "cluster endpoint result", "Attempts that ended, by result as outlier detection counts it."},
 	mEndpointEjections: {"outrigger_endpoint_ejections_total", counter, "{ejection}", "cluster endpoint", "Times that the endpoint was ejected."},

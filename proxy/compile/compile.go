@@ -47,6 +47,7 @@ type use struct {
 	listener string
 	route    *plan.Route
 	spec     int
+	subset   string // empty for the whole cluster
 }
 
 type clusterSpec struct {
@@ -223,6 +224,7 @@ func (c *compiler) service(path, name string) int {
 			HTTP2: proto.HTTP2(), SameHTTP: proto == config.ProtocolAuto, Retry: p.Retry, Outlier: p.Outlier, Health: p.Health, Breaker: p.Breaker, Limits: p.Limits, Adaptive: p.Adaptive, Balance: p.Balance, WebSocket: p.WebSocket,
 		},
 	}
+	s.Policy.Subsets = subsets(&p)
 	c.balance(&s.Policy, name)
 	if p.Transport == config.TransportMTLS && !c.secure(path, &s, &p, protocol(proto)) {
 		return -1
@@ -280,7 +282,7 @@ func (c *compiler) secure(path string, s *upstream.Spec, p *config.Policy, proto
 
 // use says that route calls the cluster of spec.
 func (c *compiler) use(route *plan.Route, spec int) {
-	c.draft.uses = append(c.draft.uses, use{c.listener, route, spec})
+	c.draft.uses = append(c.draft.uses, use{listener: c.listener, route: route, spec: spec})
 }
 
 func (c *compiler) add(l *plan.Listener) {

@@ -46,6 +46,9 @@ func (d *Draft) Build(r *upstream.Registry, m *telemetry.Metrics) *plan.Plan {
 	}
 	for _, u := range d.uses {
 		u.route.Cluster, u.route.RateLimits = p.Clusters[u.spec], d.specs[u.spec].rates
+		if u.subset != "" {
+			u.route.Subset = u.route.Cluster.Subset(u.subset)
+		}
 	}
 	d.bindBreakers(p.Clusters)
 	for _, l := range d.listeners {

@@ -55,7 +55,7 @@ func (c *compiler) route(path, name string, r *config.Route, own int) *plan.Rout
 	if len(r.Split) > 0 && !c.split(path, p, r, &spec) {
 		return nil
 	}
-	c.use(p, spec)
+	c.useSubset(p, spec, r.Subset)
 	p.Policy = override(r, &c.draft.specs[spec].spec.Policy)
 	return p
 }
@@ -77,7 +77,7 @@ func (c *compiler) split(path string, p *plan.Route, r *config.Route, spec *int)
 			Name: p.Name, Path: p.Path, Why: p.Why + ", and by its share of " + strconv.FormatFloat(s.Weight, 'g', -1, 64) + " %", Rewrite: p.Rewrite, Policy: override(r, &c.draft.specs[at].spec.Policy),
 			Request: p.Request.And(edits(s.RequestHeaders)), Response: p.Response.And(edits(s.ResponseHeaders)),
 		}
-		c.use(one, at)
+		c.useSubset(one, at, s.Subset)
 		p.Split = append(p.Split, plan.Share{Below: below, Route: one})
 	}
 	return true

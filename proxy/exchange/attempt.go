@@ -32,6 +32,9 @@ func (x *exchange) attempt(began time.Duration) (r outcome.Reason, again bool) {
 			return outcome.BreakerOpen, false
 		}
 		if ep = x.awaitEndpoint(); ep == nil {
+			if err := x.wish.Refusal(); err != nil {
+				x.cause = err
+			}
 			return outcome.NoEndpoints, false
 		}
 	}

@@ -17,7 +17,7 @@ func (x *exchange) policy() *upstream.Policy {
 		if x.route = x.l.Find(&x.req, x.raw); len(x.route.Split) > 0 {
 			x.route = x.route.Choose(rand.Uint64())
 		}
-		x.cl = x.route.Cluster
+		x.cl, x.wish.Subset = x.route.Cluster, x.route.Subset
 		if x.pol = x.route.Policy; x.pol == nil {
 			x.pol = x.cl.Policy()
 		}

@@ -44,15 +44,16 @@ func (e *explainer) destination(route *plan.Route, percent float64) (admin.Desti
 		pol = c.Policy()
 	}
 	st := c.State(e.Now)
+	part, within := within(route.Subset, &st)
 	d := admin.DestinationView{
 		Cluster: c.Name(), Percent: percent, Transport: "plaintext", Identities: st.Spec.Identities,
-		Balance: st.Balance.Summary(), Endpoints: []admin.EndpointView{}, Usable: st.Available, Panicking: st.Panicking, Active: st.Requests,
+		Balance: st.Balance.Summary() + part, Endpoints: []admin.EndpointView{}, Usable: st.Available, Panicking: st.Panicking, Active: st.Requests,
 	}
 	if st.Spec.TLS != nil {
 		d.Transport = "mTLS"
 	}
 	for _, v := range e.Endpoints {
-		if v.Cluster == c.Name() && c.Direction() == e.l.Direction && !v.Absent {
+		if v.Cluster == c.Name() && c.Direction() == e.l.Direction && !v.Absent && within(&v) {
 			d.Endpoints = append(d.Endpoints, v)
 		}
 	}

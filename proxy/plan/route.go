@@ -17,6 +17,8 @@ type Route struct {
 	Path    string            // where it stands in the configuration; empty for one that is not written there
 	Why     string            // its conditions in words; empty on a listener without routes
 	Cluster *upstream.Cluster // of a route that answers itself: that of the listener's last route
+	// Subset is the part of Cluster that exchanges go to; nil for the whole.
+	Subset *upstream.Subset
 	// Authz decides who may; nil allows everybody, as on outbound listeners. It
 	// is asked before a route is chosen, so only that of Listener.Route counts.
 	Authz *authz.Policy
@@ -106,6 +108,14 @@ func (r *Route) AppendHead(dst []byte, req *http1.Request, raw []byte) []byte {
 		to = to[:len(to)-1] // else two slashes would meet
 	}
 	return req.AppendHeadAs(dst, raw, to, rest)
+}
+
+// destination names the cluster, and the subset of it.
+func (r *Route) destination() string {
+	if r.Subset == nil {
+		return r.Cluster.Name()
+	}
+	return r.Cluster.Name() + "/" + r.Subset.Name()
 }
 
 // Extra is how many bytes the route may add to the head of a request.

@@ -19,14 +19,14 @@ func (r *Route) text() string {
 	case len(r.Split) > 0:
 		below := uint32(0)
 		for _, s := range r.Split {
-			words = append(words, fmt.Sprintf("%g%% %s", float64(s.Below-below)/100, s.Route.Cluster.Name()))
+			words = append(words, fmt.Sprintf("%g%% %s", float64(s.Below-below)/100, s.Route.destination()))
 			if e := s.Route.editsText(); e != "" {
 				words = append(words, "("+e+")")
 			}
 			below = s.Below
 		}
 	default:
-		words = append(words, r.Cluster.Name())
+		words = append(words, r.destination())
 	}
 	switch w := &r.Rewrite; {
 	case w.On && w.Cut < 0:

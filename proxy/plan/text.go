@@ -56,6 +56,10 @@ func cluster(b *strings.Builder, c *upstream.Cluster) {
 	fmt.Fprintf(b, "    timeouts   request %s, connect %s, stream idle %s, keepalive %s, tcp idle %s\n",
 		none(pol.Timeout), pol.ConnectTimeout, none(pol.StreamIdle), none(pol.Keepalive), none(pol.TCPIdle))
 	fmt.Fprintf(b, "    balance    %+v\n", pol.Balance)
+	for i := range pol.Subsets {
+		s := &pol.Subsets[i]
+		fmt.Fprintf(b, "    subset     %s: %s, any=%v\n", s.Name, s.Match, s.Any)
+	}
 	section(b, "retry", pol.Retry)
 	section(b, "outlier", pol.Outlier)
 	section(b, "breaker", pol.Breaker)

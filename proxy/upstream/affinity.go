@@ -18,6 +18,8 @@ type Wish struct {
 	Key   uint64 // balance.KeyOf what it is known by, where Keyed
 	Keyed bool
 	Held  []byte // the value of its affinity cookie; nil without one
+	// Subset is the part of the cluster that it is to go to; nil for the whole.
+	Subset *Subset
 }
 
 // AffinityKey is the secret that affinity cookies are made with.

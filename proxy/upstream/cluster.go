@@ -51,6 +51,7 @@ type Cluster struct {
 	orders    hand.Orders
 	ordered   bool // the last rebuild had orders to obey
 	logged    logged
+	subsets   []*Subset
 }
 
 // endpointSet is what an attempt picks from: immutable, swapped whole.
@@ -60,7 +61,11 @@ type endpointSet struct {
 	affinity  *affinity   // nil without one
 	total     int
 	panicking bool
-	pinned    bool // by hand: one of them is used, whatever it is like
+	pinned    bool   // by hand: one of them is used, whatever it is like
+	name      string // how it is picked from, in words
+	of        *Subset
+	fallback  bool // it is that of the whole cluster, as the subset ...
+	part      int  // ... with so many endpoints has none that may be used
 }
 
 // Name returns the cluster's name.
@@ -158,24 +163,39 @@ func (c *Cluster) rebuild(now time.Duration) {
 	}
 	left, pinned := c.obey(all, now)
 	left = c.withoutDraining(left, pinned)
+	set := c.newSet(p, left, pinned, c.set.Load(), nil)
+	set.total = len(all)
+	c.logSet(all, set.panicking, now)
+	c.set.Store(set)
+	c.rebuildSubsets(p, left, set)
+}
+
+// newSet returns what is picked from of the candidates in left: of the whole
+// cluster, or of a subset. old is the set before. c.mu is held.
+func (c *Cluster) newSet(p *Policy, left []balance.Candidate, pinned bool, old *endpointSet, sub *Subset) *endpointSet {
 	use, panicking := choose(p, left, pinned)
-	if old := c.set.Load(); panicking != (old != nil && old.panicking) {
-		if panicking {
-			c.registry.log.Warn("too few endpoints are available: using all of them", "event", "panic", "cluster", c.name, "endpoints", len(left))
-		} else {
-			c.registry.log.Info("enough endpoints are available again", "event", "panic_over", "cluster", c.name)
-		}
-	}
+	attrs := []any{"cluster", c.name}
 	set := &endpointSet{
 		picker:    balance.NewPicker(p.Balance, use),
-		endpoints: slices.Clone(c.endpoints),
-		total:     len(all),
+		endpoints: c.endpoints, // never changed in place
+		total:     len(left),
 		panicking: panicking,
 		pinned:    pinned,
+		name:      p.Balance.Algorithm.String(),
+	}
+	if sub != nil {
+		set.name += " in subset " + sub.spec.Name
+		attrs = append(attrs, "subset", sub.spec.Name)
+	}
+	if panicking != (old != nil && old.panicking) {
+		if panicking {
+			c.registry.log.Warn("too few endpoints are available: using all of them", append([]any{"event", "panic", "endpoints", len(left)}, attrs...)...)
+		} else {
+			c.registry.log.Info("enough endpoints are available again", append([]any{"event", "panic_over"}, attrs...)...)
+		}
 	}
 	set.affinity = c.newAffinity(p, set.picker, set.endpoints)
-	c.logSet(all, panicking, now)
-	c.set.Store(set)
+	return set
 }
 
 // setEndpoints makes list the cluster's endpoints. What is known about those
@@ -292,6 +312,7 @@ func (c *Cluster) apply(spec *Spec, now time.Duration) {
 		}
 	}
 	c.Gate.configure(&policy.Limits, policy.Adaptive, now)
+	c.applySubsets(policy.Subsets)
 	c.applyHealth(oldPolicy, &policy, now)
 	if old != nil {
 		for _, e := range c.endpoints {

@@ -2,6 +2,7 @@ package upstream
 
 import (
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/outrigger-mesh/outrigger/resilience/balance"
@@ -22,16 +23,11 @@ func (s *EndpointSpec) rank() int {
 // and are neither available nor failed. What a person has pinned stays. c.mu is
 // held.
 func (c *Cluster) withoutDraining(left []balance.Candidate, pinned bool) []balance.Candidate {
-	if pinned {
+	drains := func(cand balance.Candidate) bool { return c.endpoints[cand.Index].spec.Load().Draining != "" }
+	if pinned || !slices.ContainsFunc(left, drains) {
 		return left
 	}
-	kept := left[:0]
-	for i := range left {
-		if c.endpoints[left[i].Index].spec.Load().Draining == "" {
-			kept = append(kept, left[i])
-		}
-	}
-	return kept
+	return slices.DeleteFunc(slices.Clone(left), drains)
 }
 
 // drains follows a change of what discovery says of e. Its connections stay: what

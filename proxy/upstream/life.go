@@ -43,6 +43,7 @@ func (c *Cluster) retire() hand.Orders {
 	for _, e := range c.endpoints {
 		e.gone()
 	}
+	c.applySubsets(nil)
 	orders := c.orders
 	c.orders = hand.Orders{}
 	return orders

@@ -28,7 +28,7 @@ func (c *Cluster) logSet(all []balance.Candidate, panicking bool, now time.Durat
 	h := uint64(len(all))
 	for i := range all {
 		h = (h ^ all[i].Key ^ uint64(all[i].Weight)<<1) * 0x9e3779b97f4a7c15
-		if all[i].Healthy {
+		if all[i].Healthy && c.endpoints[i].draining() == 0 {
 			h++
 		}
 		h ^= h >> 29
@@ -58,7 +58,7 @@ func (c *Cluster) endpointsEvent(now time.Duration) outcomes.Event {
 	for i, ep := range c.endpoints {
 		s := ep.spec.Load()
 		l := &e.List[i]
-		l.Address, l.Weight, l.Usable = ep.address, s.Weight, s.Healthy && ep.check.fit(p.Health)
+		l.Address, l.Weight, l.Usable = ep.address, s.Weight, s.Healthy && s.Draining == "" && ep.check.fit(p.Health)
 		if p.Outlier != nil {
 			ev := ep.Outlier.Evidence(now)
 			l.State, l.Until = ev.State, max(ev.Until, 0)

@@ -43,6 +43,11 @@ func (t *Tried) Reset() { *t = Tried{} }
 // that may be used. The exchange counts among the cluster's active requests.
 func (c *Cluster) Pick(now time.Duration, w *Wish, tried *Tried) *Endpoint {
 	s := c.set.Load()
+	if w.Subset != nil {
+		if s = w.Subset.set.Load(); s != nil && s.fallback {
+			w.Subset.metrics.Fallbacks.Inc()
+		}
+	}
 	tried.set, tried.held, tried.broken = s, false, false
 	tried.seen.Reset()
 	if s == nil || s.picker.Len() == 0 {

@@ -45,6 +45,7 @@ type Policy struct {
 	// WebSocket limits WebSockets, in place of StreamIdle.
 	WebSocket websocket.Config
 	Balance   balance.Config // the zero value means balance.Default
+	Subsets   []SubsetSpec
 	// AffinityKey is for Balance.Affinity; nil means the process's own.
 	AffinityKey *AffinityKey
 }

@@ -24,7 +24,7 @@ func (t *Tried) Seen() (v Seen) {
 	if s == nil {
 		return v
 	}
-	v.Algorithm, v.Usable, v.Total, v.Panicking = s.picker.Algorithm().String(), s.picker.Len(), s.total, s.panicking
+	v.Algorithm, v.Usable, v.Total, v.Panicking = s.name, s.picker.Len(), s.total, s.panicking
 	if t.held {
 		v.Algorithm = "session affinity"
 	}

@@ -143,6 +143,7 @@ type ClusterState struct {
 	Totals    telemetry.ClusterTotals
 	Limits    *limit.Limits
 	Requests  int64 // active
+	Subsets   []SubsetState
 }
 
 // State returns a copy of what is known about the cluster itself; what its
@@ -151,6 +152,7 @@ func (c *Cluster) State(now time.Duration) ClusterState {
 	cs := ClusterState{
 		Name: c.name, Direction: c.direction, Spec: c.spec.Load(), Totals: c.metrics.Totals(),
 		Limits: &c.Limits, Requests: c.Limits.Requests.Value(), Balance: c.policy.Load().Balance,
+		Subsets: c.subsetStates(),
 	}
 	if s := c.set.Load(); s != nil {
 		cs.Endpoints, cs.Available, cs.Panicking = s.total, s.picker.Len(), s.panicking

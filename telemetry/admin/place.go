@@ -2,6 +2,7 @@ package admin
 
 import (
 	"fmt"
+	"io"
 	"maps"
 	"slices"
 	"strings"
@@ -26,4 +27,23 @@ func metadataText(m map[string]string) string {
 		words = append(words, k+"="+m[k])
 	}
 	return strings.Join(words, " ")
+}
+
+// subsetsText writes the subsets of all clusters, nothing where there are none.
+func subsetsText(w io.Writer, v []ClusterView) {
+	some := false
+	for i := range v {
+		some = some || len(v[i].Subsets) > 0
+	}
+	if !some {
+		return
+	}
+	_, _ = fmt.Fprintln(w)
+	table(w, "CLUSTER SUBSET MATCH ENDPOINTS PANIC FALLBACK FALLS-BACK FALLBACKS REFUSED", func(row func(...any)) {
+		for i := range v {
+			for _, s := range v[i].Subsets {
+				row(v[i].Name, s.Name, metadataText(s.Match), fmt.Sprintf("%d/%d", s.Available, s.Endpoints), yes(s.Panic), s.Fallback, yes(s.FallsBack), s.Fallbacks, s.Refused)
+			}
+		}
+	})
 }

@@ -205,6 +205,7 @@ func clustersText(w io.Writer, v []ClusterView, now time.Time) {
 				c.Requests, c.Failures, c.Retries, fmt.Sprintf("%.1fms", c.P50Ms), fmt.Sprintf("%.1fms", c.P99Ms))
 		}
 	})
+	subsetsText(w, v)
 }
 
 func rateLimitsText(w io.Writer, v []RateLimitView) {

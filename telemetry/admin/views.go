@@ -124,6 +124,20 @@ type ClusterView struct {
 	P99Ms         float64       `json:"p99_ms"`
 	Durations     []uint64      `json:"durations"`  // exchanges in each bucket of outrigger_exchange_duration_seconds, the last without bound
 	Identities    []string      `json:"identities"` // the SPIFFE IDs that its endpoints may have
+	Subsets       []SubsetView  `json:"subsets,omitempty"`
+}
+
+// SubsetView is a named part of a cluster's endpoints.
+type SubsetView struct {
+	Name      string            `json:"name"`
+	Match     map[string]string `json:"match"`    // the metadata of its endpoints
+	Fallback  string            `json:"fallback"` // none, any
+	Endpoints int               `json:"endpoints"`
+	Available int               `json:"available"`
+	Panic     bool              `json:"panic"`
+	FallsBack bool              `json:"falls_back"` // it is empty, and the whole cluster is used
+	Fallbacks uint64            `json:"fallbacks"`  // attempts
+	Refused   uint64            `json:"refused"`    // exchanges
 }
 
 // BreakerView is the state of a circuit breaker.

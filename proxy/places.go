@@ -1,0 +1,31 @@
+package proxy
+
+import (
+	"maps"
+
+	"github.com/outrigger-mesh/outrigger/proxy/upstream"
+	"github.com/outrigger-mesh/outrigger/telemetry/admin"
+)
+
+// placeView fills in where an endpoint is and what the catalog says of it.
+func placeView(e *upstream.EndpointState, v *admin.EndpointView) {
+	v.Draining, v.Region, v.Zone, v.Priority = e.Spec.Draining, e.Spec.Region, e.Spec.Zone, e.Spec.Priority
+	if e.Spec.Labels != "" {
+		v.Metadata = maps.Collect(e.Spec.Labels.All())
+	}
+}
+
+func subsetViews(list []upstream.SubsetState) (views []admin.SubsetView) {
+	for i := range list {
+		s := &list[i]
+		v := admin.SubsetView{
+			Name: s.Name, Match: maps.Collect(s.Match.All()), Fallback: "none", Endpoints: s.Endpoints, Available: s.Usable,
+			Panic: s.Panicking, FallsBack: s.Fallback, Fallbacks: s.Fallbacks, Refused: s.Refused,
+		}
+		if s.Any {
+			v.Fallback = "any"
+		}
+		views = append(views, v)
+	}
+	return views
+}
