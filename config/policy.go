@@ -98,8 +98,11 @@ func (v *validator) health(path, name string, p *Policy) {
 	}
 }
 
-// balance refuses what balancing cannot see on a TCP connection.
+// balance checks the subsets, and refuses what balancing cannot see on a TCP
+// connection.
 func (v *validator) balance(path, name string, p *Policy) {
+	v.subsets(path, p)
+	path += ".balance"
 	if v.ServiceProtocol(name) != ProtocolTCP {
 		return
 	}
