@@ -40,6 +40,8 @@ type Config struct {
 	Policies map[string]Policy `yaml:"policies"`
 	// Who may do what with the service. Without a rule every verified caller may; with one, only what a rule allows.
 	Authorization authz.Config `yaml:"authorization"`
+	// Who counts requests for several proxies, for rate limits whose scope names one.
+	RateLimiters RateLimiters `yaml:"rate_limiters"`
 	// Limits and times of the HTTP listeners, inbound and outbound.
 	HTTP HTTP `yaml:"http"`
 	// How it is found out what is spoken on listeners with protocol: auto.

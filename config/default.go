@@ -7,6 +7,7 @@ import (
 	"github.com/outrigger-mesh/outrigger/discovery/consul"
 	"github.com/outrigger-mesh/outrigger/discovery/dns"
 	"github.com/outrigger-mesh/outrigger/discovery/file"
+	"github.com/outrigger-mesh/outrigger/proxy/limiter"
 	"github.com/outrigger-mesh/outrigger/proxy/websocket"
 	"github.com/outrigger-mesh/outrigger/resilience/adaptive"
 	"github.com/outrigger-mesh/outrigger/resilience/balance"
@@ -15,6 +16,7 @@ import (
 	"github.com/outrigger-mesh/outrigger/resilience/limit"
 	"github.com/outrigger-mesh/outrigger/resilience/outlier"
 	"github.com/outrigger-mesh/outrigger/resilience/queue"
+	"github.com/outrigger-mesh/outrigger/resilience/ratelimit"
 	"github.com/outrigger-mesh/outrigger/resilience/retry"
 	"github.com/outrigger-mesh/outrigger/telemetry/ledger"
 	"github.com/outrigger-mesh/outrigger/telemetry/outcomes"
@@ -135,6 +137,12 @@ func newSection(t reflect.Type) reflect.Value {
 		*p = DefaultFault()
 	case *RateLimit:
 		*p = DefaultRateLimit()
+	case *RateEntry:
+		p.From = RateKeyNone
+	case *ratelimit.Config:
+		*p = ratelimit.Default()
+	case *limiter.GRPC:
+		*p = limiter.DefaultGRPC()
 	case *RouteReply:
 		p.ContentType = "text/plain; charset=utf-8"
 	case *retry.Config:

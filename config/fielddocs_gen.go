@@ -39,6 +39,8 @@ func fieldDoc(id string) string {
 		return "Traffic from the service to others."
 	case "github.com/outrigger-mesh/outrigger/config.Config.Policies":
 		return "How requests to an upstream are balanced, limited, retried and ended, by the upstream's service name. The policy named \"*\" is what every other one starts from, key by key; it starts from the defaults."
+	case "github.com/outrigger-mesh/outrigger/config.Config.RateLimiters":
+		return "Who counts requests for several proxies, for rate limits whose scope names one."
 	case "github.com/outrigger-mesh/outrigger/config.Config.Service":
 		return "The service this proxy stands beside."
 	case "github.com/outrigger-mesh/outrigger/config.Config.Telemetry":
@@ -227,10 +229,22 @@ func fieldDoc(id string) string {
 		return "The parameter is there, with any value."
 	case "github.com/outrigger-mesh/outrigger/config.QueryMatch.Regex":
 		return "A regular expression (RE2) that the whole value matches."
+	case "github.com/outrigger-mesh/outrigger/config.RateEntry.From":
+		return "Where the value is taken from. It is empty where the request has none."
+	case "github.com/outrigger-mesh/outrigger/config.RateEntry.Header":
+		return "The field for from: header."
+	case "github.com/outrigger-mesh/outrigger/config.RateEntry.Key":
+		return "The name by which the service knows it. Required."
+	case "github.com/outrigger-mesh/outrigger/config.RateEntry.Value":
+		return "The value, the same for all requests. Either this or from."
+	case "github.com/outrigger-mesh/outrigger/config.RateLimit.Descriptor":
+		return "With scope: grpc, what the service is told of a request, in this order, in place of the one entry that key makes (generic_key, identity, remote_address, route, path, method, or the name of the field)."
 	case "github.com/outrigger-mesh/outrigger/config.RateLimit.Header":
 		return "The field for key: header, in any case. host is the authority that the request is for."
+	case "github.com/outrigger-mesh/outrigger/config.RateLimit.Hits":
+		return "With scope: grpc, as how many requests each counts (hits_addend)."
 	case "github.com/outrigger-mesh/outrigger/config.RateLimit.Key":
-		return "Whose requests are counted together: identity (the caller's SPIFFE ID), source_ip, header (the value of the field named by header), route, or none: all together. Callers without identity share one bucket, and so do requests without the field."
+		return "Whose requests are counted together: identity (the caller's SPIFFE ID), source_ip, header (the value of the field named by header), route, path (without the query), method, or none: all together. Callers without identity share one bucket, and so do requests without the field."
 	case "github.com/outrigger-mesh/outrigger/config.RateLimit.Match":
 		return "Which requests are counted. Empty: all. A path that can be read in more than one way meets every condition on the path."
 	case "github.com/outrigger-mesh/outrigger/config.RateLimit.MaxKeys":
@@ -239,8 +253,16 @@ func fieldDoc(id string) string {
 		return "Whether requests beyond the rate are refused (enforce) or only counted (observe)."
 	case "github.com/outrigger-mesh/outrigger/config.RateLimit.Name":
 		return "The name in answers, logs and metrics, unique in its list: letters, digits, \"-\", \"_\" and \".\". Required."
+	case "github.com/outrigger-mesh/outrigger/config.RateLimit.OnError":
+		return "What becomes of requests when who counts them gives no answer: allow lets them pass, refuse answers 503."
 	case "github.com/outrigger-mesh/outrigger/config.RateLimit.Rate":
-		return "How many requests in which time."
+		return "How many requests in which time. Required, but with scope: grpc, where the service knows its limits and this replaces them."
+	case "github.com/outrigger-mesh/outrigger/config.RateLimit.Scope":
+		return "For whom requests are counted. proxy: in this proxy alone. grpc: by the service under rate_limiters.grpc, for all who ask it."
+	case "github.com/outrigger-mesh/outrigger/config.RateLimit.Tell":
+		return "Which answers have the fields RateLimit and RateLimit-Policy: refused ones, always also those of requests within the rate, or never."
+	case "github.com/outrigger-mesh/outrigger/config.RateLimiters.GRPC":
+		return "A service that speaks Envoy's protocol for rate limits (envoy.service.ratelimit.v3), for limits with scope: grpc."
 	case "github.com/outrigger-mesh/outrigger/config.Route.Match":
 		return "Which requests it takes. Empty: all."
 	case "github.com/outrigger-mesh/outrigger/config.Route.Name":
@@ -457,6 +479,24 @@ func fieldDoc(id string) string {
 		return "name appears in refusals, logs and metrics; default rules[N]. It must be unique."
 	case "github.com/outrigger-mesh/outrigger/mtls/authz.Rule.Paths":
 		return "paths lists URL paths without query: exact (\"/login\"), or a path and everything below it (\"/admin/*\" matches /admin and /admin/users, not /administrator); empty means all. Requests are compared in normal form: percent-encoding undone, repeated slashes joined. Paths that servers read in different ways, such as those with \"..\" or an encoded slash, are refused where any rule names paths."
+	case "github.com/outrigger-mesh/outrigger/proxy/limiter.GRPC.Address":
+		return "Where it is: \"HOST:PORT\". All addresses of a name are used in turn. Required."
+	case "github.com/outrigger-mesh/outrigger/proxy/limiter.GRPC.Breaker":
+		return "When a service that fails is not asked for a while, so that requests do not wait for it; on_error decides meanwhile."
+	case "github.com/outrigger-mesh/outrigger/proxy/limiter.GRPC.CA":
+		return "The roots for transport: tls, a PEM file. Empty: those of the system."
+	case "github.com/outrigger-mesh/outrigger/proxy/limiter.GRPC.Domain":
+		return "The domain under which the service has its limits. Required."
+	case "github.com/outrigger-mesh/outrigger/proxy/limiter.GRPC.Identities":
+		return "The SPIFFE IDs of which the service must have one. Required with transport: mtls."
+	case "github.com/outrigger-mesh/outrigger/proxy/limiter.GRPC.MaxInFlight":
+		return "How many questions may be under way at a time, 1 to 100000; for one more on_error decides."
+	case "github.com/outrigger-mesh/outrigger/proxy/limiter.GRPC.ServerName":
+		return "The name in the service's certificate with transport: tls. Empty: the host of address."
+	case "github.com/outrigger-mesh/outrigger/proxy/limiter.GRPC.Timeout":
+		return "How long an answer may take; then on_error of the limit decides. 1ms to 10s."
+	case "github.com/outrigger-mesh/outrigger/proxy/limiter.GRPC.Transport":
+		return "Mtls: this proxy's identity is presented, and the service has one of identities. tls: the service's certificate is for its name. plaintext: neither."
 	case "github.com/outrigger-mesh/outrigger/proxy/memory.Config.Budget":
 		return "The most memory that the process may take, such as \"48MiB\" or \"1GiB\". What is given up as it is neared, and in which order, is told in docs/memory.md. The flag --memory of outrigger run takes precedence. Empty: no budget."
 	case "github.com/outrigger-mesh/outrigger/proxy/websocket.Config.IdleTimeout":

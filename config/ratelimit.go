@@ -4,23 +4,34 @@ import (
 	"fmt"
 
 	"github.com/outrigger-mesh/outrigger/proxy/http1"
+	"github.com/outrigger-mesh/outrigger/proxy/limiter"
 	"github.com/outrigger-mesh/outrigger/resilience/guard"
 	"github.com/outrigger-mesh/outrigger/resilience/ratelimit"
 )
 
-// RateLimit bounds how many requests come in a time, in this proxy alone. A
-// connection that is not HTTP counts as one request.
+// RateLimit bounds how many requests come in a time. A connection that is not
+// HTTP counts as one request.
 type RateLimit struct {
 	// The name in answers, logs and metrics, unique in its list: letters, digits, "-", "_" and ".". Required.
 	Name string `yaml:"name"`
-	// How many requests in which time.
-	Rate ratelimit.Config `yaml:"rate"`
-	// Whose requests are counted together: identity (the caller's SPIFFE ID), source_ip, header (the value of the field named by header), route, or none: all together. Callers without identity share one bucket, and so do requests without the field.
-	Key RateKey `yaml:"key" enum:"none,identity,source_ip,header,route"`
+	// How many requests in which time. Required, but with scope: grpc, where the service knows its limits and this replaces them.
+	Rate *ratelimit.Config `yaml:"rate"`
+	// For whom requests are counted. proxy: in this proxy alone. grpc: by the service under rate_limiters.grpc, for all who ask it.
+	Scope RateScope `yaml:"scope" enum:"proxy,grpc"`
+	// Whose requests are counted together: identity (the caller's SPIFFE ID), source_ip, header (the value of the field named by header), route, path (without the query), method, or none: all together. Callers without identity share one bucket, and so do requests without the field.
+	Key RateKey `yaml:"key" enum:"none,identity,source_ip,header,route,path,method"`
 	// The field for key: header, in any case. host is the authority that the request is for.
 	Header string `yaml:"header"`
 	// Which requests are counted. Empty: all. A path that can be read in more than one way meets every condition on the path.
 	Match RouteMatch `yaml:"match"`
+	// With scope: grpc, what the service is told of a request, in this order, in place of the one entry that key makes (generic_key, identity, remote_address, route, path, method, or the name of the field).
+	Descriptor []RateEntry `yaml:"descriptor"`
+	// With scope: grpc, as how many requests each counts (hits_addend).
+	Hits int `yaml:"hits"`
+	// What becomes of requests when who counts them gives no answer: allow lets them pass, refuse answers 503.
+	OnError RateOnError `yaml:"on_error" enum:"allow,refuse"`
+	// Which answers have the fields RateLimit and RateLimit-Policy: refused ones, always also those of requests within the rate, or never.
+	Tell RateTell `yaml:"tell" enum:"refused,always,never"`
 	// How many keys have a bucket at a time, 1 to 1000000. For another one a bucket that is nearly full and long unused is forgotten.
 	MaxKeys int `yaml:"max_keys"`
 	// Whether requests beyond the rate are refused (enforce) or only counted (observe).
@@ -37,11 +48,67 @@ const (
 	RateKeySourceIP RateKey = "source_ip"
 	RateKeyHeader   RateKey = "header"
 	RateKeyRoute    RateKey = "route"
+	RateKeyPath     RateKey = "path"
+	RateKeyMethod   RateKey = "method"
 )
+
+// RateScope says for whom a rate limit counts.
+type RateScope string
+
+// The scopes.
+const (
+	RateScopeProxy RateScope = "proxy"
+	RateScopeGRPC  RateScope = "grpc"
+)
+
+// RateOnError says what becomes of requests that nobody could count.
+type RateOnError string
+
+// The ways.
+const (
+	RateAllow  RateOnError = "allow"
+	RateRefuse RateOnError = "refuse"
+)
+
+// RateTell says which answers tell of a rate limit.
+type RateTell string
+
+// The choices.
+const (
+	RateTellRefused RateTell = "refused"
+	RateTellAlways  RateTell = "always"
+	RateTellNever   RateTell = "never"
+)
+
+// RateEntry is one entry of a descriptor: a name, and a value that is given or
+// taken from the request.
+type RateEntry struct {
+	// The name by which the service knows it. Required.
+	Key string `yaml:"key"`
+	// The value, the same for all requests. Either this or from.
+	Value string `yaml:"value"`
+	// Where the value is taken from. It is empty where the request has none.
+	From RateKey `yaml:"from" enum:"none,identity,source_ip,header,route,path,method"`
+	// The field for from: header.
+	Header string `yaml:"header"`
+}
+
+// RateLimiters are those who count requests for several proxies.
+type RateLimiters struct {
+	// A service that speaks Envoy's protocol for rate limits (envoy.service.ratelimit.v3), for limits with scope: grpc.
+	GRPC *limiter.GRPC `yaml:"grpc"`
+}
 
 // DefaultRateLimit returns a rate limit with the defaults of its keys.
 func DefaultRateLimit() RateLimit {
-	return RateLimit{Rate: ratelimit.Default(), Key: RateKeyNone, MaxKeys: ratelimit.DefaultKeys}
+	return RateLimit{
+		Key: RateKeyNone, Scope: RateScopeProxy, MaxKeys: ratelimit.DefaultKeys, Hits: 1, OnError: RateAllow, Tell: RateTellRefused,
+	}
+}
+
+// ofRequest reports whether k is something that only requests have.
+func (k RateKey) ofRequest() bool {
+	return k == RateKeyHeader || k == RateKeyRoute || k == RateKeyPath || k == RateKeyMethod
 }
 
 // MaxRateLimits is how many rate limits a list may have.
@@ -51,7 +118,12 @@ const MaxRateLimits = 32
 // it does not concern connections that are not HTTP.
 func (r *RateLimit) OnlyHTTP() bool {
 	m := &r.Match
-	return r.Key == RateKeyHeader || r.Key == RateKeyRoute || m.GRPC != nil || m.Path != "" || m.PathPrefix != "" || m.PathRegex != "" ||
+	for i := range r.Descriptor {
+		if r.Descriptor[i].From.ofRequest() {
+			return true
+		}
+	}
+	return r.Key.ofRequest() || m.GRPC != nil || m.Path != "" || m.PathPrefix != "" || m.PathRegex != "" ||
 		len(m.Methods)+len(m.Headers)+len(m.Query) > 0
 }
 
@@ -63,17 +135,80 @@ func (r RateLimit) Validate(add func(field, problem string)) {
 	case !serviceName(r.Name):
 		add("name", fmt.Sprintf("is %q; %s", r.Name, nameRule))
 	}
-	switch {
-	case r.Key == RateKeyHeader && r.Header == "":
-		add("header", "is required by key: header; name the field")
-	case r.Key != RateKeyHeader && r.Header != "":
-		add("header", fmt.Sprintf("has no effect with key: %s; write key: header", r.Key))
-	case r.Header != "" && !http1.IsToken(r.Header):
-		add("header", fmt.Sprintf("is %q, which is not the name of a field", r.Header))
+	validateField(add, "key", r.Key, r.Header)
+	if r.Rate == nil && r.Scope != RateScopeGRPC {
+		add("rate", "is required; write how many requests may come, such as rate: {requests: 100, per: 1s}")
 	}
+	r.validateShared(add)
 	if r.MaxKeys < 1 || r.MaxKeys > ratelimit.MaxKeys {
 		add("max_keys", fmt.Sprintf("is %d; write a number from 1 to %d", r.MaxKeys, ratelimit.MaxKeys))
 	}
+}
+
+// validateField checks the name of a field that goes with a key.
+func validateField(add func(field, problem string), what string, key RateKey, header string) {
+	switch {
+	case key == RateKeyHeader && header == "":
+		add("header", fmt.Sprintf("is required by %s: header; name the field", what))
+	case key != RateKeyHeader && header != "":
+		add("header", fmt.Sprintf("has no effect with %s: %s; write %s: header", what, key, what))
+	case header != "" && !http1.IsToken(header):
+		add("header", fmt.Sprintf("is %q, which is not the name of a field", header))
+	}
+}
+
+// validateShared checks what concerns those who count for several proxies.
+func (r *RateLimit) validateShared(add func(field, problem string)) {
+	if r.Scope != RateScopeGRPC {
+		if len(r.Descriptor) > 0 {
+			add("descriptor", fmt.Sprintf("has no effect with scope: %s; write scope: grpc", r.Scope))
+		}
+		if r.Hits != 1 {
+			add("hits", fmt.Sprintf("has no effect with scope: %s; write scope: grpc", r.Scope))
+		}
+		if r.OnError != RateAllow {
+			add("on_error", fmt.Sprintf("has no effect with scope: %s, which cannot fail", r.Scope))
+		}
+		return
+	}
+	if r.Rate != nil {
+		if problem := limiter.CanOverride(r.Rate); problem != "" {
+			add("rate", problem+"; change it, or leave it out: the service has limits of its own")
+		}
+	}
+	if r.Hits < 1 || r.Hits > maxHits {
+		add("hits", fmt.Sprintf("is %d; write a number from 1 to %d", r.Hits, maxHits))
+	}
+	if len(r.Descriptor) > MaxRateEntries {
+		add("descriptor", fmt.Sprintf("has %d entries; at most %d are possible", len(r.Descriptor), MaxRateEntries))
+	}
+	if len(r.Descriptor) > 0 && r.Key != RateKeyNone {
+		add("key", "has no effect beside descriptor; make it an entry of it")
+	}
+}
+
+// MaxRateEntries is how many entries a descriptor may have.
+const MaxRateEntries = 8
+
+const maxHits = 1_000_000
+
+// Validate calls add for each mistake in the entry by itself.
+func (e RateEntry) Validate(add func(field, problem string)) {
+	switch {
+	case e.Key == "":
+		add("key", "is required; name the entry as the service knows it")
+	case len(e.Key) > 256:
+		add("key", "is longer than 256 bytes")
+	}
+	switch {
+	case e.Value != "" && e.From != RateKeyNone:
+		add("value", "is a second value beside from; keep one")
+	case e.Value == "" && e.From == RateKeyNone:
+		add("value", "is required; write the value, or where it is taken from: from: identity")
+	case len(e.Value) > 512:
+		add("value", "is longer than 512 bytes")
+	}
+	validateField(add, "from", e.From, e.Header)
 }
 
 // rateLimits checks a list of them with what is around it: the protocol, and
@@ -93,8 +228,23 @@ func (v *validator) rateLimits(path string, list []RateLimit, proto Protocol, an
 		if r.Key == RateKeyIdentity && anonymous != "" {
 			v.say(at+".key", "is identity, %s", anonymous)
 		}
+		for j := range r.Descriptor {
+			if r.Descriptor[j].From == RateKeyIdentity && anonymous != "" {
+				v.say(joinIndex(at+".descriptor", j)+".from", "is identity, %s", anonymous)
+			}
+		}
+		if r.Scope == RateScopeGRPC && v.RateLimiters.GRPC == nil {
+			v.say(at+".scope", "is grpc, and no service is given; write rate_limiters: {grpc: {address: ..., domain: ...}}")
+		}
 		if proto == ProtocolTCP && r.OnlyHTTP() {
 			v.say(at, "looks at requests, and tcp is spoken here; leave match empty, and use key: identity, source_ip or none")
 		}
+	}
+}
+
+// rateLimiters checks those who count with what is around them.
+func (v *validator) rateLimiters() {
+	if g := v.RateLimiters.GRPC; g != nil && g.Transport == limiter.MTLS && !v.Identity.Configured() {
+		v.say("rate_limiters.grpc.transport", "is mtls, which needs an identity; give one under identity, or write transport: plaintext")
 	}
 }

@@ -23,6 +23,7 @@ import (
 	"github.com/outrigger-mesh/outrigger/proxy/exchange"
 	"github.com/outrigger-mesh/outrigger/proxy/faults"
 	"github.com/outrigger-mesh/outrigger/proxy/http2"
+	"github.com/outrigger-mesh/outrigger/proxy/limiter"
 	"github.com/outrigger-mesh/outrigger/proxy/listener"
 	"github.com/outrigger-mesh/outrigger/proxy/memory"
 	"github.com/outrigger-mesh/outrigger/proxy/plan"
@@ -66,6 +67,7 @@ type Proxy struct {
 	outcomes *outcomes.Log
 	registry *upstream.Registry
 	faults   *faults.Board
+	limiters *limiter.Set
 	identity mtls.Source // nil without one
 	source   discovery.Source
 	snapshot *discovery.Snapshotter // nil without one
@@ -145,6 +147,7 @@ func New(o Options) (*Proxy, error) {
 	p.registry = upstream.NewRegistry(p.life, p.sweeper, p.metrics, p.log)
 	p.registry.HTTP2 = &h2
 	p.faults = faults.New(p.sweeper.Now, p.registry.Vitals, p.log)
+	p.limiters = limiter.NewSet(p.sweeper.Now, p.log)
 	p.ledger = ledger.New(cfg.Telemetry.Ledger, budget/ledgerShare)
 	if err := p.newOutcomes(o.Config); err != nil {
 		p.endLife()
@@ -280,6 +283,7 @@ func (p *Proxy) serve(ctx context.Context, core *lifecycle.Group) error {
 	core.Go("memory", p.memory.Run)
 	core.Go("upstreams", p.registry.Run)
 	core.Go("faults", p.faults.Run)
+	core.Go("rate limiters", p.limiters.Run)
 	core.Go("health checks", check.New(p.registry, p.sweeper).Run)
 	starting, cancel := context.WithCancel(ctx)
 	defer cancel()

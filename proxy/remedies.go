@@ -31,6 +31,7 @@ var remedies = [outcome.Count][]string{
 	outcome.Overload:          {".memory.budget"},
 	outcome.MaxLifetime:       {"websocket.max_lifetime"},
 	outcome.FaultInjected:     {".faults.allow"},
+	outcome.RateUnknown:       {".rate_limiters.grpc.timeout", ".rate_limiters.grpc.address"},
 }
 
 // retryRemedies are the same by the answer to whether another attempt may follow.
@@ -65,7 +66,9 @@ func (w *whyView) remedies() []admin.SettingView {
 	case outcome.NoRoute:
 		add(w.settings.At(e.RoutePath))
 	case outcome.RateLimited:
-		add(w.rateLimit())
+		add(w.rateLimit("rate.requests", "rate", "scope"))
+	case outcome.RateUnknown:
+		add(w.rateLimit("on_error", "scope"))
 	case outcome.RequestTimeout:
 		if e.DeadlineBy == ledger.PolicyDeadline {
 			keys = []string{"timeout"}
@@ -140,8 +143,9 @@ func (w *whyView) setting(key string) (config.Setting, bool) {
 	return w.settings.Deciding(key, w.e.RoutePath, base)
 }
 
-// rateLimit returns the rate of the limit that refused, which the cause names.
-func (w *whyView) rateLimit() (config.Setting, bool) {
+// rateLimit returns the first of keys that is written of the limit that refused,
+// which the cause names.
+func (w *whyView) rateLimit(keys ...string) (config.Setting, bool) {
 	if w.cfg == nil {
 		return config.Setting{}, false
 	}
@@ -151,7 +155,7 @@ func (w *whyView) rateLimit() (config.Setting, bool) {
 	}
 	for i, l := range limits {
 		if strings.HasSuffix(w.e.Detail, " "+l.Name) {
-			return w.settings.At(base+".rate_limits["+strconv.Itoa(i)+"]", "rate.requests", "rate")
+			return w.settings.At(base+".rate_limits["+strconv.Itoa(i)+"]", keys...)
 		}
 	}
 	return config.Setting{}, false

@@ -243,9 +243,21 @@ func (p *Proxy) viewRateLimits() []admin.RateLimitView {
 		v := admin.RateLimitView{
 			Cluster: l.Cluster, Direction: l.Direction.String(), Name: l.Name,
 			Requests: l.Rate.Requests, PerMs: l.Rate.Per.Milliseconds(), Burst: l.Rate.Size(),
-			Key: l.Key.String(), Mode: l.Mode.String(), Keys: l.Table.Len(), MaxKeys: l.MaxKeys, Evictions: l.Metrics.Evicted.Value(),
+			Scope: l.Scope, Key: l.Key.String(), Mode: l.Mode.String(), Evictions: l.Metrics.Evicted.Value(),
+			UnknownPassed: l.Metrics.Decisions(telemetry.RateUnknownPassed), UnknownRefused: l.Metrics.Decisions(telemetry.RateUnknownRefused),
 			Passed: l.Metrics.Decisions(telemetry.RatePassed), Limited: l.Metrics.Decisions(telemetry.RateLimited),
 			WouldLimit: l.Metrics.Decisions(telemetry.RateWouldLimit),
+		}
+		if l.Table != nil {
+			v.Keys, v.MaxKeys = l.Table.Len(), l.MaxKeys
+		}
+		if l.Rate.Requests == 0 {
+			v.Burst, v.PerMs = 0, 0
+		}
+		if l.Shared != nil {
+			v.Entries = l.Counted.Entries
+			d := l.Metrics.Times()
+			v.Errors, v.AskP50Ms, v.AskP99Ms = l.Metrics.Failures(), d.Quantile(0.5).Seconds()*1000, d.Quantile(0.99).Seconds()*1000
 		}
 		if l.Field != "" {
 			v.Key += ": " + l.Field

@@ -110,6 +110,9 @@ func updateAll(m *Metrics) {
 		rate.Decided(9, k)
 	}
 	rate.Evicted.Inc()
+	for f := range RateFailure(rateFailureCount) {
+		rate.Asked(f, 3*time.Millisecond)
+	}
 	for k := range handshakeFailureCount {
 		l.HandshakeFailed(k)
 	}

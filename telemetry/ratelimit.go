@@ -2,6 +2,7 @@ package telemetry
 
 import (
 	"sync/atomic"
+	"time"
 
 	"go.opentelemetry.io/otel/attribute"
 )
@@ -15,11 +16,26 @@ const (
 	RateLimited
 	// RateWouldLimit: beyond the rate, and let pass in observe mode.
 	RateWouldLimit
+	// RateUnknownPassed: who counts gave no answer, and it was let pass.
+	RateUnknownPassed
+	// RateUnknownRefused: who counts gave no answer, and it was refused.
+	RateUnknownRefused
 
 	rateResultCount
 )
 
-var rateResultNames = [rateResultCount]string{"passed", "limited", "would_limit"}
+var rateResultNames = [rateResultCount]string{"passed", "limited", "would_limit", "unknown_passed", "unknown_refused"}
+
+// RateFailure is why one who counts for several proxies gave no answer, in the
+// order and with the words of the machine that says it.
+type RateFailure uint8
+
+const rateFailureCount = 7
+
+var rateFailureNames = [rateFailureCount]string{"none", "timeout", "unreachable", "refused", "malformed", "open", "busy"}
+
+// String returns the label value.
+func (f RateFailure) String() string { return nameOf(rateFailureNames[:], int(f)) }
 
 // String returns the label value.
 func (r RateResult) String() string { return nameOf(rateResultNames[:], int(r)) }
@@ -33,6 +49,10 @@ type RateLimit struct {
 	keys    atomic.Pointer[func() float64]
 	shards  []rateShard
 	mask    uint32
+
+	shared   atomic.Bool // somebody else has been asked
+	failures [rateFailureCount]Counter
+	took     histogram
 }
 
 type rateShard struct {
@@ -64,6 +84,32 @@ func (l *RateLimit) Decided(shard uint32, r RateResult) {
 	}
 }
 
+// Asked counts a question to one who counts for several proxies, and how long
+// the answer took.
+func (l *RateLimit) Asked(f RateFailure, took time.Duration) {
+	if !l.shared.Load() {
+		l.shared.Store(true)
+	}
+	l.took.observe(took)
+	if f != 0 && f < rateFailureCount {
+		l.failures[f].Inc()
+	}
+}
+
+// Failures returns how many questions were not answered, in all.
+func (l *RateLimit) Failures() (n uint64) {
+	for f := range l.failures {
+		n += l.failures[f].Value()
+	}
+	return n
+}
+
+// Times returns how long answers took.
+func (l *RateLimit) Times() (d Distribution) {
+	l.took.addTo(&d)
+	return d
+}
+
 // Decisions returns how many decisions there were with that result.
 func (l *RateLimit) Decisions(r RateResult) uint64 {
 	var n uint64
@@ -81,4 +127,12 @@ func (l *RateLimit) collect(s *scrape) {
 	if keys := l.keys.Load(); keys != nil {
 		s.read(mRateKeys, *keys)
 	}
+	if !l.shared.Load() {
+		return
+	}
+	for f := RateFailure(1); f < rateFailureCount; f++ {
+		s.cell(mRateErrors, uint16(f), l.failures[f].Value(), f.String(), "")
+	}
+	d := l.Times()
+	s.histogram(mRateAsked, &d)
 }

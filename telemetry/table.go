@@ -43,6 +43,8 @@ const (
 	mRateDecisions
 	mRateKeys
 	mRateEvictions
+	mRateErrors
+	mRateAsked
 	mBreakerState
 	mBreakerOpenings
 	mWouldHave
@@ -156,9 +158,11 @@ var table = [metricCount]metric{
 	mQueueLength:      {"outrigger_queue_length", gauge, "{exchange}", "cluster direction", "Exchanges waiting for their turn now, because the limit on active ones is reached."},
 	mQueueResults:     {"outrigger_queue_results_total", counter, "{exchange}", "cluster direction priority result", "What became of exchanges that would wait for their turn: entered, full (there was no room to wait), displaced (made room for another), delayed (waited longer than the target while the queue stood), waited_out (for the longest time allowed), too_late (the own deadline passed), gone (the caller went away), stopped (the proxy did)."},
 	mQueueWait:        {"outrigger_queue_wait_seconds", histogramType, "s", "cluster direction", "How long those exchanges waited, whatever became of them."},
-	mRateDecisions:    {"outrigger_rate_limit_decisions_total", counter, "{decision}", "cluster direction limit result", "Decisions of a rate limit: passed, limited (refused), would_limit (beyond the rate, and let pass in observe mode)."},
+	mRateDecisions:    {"outrigger_rate_limit_decisions_total", counter, "{decision}", "cluster direction limit result", "Decisions of a rate limit: passed, limited (refused), would_limit (beyond the rate, and let pass in observe mode), unknown_passed and unknown_refused (who counts gave no answer)."},
 	mRateKeys:         {"outrigger_rate_limit_keys", gauge, "{key}", "cluster direction limit", "Keys that have a bucket now."},
 	mRateEvictions:    {"outrigger_rate_limit_evictions_total", counter, "{key}", "cluster direction limit", "Keys whose bucket was forgotten to make room for another's."},
+	mRateErrors:       {"outrigger_rate_limit_errors_total", counter, "{error}", "cluster direction limit kind", "Questions to who counts for several proxies that were not answered, by why."},
+	mRateAsked:        {"outrigger_rate_limit_ask_duration_seconds", histogramType, "s", "cluster direction limit", "How long who counts for several proxies took to answer, or not to."},
 	mBreakerState:     {"outrigger_breaker_state", gauge, "", "cluster direction", "State of the circuit breaker, of several (breaker.scope) the one that refuses most: 0 closed, 1 half-open, 2 open."},
 	mBreakerOpenings:  {"outrigger_breaker_openings_total", counter, "{opening}", "cluster direction", "Times that a circuit breaker of the cluster, its routes or its endpoints opened."},
 	mWouldHave:        {"outrigger_would_have_total", counter, "{decision}", "cluster direction action", "What guards in observe mode would have done: ejected, broken (rejected by the breaker), limited, retried, denied, unhealthy (taken out by its active checks), rate_limited."},

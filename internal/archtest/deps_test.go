@@ -39,6 +39,7 @@ const floors = `
 	mtls, resilience/guard < mtls/authz;
 	discovery < discovery/consul, discovery/dns, discovery/file;
 	proxy/outcome < telemetry;
+	mtls, resilience/breaker, resilience/ratelimit < proxy/limiter;
 	resilience/hand < telemetry/admin;
 	proxy/outcome, resilience/breaker, resilience/retry < telemetry/ledger;
 	proxy/outcome, resilience/breaker, resilience/outlier, resilience/retry < telemetry/outcomes;
@@ -46,7 +47,7 @@ const floors = `
 	# Floor 2: the language of configuration. It embeds the Config of each
 	# machine and each source: a knob lives beside what obeys it. The codec says
 	# which names, values and paths there can be.
-	mtls, mtls/authz, proxy/http1, proxy/memory, proxy/websocket,
+	mtls, mtls/authz, proxy/http1, proxy/memory, proxy/limiter, proxy/websocket,
 	discovery/consul, discovery/dns, discovery/file,
 	resilience/adaptive, resilience/balance, resilience/breaker, resilience/fault, resilience/health, resilience/limit, resilience/outlier, resilience/ratelimit, resilience/retry,
 	telemetry/ledger, telemetry/outcomes
@@ -63,7 +64,7 @@ const floors = `
 	telemetry/outcomes
 	< proxy/upstream;
 	proxy/http1, proxy/upstream < proxy/check;
-	mtls/authz, proxy/http1, resilience/fault, proxy/upstream < proxy/plan;
+	mtls/authz, proxy/http1, proxy/limiter, resilience/fault, proxy/upstream < proxy/plan;
 	proxy/plan < proxy/faults;
 	proxy/faults, proxy/detect, proxy/relay, telemetry/ledger < proxy/exchange;
 	proxy/exchange < proxy/listener;
@@ -164,7 +165,7 @@ var libraries = map[string][]string{
 	"github.com/spf13/cobra":          {"cmd/outrigger"},
 	"github.com/spf13/pflag":          {"cmd/outrigger"},
 	"github.com/spiffe/go-spiffe/v2/": {"mtls/workload", "mtls/devca"},
-	"google.golang.org/grpc":          {"mtls/workload", "mtls/devca"},
+	"google.golang.org/grpc":          {"mtls/workload", "mtls/devca", "proxy/limiter"},
 	"golang.org/x/sys/unix":           {"mtls/devca", "proxy/relay", "proxy/wire", "internal/demo", "bench", "bench/load", "bench/origin", "bench/procstat", "bench/socket"},
 	"golang.org/x/net/http2/hpack":    {"proxy/http2", "bench/h2", "bench/load", "bench/origin"},
 	"golang.org/x/term":               {"internal/demo", "cmd/outrigger"},

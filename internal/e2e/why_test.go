@@ -186,6 +186,12 @@ var whyCases = []whyCase{
 		says: []string{"rate_limited, status 429", "few", "to change policies.api.rate_limits[0].rate.requests = 1 (*web-1.yaml:*)"},
 	},
 	{
+		reason: "rate_unknown", conf: plaintext("rate_limits: [{name: few, scope: grpc, on_error: refuse}]").with(sections{
+			"rate_limiters": `{grpc: {address: "127.0.0.1:9", domain: a, transport: plaintext}}`,
+		}),
+		says: []string{"rate_unknown, status 503", "few", "to change policies.api.rate_limits[0].on_error = refuse (*web-1.yaml:*)"},
+	},
+	{
 		reason: "upstream_reset", app: saying(""), conf: plaintext("retry: {on: [connect_failure]}"),
 		says: []string{"upstream_reset, status 503", "no further attempt: the policy does not retry after this failure (not_configured)", "ended early by: the endpoint", "to change policies.api.retry.on = [connect_failure] (*web-1.yaml:*)"},
 	},

@@ -27,6 +27,15 @@ func H2spec() Tool {
 	}
 }
 
+// RateLimit is Envoy's rate limit service, which keeps its counts in Redis.
+func RateLimit() Tool {
+	const version = "v1.4.1-0.20260122083618-3fb702589d36"
+	return Tool{
+		Name: "service_cmd", Variable: "RATELIMIT_BIN",
+		Folder: "ratelimit-" + version, Package: "github.com/envoyproxy/ratelimit/src/service_cmd@" + version,
+	}
+}
+
 // Find returns the path of the program: what the variable says, that on the PATH
 // where it may be, or in the user's cache directory, where it is built when
 // CI=true. Without it the test is skipped.

@@ -14,6 +14,7 @@ import (
 	"github.com/outrigger-mesh/outrigger/mtls/authz"
 	"github.com/outrigger-mesh/outrigger/proxy/http1"
 	"github.com/outrigger-mesh/outrigger/proxy/http2"
+	"github.com/outrigger-mesh/outrigger/proxy/limiter"
 	"github.com/outrigger-mesh/outrigger/proxy/plan"
 	"github.com/outrigger-mesh/outrigger/proxy/upstream"
 	"github.com/outrigger-mesh/outrigger/resilience/retry"
@@ -29,6 +30,9 @@ type Input struct {
 	// TrustDomain is the own one, for expected identities made from the
 	// template; needed only with a Source.
 	TrustDomain string
+	// Counters are those who count rate limits for several proxies; needed only
+	// with such limits.
+	Limiters *limiter.Set
 	// Identities are the SPIFFE IDs that discovery gives for services.
 	Identities map[string][]string
 }
@@ -40,6 +44,8 @@ type Draft struct {
 	specs     []clusterSpec
 	uses      []use
 	faults    []*plan.Fault
+	limiters  *limiter.Set
+	counting  limiter.Spec
 }
 
 // use is a route with the cluster that it is to have.
@@ -57,11 +63,12 @@ type clusterSpec struct {
 	rates []*plan.RateLimit
 }
 
-// Compile checks in and prepares the plan. It reads the keys of affinity cookies,
-// does no other I/O and changes nothing.
+// Compile checks in and prepares the plan. It reads the keys of affinity cookies
+// and the roots of who counts rate limits, does no other I/O and changes nothing.
 // The error is a config.Problems with every mistake at its place in the file.
 func Compile(in Input) (*Draft, error) {
-	c := &compiler{in: in, cfg: in.Loaded.Config, draft: &Draft{version: in.Version}}
+	c := &compiler{in: in, cfg: in.Loaded.Config, draft: &Draft{version: in.Version, limiters: in.Limiters}}
+	c.rateLimiters()
 	if c.cfg.Service.Port != 0 {
 		c.inbound()
 	}

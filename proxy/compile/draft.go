@@ -34,13 +34,16 @@ func (d *Draft) Services() []string {
 // caller calls Release for the plan that this one replaces.
 func (d *Draft) Build(r *upstream.Registry, m *telemetry.Metrics) *plan.Plan {
 	p := &plan.Plan{Version: d.version, Listeners: d.listeners, Faults: d.faults}
+	if d.limiters != nil {
+		d.limiters.Use(d.counting)
+	}
 	for i := range d.specs {
 		s := &d.specs[i]
 		c := r.Acquire(s.spec, s.dir)
 		if s.spec.Local {
 			c.SetLocal(s.local)
 		}
-		bindRates(s.rates, c, m)
+		d.bindRates(s.rates, c, m)
 		p.Clusters = append(p.Clusters, c)
 		p.RateLimits = append(p.RateLimits, s.rates...)
 	}

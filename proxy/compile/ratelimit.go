@@ -16,7 +16,11 @@ var rateKeys = map[config.RateKey]plan.RateKey{
 	config.RateKeySourceIP: plan.RateSourceIP,
 	config.RateKeyHeader:   plan.RateField,
 	config.RateKeyRoute:    plan.RateRoute,
+	config.RateKeyPath:     plan.RatePath,
+	config.RateKeyMethod:   plan.RateMethod,
 }
+
+var rateTells = map[config.RateTell]plan.RateTell{config.RateTellAlways: plan.TellAlways, config.RateTellNever: plan.TellNever}
 
 // rateLimits prepares the rate limits of a cluster.
 func (c *compiler) rateLimits(path, cluster string, list []config.RateLimit) []*plan.RateLimit {
@@ -28,9 +32,16 @@ func (c *compiler) rateLimits(path, cluster string, list []config.RateLimit) []*
 			continue
 		}
 		l := &plan.RateLimit{
-			Name: r.Name, Cluster: cluster, Rate: r.Rate, Key: rateKeys[r.Key], Field: strings.ToLower(r.Header), MaxKeys: r.MaxKeys,
-			Mode: r.Mode, Match: match, OnlyHTTP: r.OnlyHTTP(), Policy: plan.PolicyText(r.Name, r.Rate),
+			Name: r.Name, Cluster: cluster, Scope: string(r.Scope), Key: rateKeys[r.Key], Field: strings.ToLower(r.Header), MaxKeys: r.MaxKeys,
+			Mode: r.Mode, Match: match, OnlyHTTP: r.OnlyHTTP(), Tell: rateTells[r.Tell], FailShut: r.OnError == config.RateRefuse,
 			Refusal: errors.New("rate limit " + r.Name),
+		}
+		if r.Rate != nil {
+			l.Rate = *r.Rate
+		}
+		l.Policy = plan.PolicyText(r.Name, l.Rate)
+		if r.Scope == config.RateScopeGRPC {
+			l.Entries, l.Counted = entries(r)
 		}
 		if l.Key == plan.RateAll {
 			l.MaxKeys = 1
@@ -41,14 +52,23 @@ func (c *compiler) rateLimits(path, cluster string, list []config.RateLimit) []*
 }
 
 // bindRates gives the limits of a cluster their buckets and metrics.
-func bindRates(limits []*plan.RateLimit, c *upstream.Cluster, m *telemetry.Metrics) {
-	want := make([]upstream.RateSpec, len(limits))
-	for i, l := range limits {
-		want[i] = upstream.RateSpec{Name: l.Name, Key: l.Key.String(), Rate: l.Rate, Keys: l.MaxKeys, Field: l.Field}
+func (d *Draft) bindRates(limits []*plan.RateLimit, c *upstream.Cluster, m *telemetry.Metrics) {
+	var want []upstream.RateSpec
+	var own []*plan.RateLimit
+	for _, l := range limits {
+		l.Direction, l.Metrics = c.Direction(), m.RateLimit(l.Cluster, c.Direction(), l.Name)
+		if l.Counted != nil {
+			if d.limiters != nil {
+				l.Shared = d.limiters.GRPC(l.Counted)
+			}
+			continue
+		}
+		own = append(own, l)
+		want = append(want, upstream.RateSpec{Name: l.Name, Key: l.Key.String(), Rate: l.Rate, Keys: l.MaxKeys, Field: l.Field})
 	}
 	for i, t := range c.KeepRates(want) {
-		l := limits[i]
-		l.Table, l.Direction, l.Metrics = t, c.Direction(), m.RateLimit(l.Cluster, c.Direction(), l.Name)
+		l := own[i]
+		l.Table = t
 		l.Metrics.Bind(func() float64 { return float64(t.Len()) })
 	}
 }

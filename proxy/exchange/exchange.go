@@ -73,9 +73,11 @@ type exchange struct {
 	cause    error
 	rule     string
 	detail   string
-	over     exceeded
 	turn     turn
 	fate     fateful
+	over     rateSaid   // the rate limit that has refused, and what it said
+	told     []rateSaid // what the answer tells of others
+	values   [][]byte   // what the one asked now is told
 	upload   uploadState
 	uploader uploader
 	caller   caller
@@ -126,7 +128,10 @@ func (x *exchange) free() {
 	x.wish, x.given.of = upstream.Wish{}, nil
 	x.status, x.headLen, x.failed, x.cause = 0, 0, outcome.OK, nil
 	x.rule, x.detail, x.upID = "", "", ""
-	x.over, x.turn, x.fate = exceeded{}, turn{}, fateful{}
+	x.over, x.turn, x.fate = rateSaid{}, turn{}, fateful{}
+	clear(x.told)
+	clear(x.values)
+	x.told, x.values = x.told[:0], x.values[:0]
 	x.upload = uploadNone
 	x.uploader.reset()
 	x.caller.gone.Store(false)
@@ -158,9 +163,9 @@ func (x *exchange) run() {
 		x.finish(r)
 		return
 	}
-	if !x.rated() {
-		x.reply(outcome.RateLimited, nil)
-		x.finish(outcome.RateLimited)
+	if r := x.rated(); r != outcome.OK {
+		x.reply(r, x.unknown(r))
+		x.finish(r)
 		return
 	}
 	if x.route.Reply != nil {

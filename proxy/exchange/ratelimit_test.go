@@ -131,6 +131,8 @@ func TestRateKeys(t *testing.T) {
 		{"host", func(l *plan.RateLimit) { l.Key, l.Field = plan.RateField, "host" }, []string{"/", "/"}, []int{200, 429}},
 		{"source", func(l *plan.RateLimit) { l.Key = plan.RateSourceIP }, []string{"/ a", "/ b"}, []int{200, 429}},
 		{"route", func(l *plan.RateLimit) { l.Key = plan.RateRoute }, []string{"/", "/v2", "/v2/x", "/"}, []int{200, 200, 429, 429}},
+		{"path", func(l *plan.RateLimit) { l.Key = plan.RatePath }, []string{"/a?x", "/b", "/a?y"}, []int{200, 200, 429}},
+		{"method", func(l *plan.RateLimit) { l.Key = plan.RateMethod }, []string{"/a", "/b"}, []int{200, 429}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -296,7 +298,7 @@ func TestRateLimitsDoNotAllocate(t *testing.T) {
 	want := mallocs(t, plain, 0, nil)
 	got := mallocs(t, plain, 0, func(b *bed) {
 		l := *b.plan.Load()
-		for _, k := range []plan.RateKey{plan.RateAll, plan.RateIdentity, plan.RateSourceIP, plan.RateField, plan.RateRoute} {
+		for _, k := range []plan.RateKey{plan.RateAll, plan.RateIdentity, plan.RateSourceIP, plan.RateField, plan.RateRoute, plan.RatePath, plan.RateMethod} {
 			l.Route.RateLimits = append(l.Route.RateLimits, hourly(t, k.String(), ratelimit.MaxCount, func(r *plan.RateLimit) {
 				r.Key, r.Field = k, "user-agent"
 			}))

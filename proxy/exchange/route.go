@@ -43,7 +43,7 @@ func (x *exchange) appendRequestHead(dst []byte) []byte {
 // route has it.
 func (x *exchange) appendResponseHead(dst, raw []byte) []byte {
 	x.route.Response.Drop(&x.res.Head, raw)
-	return x.appendCookies(x.route.Response.Append(x.res.AppendHead(dst, raw)))
+	return x.appendTold(x.appendCookies(x.route.Response.Append(x.res.AppendHead(dst, raw))))
 }
 
 // awaitEndpoint gives a cluster that has come with a reload the time of a
@@ -81,7 +81,7 @@ func (x *exchange) answerFixed(r *plan.Reply) {
 		b = http1.AppendInt(b, int64(len(r.Body)))
 		b = append(b, "\r\n"...)
 	}
-	b = x.route.Response.Append(b)
+	b = x.appendTold(x.route.Response.Append(b))
 	b = append(b, "x-request-id: "...)
 	b = append(b, x.id...)
 	b = append(b, "\r\n"...)

@@ -103,8 +103,8 @@ func (t *tcpExchange) run(open func() (upstream.Leg, outcome.Reason), shard uint
 			t.cl.Metrics().WouldHave(telemetry.WouldDeny)
 		}
 	}
-	if !t.rated(shard) {
-		return outcome.RateLimited
+	if r := t.rated(shard); r != outcome.OK {
+		return r
 	}
 	if r := t.enter(); r != outcome.OK {
 		return r

@@ -260,7 +260,13 @@ func (e *explainer) rates(route *plan.Route) {
 		if l.Field != "" {
 			v.Key += " " + l.Field
 		}
-		if k, ok := e.rateKey(l, route); ok && e.Live {
+		if l.Counted != nil {
+			// Who counts for several proxies cannot be asked without taking.
+			v.Scope, v.Key = l.Scope, strings.Join(l.Counted.Entries, ", ")
+			if l.Rate.Requests == 0 {
+				v.Quota = "as it says"
+			}
+		} else if k, ok := e.rateKey(l, route); ok && e.Live {
 			passes := l.Table.Has(e.Now, &k)
 			v.Passes = &passes
 			if !passes && l.Mode == guard.Enforce && e.view.Reason == outcome.OK.String() {
@@ -282,7 +288,11 @@ func (e *explainer) rateKey(l *plan.RateLimit, route *plan.Route) (ratelimit.Key
 		}
 		return ratelimit.KeyOf([]byte(e.id.String())), true
 	case plan.RateField:
-		return ratelimit.KeyOf(l.FieldValue(&e.req, e.raw)), true
+		return ratelimit.KeyOf(plan.FieldValue(l.Field, &e.req, e.raw)), true
+	case plan.RatePath:
+		return ratelimit.KeyOf(plan.RatePathOf(&e.req, e.raw)), true
+	case plan.RateMethod:
+		return ratelimit.KeyOf(e.req.MethodSpan.Of(e.raw)), true
 	case plan.RateRoute:
 		return ratelimit.KeyOf([]byte(route.Name)), true
 	}

@@ -73,6 +73,8 @@ const (
 	QueueTimeout
 	// FaultInjected: a fault that was ordered on purpose ended it.
 	FaultInjected
+	// RateUnknown: who counts the requests of a rate limit gave no answer, and the limit then refuses.
+	RateUnknown
 
 	reasonCount
 )
@@ -150,6 +152,7 @@ var table = [Count]Row{
 	QueueTimeout:      {"queue_timeout", "QT", SourceLocal, 503, 14, RetryNever, false, "proxy_internal_response", "The request waited for its turn longer than the queue allows."},
 	RateLimited:       {"rate_limited", "RL", SourceLocal, 429, 8, RetryNever, false, "http_request_denied", "More requests came than a rate limit lets pass."},
 	FaultInjected:     {"fault_injected", "FI", SourceLocal, 503, 14, RetryNever, false, "proxy_internal_response", "A fault was made on purpose."},
+	RateUnknown:       {"rate_unknown", "RU", SourceLocal, 503, 14, RetryNever, false, "proxy_internal_response", "Who counts the requests of a rate limit gave no answer."},
 }
 
 // Row returns the consequences of r.

@@ -33,7 +33,7 @@ func TestRateLimitCounts(t *testing.T) {
 			t.Errorf("%s is not counted by a limit without conditions", request)
 		}
 		for field, want := range map[string]string{"x-tenant": "one", "user-agent": "me", "x-other": "", "authorization": ""} {
-			if got := string((&RateLimit{Field: field}).FieldValue(&r, raw)); got != want {
+			if got := string(FieldValue(field, &r, raw)); got != want {
 				t.Errorf("%s: %q, want %q", field, got, want)
 			}
 		}

@@ -74,7 +74,8 @@ type LimitVerdict struct {
 	Quota  string `json:"quota"`
 	Key    string `json:"key"`
 	Mode   string `json:"mode"`
-	Passes *bool  `json:"passes,omitempty"` // left out where it depends on who comes, or nothing runs
+	Scope  string `json:"scope,omitempty"`  // who counts for several proxies
+	Passes *bool  `json:"passes,omitempty"` // left out where it depends on who comes, others count, or nothing runs
 }
 
 // DestinationView is one of the places that the request may go to.

@@ -73,6 +73,8 @@ func (t *teller) rateLimit(l *LimitVerdict, first bool) {
 	}
 	said := ""
 	switch {
+	case l.Scope != "":
+		said = ": counted by rate_limiters." + l.Scope
 	case l.Passes == nil:
 	case *l.Passes:
 		said = ": one more passes now"

@@ -3,6 +3,8 @@ package admin
 import (
 	"fmt"
 	"io"
+	"slices"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -209,10 +211,30 @@ func clustersText(w io.Writer, v []ClusterView, now time.Time) {
 }
 
 func rateLimitsText(w io.Writer, v []RateLimitView) {
-	table(w, "CLUSTER DIRECTION LIMIT RATE BURST KEY MODE KEYS EVICTIONS PASSED LIMITED WOULD-LIMIT", func(row func(...any)) {
+	table(w, "CLUSTER DIRECTION LIMIT SCOPE RATE BURST KEY MODE KEYS EVICTIONS PASSED LIMITED WOULD-LIMIT", func(row func(...any)) {
 		for _, l := range v {
-			row(l.Cluster, l.Direction, l.Name, fmt.Sprintf("%d/%s", l.Requests, time.Duration(l.PerMs)*time.Millisecond), l.Burst, l.Key, l.Mode,
-				fmt.Sprintf("%d/%d", l.Keys, l.MaxKeys), l.Evictions, l.Passed, l.Limited, l.WouldLimit)
+			rate, burst, keys, key := "-", "-", "-", l.Key
+			if l.Requests > 0 {
+				rate, burst = fmt.Sprintf("%d/%s", l.Requests, time.Duration(l.PerMs)*time.Millisecond), strconv.FormatInt(l.Burst, 10)
+			}
+			if l.MaxKeys > 0 {
+				keys = fmt.Sprintf("%d/%d", l.Keys, l.MaxKeys)
+			}
+			if len(l.Entries) > 0 {
+				key = strings.Join(l.Entries, ",")
+			}
+			row(l.Cluster, l.Direction, l.Name, l.Scope, rate, burst, key, l.Mode, keys, l.Evictions, l.Passed, l.Limited, l.WouldLimit)
+		}
+	})
+	if !slices.ContainsFunc(v, func(l RateLimitView) bool { return len(l.Entries) > 0 }) {
+		return
+	}
+	_, _ = fmt.Fprintln(w)
+	table(w, "CLUSTER DIRECTION LIMIT COUNTED-BY ERRORS PASSED-UNKNOWN REFUSED-UNKNOWN ASK-P50 ASK-P99", func(row func(...any)) {
+		for _, l := range v {
+			if len(l.Entries) > 0 {
+				row(l.Cluster, l.Direction, l.Name, l.Scope, l.Errors, l.UnknownPassed, l.UnknownRefused, fmt.Sprintf("%.1fms", l.AskP50Ms), fmt.Sprintf("%.1fms", l.AskP99Ms))
+			}
 		}
 	})
 }

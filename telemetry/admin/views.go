@@ -187,6 +187,15 @@ type RateLimitView struct {
 	Passed     uint64 `json:"passed"`
 	Limited    uint64 `json:"limited"`
 	WouldLimit uint64 `json:"would_limit"` // beyond the rate in observe mode
+	Scope      string `json:"scope"`       // for whom it counts: proxy, or who counts for several
+
+	// Of one that somebody else counts for several proxies.
+	Entries        []string `json:"entries,omitempty"` // what it is told of a request, by name
+	Errors         uint64   `json:"errors"`            // questions without an answer
+	UnknownPassed  uint64   `json:"unknown_passed"`    // requests let pass because of that
+	UnknownRefused uint64   `json:"unknown_refused"`   // refused because of that
+	AskP50Ms       float64  `json:"ask_p50_ms"`        // how long answers take
+	AskP99Ms       float64  `json:"ask_p99_ms"`
 }
 
 // ConnectionView is one downstream connection.

@@ -26,6 +26,7 @@ func packages() []string {
 		"discovery/dns",
 		"discovery/file",
 		"mtls/authz",
+		"proxy/limiter",
 		"proxy/memory",
 		"proxy/websocket",
 		"resilience/adaptive",

@@ -1,0 +1,39 @@
+package limiter
+
+// forbidden are the fields that a limiter must not give an answer: those that
+// frame it, belong to the connection, or that the proxy itself writes.
+var forbidden = map[string]bool{
+	"connection": true, "content-length": true, "content-type": true, "content-encoding": true, "date": true, "grpc-encoding": true,
+	"grpc-message": true, "grpc-status": true, "host": true, "keep-alive": true, "proxy-connection": true, "proxy-status": true,
+	"ratelimit": true, "ratelimit-policy": true, "retry-after": true, "te": true, "trailer": true, "transfer-encoding": true, "upgrade": true, "x-outrigger-reason": true, "x-request-id": true,
+}
+
+// sound reports whether f may stand in the head of an answer (RFC 9110 section 5).
+func (f *field) sound() bool {
+	if len(f.name) == 0 || forbidden[string(f.name)] {
+		return false
+	}
+	for _, c := range f.name {
+		if !tchar(c) {
+			return false
+		}
+	}
+	for _, c := range f.value {
+		if c < ' ' && c != '\t' || c == 0x7f {
+			return false
+		}
+	}
+	return true
+}
+
+func tchar(c byte) bool {
+	switch {
+	case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9':
+		return true
+	}
+	switch c {
+	case '!', '#', '$', '%', '&', '\'', '*', '+', '-', '.', '^', '_', '`', '|', '~':
+		return true
+	}
+	return false
+}
