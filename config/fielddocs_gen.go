@@ -249,6 +249,8 @@ func fieldDoc(id string) string {
 		return "Which requests are counted. Empty: all. A path that can be read in more than one way meets every condition on the path."
 	case "github.com/outrigger-mesh/outrigger/config.RateLimit.MaxKeys":
 		return "How many keys have a bucket at a time, 1 to 1000000. For another one a bucket that is nearly full and long unused is forgotten."
+	case "github.com/outrigger-mesh/outrigger/config.RateLimit.MinPeers":
+		return "With scope: peers, the fewest instances that the rate is divided among, whatever discovery finds: 1 to 1000000."
 	case "github.com/outrigger-mesh/outrigger/config.RateLimit.Mode":
 		return "Whether requests beyond the rate are refused (enforce) or only counted (observe)."
 	case "github.com/outrigger-mesh/outrigger/config.RateLimit.Name":
@@ -258,7 +260,7 @@ func fieldDoc(id string) string {
 	case "github.com/outrigger-mesh/outrigger/config.RateLimit.Rate":
 		return "How many requests in which time. Required, but with scope: grpc, where the service knows its limits and this replaces them."
 	case "github.com/outrigger-mesh/outrigger/config.RateLimit.Scope":
-		return "For whom requests are counted. proxy: in this proxy alone. grpc: by the service under rate_limiters.grpc, for all who ask it."
+		return "For whom requests are counted. proxy: in this proxy alone. peers: in this proxy, which keeps to an equal share of the rate among the instances of its own service that discovery finds alive. grpc: by the service under rate_limiters.grpc, for all who ask it."
 	case "github.com/outrigger-mesh/outrigger/config.RateLimit.Tell":
 		return "Which answers have the fields RateLimit and RateLimit-Policy: refused ones, always also those of requests within the rate, or never."
 	case "github.com/outrigger-mesh/outrigger/config.RateLimiters.GRPC":

@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/outrigger-mesh/outrigger/proxy/http1"
 	"github.com/outrigger-mesh/outrigger/proxy/limiter"
@@ -16,8 +17,10 @@ type RateLimit struct {
 	Name string `yaml:"name"`
 	// How many requests in which time. Required, but with scope: grpc, where the service knows its limits and this replaces them.
 	Rate *ratelimit.Config `yaml:"rate"`
-	// For whom requests are counted. proxy: in this proxy alone. grpc: by the service under rate_limiters.grpc, for all who ask it.
-	Scope RateScope `yaml:"scope" enum:"proxy,grpc"`
+	// For whom requests are counted. proxy: in this proxy alone. peers: in this proxy, which keeps to an equal share of the rate among the instances of its own service that discovery finds alive. grpc: by the service under rate_limiters.grpc, for all who ask it.
+	Scope RateScope `yaml:"scope" enum:"proxy,peers,grpc"`
+	// With scope: peers, the fewest instances that the rate is divided among, whatever discovery finds: 1 to 1000000.
+	MinPeers int `yaml:"min_peers"`
 	// Whose requests are counted together: identity (the caller's SPIFFE ID), source_ip, header (the value of the field named by header), route, path (without the query), method, or none: all together. Callers without identity share one bucket, and so do requests without the field.
 	Key RateKey `yaml:"key" enum:"none,identity,source_ip,header,route,path,method"`
 	// The field for key: header, in any case. host is the authority that the request is for.
@@ -58,6 +61,7 @@ type RateScope string
 // The scopes.
 const (
 	RateScopeProxy RateScope = "proxy"
+	RateScopePeers RateScope = "peers"
 	RateScopeGRPC  RateScope = "grpc"
 )
 
@@ -102,7 +106,7 @@ type RateLimiters struct {
 // DefaultRateLimit returns a rate limit with the defaults of its keys.
 func DefaultRateLimit() RateLimit {
 	return RateLimit{
-		Key: RateKeyNone, Scope: RateScopeProxy, MaxKeys: ratelimit.DefaultKeys, Hits: 1, OnError: RateAllow, Tell: RateTellRefused,
+		Key: RateKeyNone, Scope: RateScopeProxy, MaxKeys: ratelimit.DefaultKeys, MinPeers: 1, Hits: 1, OnError: RateAllow, Tell: RateTellRefused,
 	}
 }
 
@@ -159,6 +163,12 @@ func validateField(add func(field, problem string), what string, key RateKey, he
 
 // validateShared checks what concerns those who count for several proxies.
 func (r *RateLimit) validateShared(add func(field, problem string)) {
+	switch {
+	case r.Scope != RateScopePeers && r.MinPeers != 1:
+		add("min_peers", fmt.Sprintf("has no effect with scope: %s; write scope: peers", r.Scope))
+	case r.MinPeers < 1 || r.MinPeers > ratelimit.MaxShares:
+		add("min_peers", fmt.Sprintf("is %d; write a number from 1 to %d", r.MinPeers, ratelimit.MaxShares))
+	}
 	if r.Scope != RateScopeGRPC {
 		if len(r.Descriptor) > 0 {
 			add("descriptor", fmt.Sprintf("has no effect with scope: %s; write scope: grpc", r.Scope))
@@ -233,6 +243,9 @@ func (v *validator) rateLimits(path string, list []RateLimit, proto Protocol, an
 				v.say(joinIndex(at+".descriptor", j)+".from", "is identity, %s", anonymous)
 			}
 		}
+		if r.Scope == RateScopePeers {
+			v.peers(at + ".scope")
+		}
 		if r.Scope == RateScopeGRPC && v.RateLimiters.GRPC == nil {
 			v.say(at+".scope", "is grpc, and no service is given; write rate_limiters: {grpc: {address: ..., domain: ...}}")
 		}
@@ -240,6 +253,31 @@ func (v *validator) rateLimits(path string, list []RateLimit, proto Protocol, an
 			v.say(at, "looks at requests, and tcp is spoken here; leave match empty, and use key: identity, source_ip or none")
 		}
 	}
+}
+
+// peers checks that the instances of the own service can be found.
+func (v *validator) peers(path string) {
+	d := &v.Discovery
+	switch {
+	case d.Kind() == "":
+		v.say(path, "is peers, and nothing finds the other instances of %s; give one of consul, file and dns under discovery", v.Service.Name)
+	case d.DNS != nil && len(d.DNS.Services) > 0:
+		if _, ok := d.DNS.Services[v.Service.Name]; !ok {
+			v.say(path, "is peers, and discovery.dns.services has no entry for %q, this proxy's own service", v.Service.Name)
+		}
+	}
+}
+
+// DividesRates reports whether a rate limit is divided among the instances of
+// the own service, so that discovery must find these.
+func (c *Config) DividesRates() bool {
+	divided := func(r RateLimit) bool { return r.Scope == RateScopePeers }
+	if c.Service.Port != 0 && slices.ContainsFunc(c.Inbound.RateLimits, divided) {
+		return true
+	}
+	return slices.ContainsFunc(c.Outbound.Services(), func(name string) bool {
+		return slices.ContainsFunc(c.Policy(name).RateLimits, divided)
+	})
 }
 
 // rateLimiters checks those who count with what is around them.

@@ -83,8 +83,10 @@ func (p *Proxy) apply(loaded *config.Loaded) error {
 	}
 	old := p.current.Load()
 	next := draft.Build(p.registry, p.metrics)
+	p.divide(next)
 	p.sync(next, bound)
 	p.current.Store(next)
+	p.divide(next) // again: discovery may have told the plan before
 	p.planned = next.Version
 	p.remember(next.Version, loaded)
 	p.logConfigured(next.Version, loaded)

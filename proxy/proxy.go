@@ -85,6 +85,7 @@ type Proxy struct {
 	watches   atomic.Pointer[watches]
 	refollow  chan struct{} // capacity 1: the services to follow have changed
 
+	dividing   sync.Mutex // held while rates are divided
 	mu         sync.Mutex // held while a plan is applied
 	loaded     *config.Loaded
 	history    []planned // the last configurations, for the ledger

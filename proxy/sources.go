@@ -196,6 +196,9 @@ func (s *sink) Update(svc *discovery.Service) {
 	}
 	p.expect(svc.Name, svc.Identities)
 	p.registry.SetEndpoints(svc.Name, list)
+	if svc.Name == p.initial.Config.Service.Name {
+		p.divide(p.current.Load())
+	}
 	p.mu.Lock()
 	if m := p.watched[svc.Name]; m != nil {
 		m.Updates.Inc()

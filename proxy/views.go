@@ -249,7 +249,7 @@ func (p *Proxy) viewRateLimits() []admin.RateLimitView {
 			WouldLimit: l.Metrics.Decisions(telemetry.RateWouldLimit),
 		}
 		if l.Table != nil {
-			v.Keys, v.MaxKeys = l.Table.Len(), l.MaxKeys
+			v.Keys, v.MaxKeys, v.Shares = l.Table.Len(), l.MaxKeys, l.Table.Shares()
 		}
 		if l.Rate.Requests == 0 {
 			v.Burst, v.PerMs = 0, 0

@@ -110,6 +110,7 @@ func updateAll(m *Metrics) {
 		rate.Decided(9, k)
 	}
 	rate.Evicted.Inc()
+	rate.BindShares(true, func() float64 { return 3 })
 	for f := range RateFailure(rateFailureCount) {
 		rate.Asked(f, 3*time.Millisecond)
 	}

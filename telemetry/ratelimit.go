@@ -50,6 +50,7 @@ type RateLimit struct {
 	shards  []rateShard
 	mask    uint32
 
+	shares   atomic.Pointer[func() float64]
 	shared   atomic.Bool // somebody else has been asked
 	failures [rateFailureCount]Counter
 	took     histogram
@@ -76,6 +77,16 @@ func (m *Metrics) RateLimit(cluster string, direction Direction, limit string) *
 // Bind sets what is read at each scrape: how many keys have a bucket. The last
 // call counts.
 func (l *RateLimit) Bind(keys func() float64) { l.keys.Store(&keys) }
+
+// BindShares sets what is read at each scrape where the rate is divided: into
+// how many parts. The last call counts.
+func (l *RateLimit) BindShares(divided bool, shares func() float64) {
+	if !divided {
+		l.shares.Store(nil)
+		return
+	}
+	l.shares.Store(&shares)
+}
 
 // Decided counts a decision. The shard is as in Cluster.Begin.
 func (l *RateLimit) Decided(shard uint32, r RateResult) {
@@ -126,6 +137,9 @@ func (l *RateLimit) collect(s *scrape) {
 	s.counter(mRateEvictions, l.Evicted.Value())
 	if keys := l.keys.Load(); keys != nil {
 		s.read(mRateKeys, *keys)
+	}
+	if shares := l.shares.Load(); shares != nil {
+		s.read(mRateShares, *shares)
 	}
 	if !l.shared.Load() {
 		return

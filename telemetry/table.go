@@ -43,6 +43,7 @@ const (
 	mRateDecisions
 	mRateKeys
 	mRateEvictions
+	mRateShares
 	mRateErrors
 	mRateAsked
 	mBreakerState
@@ -161,6 +162,7 @@ var table = [metricCount]metric{
 	mRateDecisions:    {"outrigger_rate_limit_decisions_total", counter, "{decision}", "cluster direction limit result", "Decisions of a rate limit: passed, limited (refused), would_limit (beyond the rate, and let pass in observe mode), unknown_passed and unknown_refused (who counts gave no answer)."},
 	mRateKeys:         {"outrigger_rate_limit_keys", gauge, "{key}", "cluster direction limit", "Keys that have a bucket now."},
 	mRateEvictions:    {"outrigger_rate_limit_evictions_total", counter, "{key}", "cluster direction limit", "Keys whose bucket was forgotten to make room for another's."},
+	mRateShares:       {"outrigger_rate_limit_shares", gauge, "{instance}", "cluster direction limit", "Instances of the own service that the rate is divided among now."},
 	mRateErrors:       {"outrigger_rate_limit_errors_total", counter, "{error}", "cluster direction limit kind", "Questions to who counts for several proxies that were not answered, by why."},
 	mRateAsked:        {"outrigger_rate_limit_ask_duration_seconds", histogramType, "s", "cluster direction limit", "How long who counts for several proxies took to answer, or not to."},
 	mBreakerState:     {"outrigger_breaker_state", gauge, "", "cluster direction", "State of the circuit breaker, of several (breaker.scope) the one that refuses most: 0 closed, 1 half-open, 2 open."},

@@ -46,6 +46,7 @@ type Draft struct {
 	faults    []*plan.Fault
 	limiters  *limiter.Set
 	counting  limiter.Spec
+	peers     string // the own service, where a rate limit is divided among its instances
 }
 
 // use is a route with the cluster that it is to have.
@@ -69,6 +70,9 @@ type clusterSpec struct {
 func Compile(in Input) (*Draft, error) {
 	c := &compiler{in: in, cfg: in.Loaded.Config, draft: &Draft{version: in.Version, limiters: in.Limiters}}
 	c.rateLimiters()
+	if c.cfg.DividesRates() {
+		c.draft.peers = c.cfg.Service.Name
+	}
 	if c.cfg.Service.Port != 0 {
 		c.inbound()
 	}

@@ -25,6 +25,9 @@ func (d *Draft) Services() []string {
 			names = append(names, s.spec.Name)
 		}
 	}
+	if d.peers != "" && !slices.Contains(names, d.peers) {
+		names = append(names, d.peers)
+	}
 	slices.Sort(names)
 	return names
 }

@@ -1,6 +1,7 @@
 package compile
 
 import (
+	"fmt"
 	"io"
 	"log/slog"
 	"os"
@@ -63,6 +64,37 @@ func TestGlobalRateLimits(t *testing.T) {
 	}
 	if c := list[1]; !c.FailShut || c.Tell != plan.TellAlways || c.Policy != `"caller";q=5;w=60` || list[0].FailShut || list[0].Policy != "" || list[2].Counted.Hits != 3 || !list[2].OnlyHTTP || list[0].OnlyHTTP {
 		t.Errorf("%+v", c)
+	}
+}
+
+// Where a rate is divided among peers, discovery must find them.
+func TestDividedRates(t *testing.T) {
+	const text = `
+service:   {name: web, port: 8080}
+identity:  {files: {cert: a, key: b, bundle: c}}
+discovery: {file: {path: catalog.yaml}}
+inbound:   {rate_limits: [{name: all, rate: {requests: 9}, scope: peers, min_peers: 4}]}
+outbound:  {upstreams: [{service: api, listen: "127.0.0.1:9001"}]}
+policies:  {api: {rate_limits: [{name: all, rate: {requests: 9}}]}}
+`
+	for from, want := range map[string]string{"": "[api web]", ", scope: peers, min_peers: 4": "[api]"} {
+		in := input(t, strings.Replace(text, from, "", 1))
+		d, err := Compile(in)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := fmt.Sprint(d.Services()); got != want {
+			t.Errorf("without %q discovery follows %s, want %s", from, got, want)
+		}
+	}
+	p, r := build(t, input(t, text))
+	defer Release(p, r)
+	l := p.RateLimits[0]
+	if l.Cluster != "web" {
+		l = p.RateLimits[1]
+	}
+	if l.Peers != 4 || l.Table == nil {
+		t.Errorf("%+v", l)
 	}
 }
 

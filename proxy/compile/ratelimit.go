@@ -40,6 +40,9 @@ func (c *compiler) rateLimits(path, cluster string, list []config.RateLimit) []*
 			l.Rate = *r.Rate
 		}
 		l.Policy = plan.PolicyText(r.Name, l.Rate)
+		if r.Scope == config.RateScopePeers {
+			l.Peers = r.MinPeers
+		}
 		if r.Scope == config.RateScopeGRPC {
 			l.Entries, l.Counted = entries(r)
 		}
@@ -69,6 +72,10 @@ func (d *Draft) bindRates(limits []*plan.RateLimit, c *upstream.Cluster, m *tele
 	for i, t := range c.KeepRates(want) {
 		l := own[i]
 		l.Table = t
+		if l.Peers == 0 {
+			t.Divide(1)
+		}
+		l.Metrics.BindShares(l.Peers > 0, func() float64 { return float64(t.Shares()) })
 		l.Metrics.Bind(func() float64 { return float64(t.Len()) })
 	}
 }

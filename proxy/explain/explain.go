@@ -260,6 +260,9 @@ func (e *explainer) rates(route *plan.Route) {
 		if l.Field != "" {
 			v.Key += " " + l.Field
 		}
+		if l.Peers > 0 {
+			v.Quota += fmt.Sprintf(", one of %d shares", l.Table.Shares())
+		}
 		if l.Counted != nil {
 			// Who counts for several proxies cannot be asked without taking.
 			v.Scope, v.Key = l.Scope, strings.Join(l.Counted.Entries, ", ")

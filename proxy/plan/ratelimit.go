@@ -58,6 +58,7 @@ type RateLimit struct {
 	Field     string // with RateField: its name in lower case
 	MaxKeys   int
 	Tell      RateTell
+	Peers     int // the fewest instances that Rate is divided among; 0: it is not divided
 	Mode      guard.Mode
 	Match     Match
 	OnlyHTTP  bool // it does not concern connections that are not HTTP

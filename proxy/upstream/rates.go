@@ -29,3 +29,16 @@ func (c *Cluster) KeepRates(want []RateSpec) []*ratelimit.Table {
 	c.rates = next
 	return list
 }
+
+// Live returns how many endpoints of a service discovery has last called alive.
+func (r *Registry) Live(service string) int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	n := 0
+	for i := range r.latest[service] {
+		if r.latest[service][i].Healthy {
+			n++
+		}
+	}
+	return n
+}

@@ -15,17 +15,18 @@ type bucket struct {
 // settle gives back what has come since the bucket was last asked. A now
 // before that counts as that moment: time does not go back.
 func (b *bucket) settle(r *rate, now time.Duration) {
-	elapsed := int64(now - b.at)
-	if now <= b.at {
-		return
+	if now > b.at {
+		elapsed := int64(now - b.at)
+		b.at = now
+		// elapsed is beyond 0 also where the difference did not fit.
+		if elapsed < 0 || elapsed > b.debt/r.requests {
+			b.debt = 0
+		} else {
+			b.debt -= elapsed * r.requests
+		}
 	}
-	b.at = now
-	// elapsed is beyond 0 also where the difference did not fit.
-	if elapsed < 0 || elapsed > b.debt/r.requests {
-		b.debt = 0
-		return
-	}
-	b.debt -= elapsed * r.requests
+	// The size may have become smaller since; see Table.Divide.
+	b.debt = min(b.debt, r.most)
 }
 
 // take takes one request out of the bucket if there is one.
@@ -61,16 +62,20 @@ func up(a, b int64) time.Duration {
 	return time.Duration(n)
 }
 
-// rate is a Config in the units of a bucket.
+// rate is a share of a Config in the units of a bucket.
 type rate struct {
 	requests int64 // what a nanosecond gives back
 	per      int64 // what a request takes
 	most     int64 // what may be missing
+	shares   int64
 }
 
-func newRate(c Config) rate {
-	per := int64(c.Per)
-	return rate{requests: c.Requests, per: per, most: c.Size() * per}
+// newRate returns one of so many equal shares of c. A request takes the more
+// the more shares there are, so that what is missing means the same part of a
+// bucket whatever their number.
+func newRate(c Config, shares int64) rate {
+	per := int64(c.Per) * shares
+	return rate{requests: c.Requests, per: per, most: (c.Size() + shares - 1) / shares * per, shares: shares}
 }
 
 // Decision is what a bucket says of a request.

@@ -3,6 +3,7 @@ package ratelimit
 import (
 	"hash/maphash"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -15,7 +16,8 @@ const MaxKeys = 1_000_000
 // Table holds a bucket for each key, up to a number. It is safe for concurrent
 // use. Once it has seen as many keys as it may keep it does not allocate.
 type Table struct {
-	rate   rate
+	whole  Config
+	rate   atomic.Pointer[rate]
 	seed   maphash.Seed
 	shards []shard
 	shift  uint // of a hash, to the shard
@@ -30,7 +32,9 @@ func NewTable(c Config, keys int) *Table {
 	for n < maxShards && keys/n >= 2*minShard {
 		n, bits = 2*n, bits+1
 	}
-	t := &Table{rate: newRate(c), seed: maphash.MakeSeed(), shards: make([]shard, n), shift: 64 - bits}
+	t := &Table{whole: c, seed: maphash.MakeSeed(), shards: make([]shard, n), shift: 64 - bits}
+	r := newRate(c, 1)
+	t.rate.Store(&r)
 	for i := range t.shards {
 		s := &t.shards[i]
 		s.max = int32(keys / n)
@@ -52,9 +56,10 @@ const (
 // clock that the table is always told of.
 func (t *Table) Take(now time.Duration, key *Key) Decision {
 	s, h := t.of(key)
+	r := t.rate.Load()
 	s.mu.Lock()
-	i, evicted := s.find(&t.rate, now, h, key)
-	d := s.entries[i].bucket.take(&t.rate, now)
+	i, evicted := s.find(r, now, h, key)
+	d := s.entries[i].bucket.take(r, now)
 	s.mu.Unlock()
 	d.Evicted = evicted
 	return d
@@ -63,6 +68,7 @@ func (t *Table) Take(now time.Duration, key *Key) Decision {
 // Has reports whether Take would give one, and takes nothing.
 func (t *Table) Has(now time.Duration, key *Key) bool {
 	s, h := t.of(key)
+	r := t.rate.Load()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	p := s.lookup(h, key)
@@ -70,8 +76,8 @@ func (t *Table) Has(now time.Duration, key *Key) bool {
 		return true
 	}
 	b := &s.entries[p-1].bucket
-	b.settle(&t.rate, now)
-	return b.debt <= t.rate.most-t.rate.per
+	b.settle(r, now)
+	return b.debt <= r.most-r.per
 }
 
 // of returns the shard of key, and its hash there.

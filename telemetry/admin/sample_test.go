@@ -111,7 +111,7 @@ func sampleViews(now time.Time) Views {
 		RateLimits: func() []RateLimitView {
 			return []RateLimitView{
 				{Cluster: "web", Direction: "inbound", Name: "caller", Requests: 100, PerMs: 1000, Burst: 50, Key: "identity", Scope: "proxy", Mode: "enforce", Keys: 3, MaxKeys: 10000, Evictions: 1, Passed: 48213, Limited: 17},
-				{Cluster: "api", Direction: "outbound", Name: "tenant", Requests: 5, PerMs: 60000, Burst: 5, Key: "header: x-tenant", Scope: "proxy", Mode: "observe", MaxKeys: 500, WouldLimit: 4},
+				{Cluster: "api", Direction: "outbound", Name: "tenant", Requests: 5, PerMs: 60000, Burst: 5, Key: "header: x-tenant", Scope: "peers", Shares: 3, Mode: "observe", MaxKeys: 500, WouldLimit: 4},
 				{Cluster: "web", Direction: "inbound", Name: "shared", Key: "none", Scope: "grpc", Entries: []string{"kind", "tenant"}, Mode: "enforce", Passed: 900, Limited: 12, Errors: 3, UnknownPassed: 3, AskP50Ms: 0.8, AskP99Ms: 4.2},
 			}
 		},

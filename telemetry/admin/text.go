@@ -217,6 +217,9 @@ func rateLimitsText(w io.Writer, v []RateLimitView) {
 			if l.Requests > 0 {
 				rate, burst = fmt.Sprintf("%d/%s", l.Requests, time.Duration(l.PerMs)*time.Millisecond), strconv.FormatInt(l.Burst, 10)
 			}
+			if l.Shares > 1 {
+				rate += fmt.Sprintf(" in %d shares", l.Shares)
+			}
 			if l.MaxKeys > 0 {
 				keys = fmt.Sprintf("%d/%d", l.Keys, l.MaxKeys)
 			}

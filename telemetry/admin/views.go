@@ -189,6 +189,8 @@ type RateLimitView struct {
 	WouldLimit uint64 `json:"would_limit"` // beyond the rate in observe mode
 	Scope      string `json:"scope"`       // for whom it counts: proxy, or who counts for several
 
+	Shares int `json:"shares"` // that the rate is divided into: this proxy keeps to one
+
 	// Of one that somebody else counts for several proxies.
 	Entries        []string `json:"entries,omitempty"` // what it is told of a request, by name
 	Errors         uint64   `json:"errors"`            // questions without an answer
