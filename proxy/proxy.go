@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -361,40 +360,6 @@ func (p *Proxy) trustDomain(cfg *config.Config) string {
 		return m.ID.TrustDomain()
 	}
 	return ""
-}
-
-// Listen returns the addresses that are bound, by listener name.
-func (p *Proxy) Listen() map[string]net.Addr {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	m := make(map[string]net.Addr, len(p.listeners))
-	for name, l := range p.listeners {
-		m[name] = l.Address()
-	}
-	return m
-}
-
-// all returns the listeners in the order of their names, and those that are
-// ending.
-func (p *Proxy) all() []*listener.Listener {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	list := make([]*listener.Listener, 0, len(p.listeners)+len(p.retired))
-	for _, l := range p.listeners {
-		list = append(list, l)
-	}
-	slices.SortFunc(list, func(a, b *listener.Listener) int { return compareNames(a, b) })
-	return append(list, p.retired...)
-}
-
-func compareNames(a, b *listener.Listener) int {
-	switch x, y := a.Plan().Name, b.Plan().Name; {
-	case x < y:
-		return -1
-	case x > y:
-		return 1
-	}
-	return 0
 }
 
 func parseAddrPort(s string) netip.AddrPort {

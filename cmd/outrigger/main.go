@@ -39,6 +39,7 @@ func newRoot() *cobra.Command {
 	root.AddCommand(
 		newRunCommand(),
 		newValidateCommand(),
+		newLintCommand(),
 		newConfigCommand(),
 		newEndpointsCommand(),
 		newTopCommand(),

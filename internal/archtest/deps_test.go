@@ -70,6 +70,7 @@ const floors = `
 	proxy/exchange < proxy/listener;
 
 	# Floor 4: where configuration becomes a plan, and all of it a proxy.
+	config < config/lint;
 	config, proxy/plan < proxy/compile;
 	telemetry/admin, proxy/compile, proxy/exchange < proxy/explain;
 	internal/lifecycle, mtls/workload, proxy/explain, proxy/check, proxy/listener
@@ -77,7 +78,7 @@ const floors = `
 
 	# Floor 5: programs.
 	proxy, mtls/devca < internal/demo;
-	internal/demo, internal/cgroup, resilience/simulate < cmd/outrigger;
+	config/lint, internal/demo, internal/cgroup, resilience/simulate < cmd/outrigger;
 
 	# The benchmark knows no package of the product, but its histogram and its drawing: it runs the binary.
 	NONE < bench/h2, bench/peers, bench/procstat, bench/socket;

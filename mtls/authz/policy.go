@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 
 	"github.com/outrigger-mesh/outrigger/mtls"
@@ -142,6 +143,20 @@ func (p *Policy) CheckConn(id mtls.ID) Verdict {
 		}
 	}
 	return Verdict{Rule: DefaultDeny, Mode: p.mode}
+}
+
+// MayEver reports whether some request of id might be let in: not when a deny rule
+// takes all of them, or no allow rule any. For tools, which look at rules ahead.
+func (p *Policy) MayEver(id mtls.ID) bool {
+	if len(p.deny)+len(p.allow) == 0 {
+		return true
+	}
+	for i := range p.deny {
+		if r := &p.deny[i]; len(r.methods) == 0 && len(r.paths) == 0 && r.fromMatches(id) {
+			return false
+		}
+	}
+	return slices.ContainsFunc(p.allow, func(r rule) bool { return r.fromMatches(id) })
 }
 
 // decide takes a path in normal form, nil for none.
