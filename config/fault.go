@@ -62,14 +62,15 @@ func (f *Fault) OnlyHTTP() bool {
 // checks it against c. The name may be missing.
 func (c *Config) ParseFault(data []byte) (*Fault, error) {
 	root, problems := readNode("fault", data)
-	if root == nil && len(problems) == 0 {
-		return nil, Problems{{Position: Position{File: "fault", Line: 1, Column: 1}, Message: "is empty"}}
+	if root == nil {
+		if len(problems) == 0 {
+			problems = Problems{{Position: Position{File: "fault", Line: 1, Column: 1}, Message: "is empty"}}
+		}
+		return nil, problems.sorted()
 	}
 	f := DefaultFault()
 	d := &decoder{origins: origins{}, problems: problems}
-	if root != nil {
-		d.section(root, reflect.ValueOf(&f).Elem(), "")
-	}
+	d.section(root, reflect.ValueOf(&f).Elem(), "")
 	check := func(path, problem string) {
 		for _, w := range d.wrong {
 			if within(path, w) || within(w, path) {

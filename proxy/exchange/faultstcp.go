@@ -54,9 +54,7 @@ func (t *tcpExchange) meet(up upstream.Leg) outcome.Reason {
 // left is why a connection has ended that a fault held.
 func (t *tcpExchange) left(err error) outcome.Reason {
 	if errors.Is(err, wire.ErrExpired) {
-		if r := t.expired(); r != outcome.StreamIdle {
-			return r
-		}
+		return t.expired()
 	}
 	return outcome.DownstreamGone
 }
