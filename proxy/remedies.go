@@ -30,7 +30,6 @@ var remedies = [outcome.Count][]string{
 	outcome.Draining:          {".drain.timeout"},
 	outcome.Overload:          {".memory.budget"},
 	outcome.MaxLifetime:       {"websocket.max_lifetime"},
-	outcome.FaultInjected:     {".faults.allow"},
 	outcome.RateUnknown:       {".rate_limiters.grpc.timeout", ".rate_limiters.grpc.address"},
 }
 
@@ -69,6 +68,8 @@ func (w *whyView) remedies() []admin.SettingView {
 		add(w.rateLimit("rate.requests", "rate", "scope"))
 	case outcome.RateUnknown:
 		add(w.rateLimit("on_error", "scope"))
+	case outcome.FaultInjected:
+		add(w.fault())
 	case outcome.RequestTimeout:
 		if e.DeadlineBy == ledger.PolicyDeadline {
 			keys = []string{"timeout"}
@@ -159,6 +160,20 @@ func (w *whyView) rateLimit(keys ...string) (config.Setting, bool) {
 		}
 	}
 	return config.Setting{}, false
+}
+
+// fault returns the name of the fault that ended the exchange; for one that was
+// ordered by hand whether there may be any.
+func (w *whyView) fault() (config.Setting, bool) {
+	if w.cfg == nil {
+		return config.Setting{}, false
+	}
+	for i := range w.cfg.Faults.Rules {
+		if strings.HasPrefix(w.e.Detail, "fault "+w.cfg.Faults.Rules[i].Name+": ") {
+			return w.settings.At("faults.rules["+strconv.Itoa(i)+"]", "name")
+		}
+	}
+	return w.settings.At("faults.allow")
 }
 
 // rule returns the authorization rule that decided.

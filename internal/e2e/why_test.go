@@ -297,6 +297,16 @@ var whyCases = []whyCase{
 		},
 		says: []string{"max_lifetime, status 101", "to change policies.api.websocket.max_lifetime = 300ms (*web-1.yaml:*)"},
 	},
+	{
+		reason: "fault_injected",
+		conf: plaintext("retry: {attempts: 2, on: [unavailable], backoff_base: 1ms, backoff_max: 1ms}").with(sections{
+			"faults": "{allow: true, rules: [{name: down, to: api, inject: {abort: 503, delay: 10ms}}]}",
+		}),
+		says: []string{
+			"fault_injected, status 503", "attempt 1 * fault_injected, status 503 * before the endpoint saw it", "met the fault down: held for *, answered 503 in the endpoint's place",
+			"another attempt after", "attempt 2", "(attempts_spent)", "cause fault down: delay 10ms, abort 503", "to change faults.rules[0].name = down (*web-1.yaml:*)",
+		},
+	},
 }
 
 // notProvoked are the reasons of which no test of processes can tell.
