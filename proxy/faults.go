@@ -138,7 +138,7 @@ func concerns(f *faults.View) string {
 
 func phase(n *faults.Numbers) admin.FaultPhase {
 	p := admin.FaultPhase{
-		Seconds: n.Over.Round(time.Millisecond).Seconds(), Requests: n.Requests, Good: n.Good, Failed: n.Failed, Met: n.Met, ByFault: n.ByFault,
+		Seconds: n.Over.Round(time.Millisecond).Seconds(), Requests: n.Requests, Good: n.Good, Failed: n.Failed, Met: n.Met, MetFailed: n.MetFailed, ByFault: n.ByFault,
 		Retries: n.Retries, RetriesByFault: n.Again, Ejections: n.Ejections, Openings: n.Openings,
 		P50Ms: millis(n.P50), P90Ms: millis(n.P90), P99Ms: millis(n.P99),
 	}

@@ -82,7 +82,7 @@ func TestFaultsByHand(t *testing.T) {
 	if d := f.Places[0].During; f.State != "by_hand" || f.Places[0].Cluster != "api" || d.Requests != 2 || d.Good != 1 || d.ByFault != 1 || d.Met != 1 {
 		t.Errorf("%+v", f)
 	}
-	if out := web.mustTell("fault", "report", "teapot"); !hasLine(out, "ended by it", "1") || !hasLine(out, "outbound api", "before", "during", "after") || !strings.Contains(out, "game day") {
+	if out := web.mustTell("fault", "report", "teapot"); !hasLine(out, "failed after it", "1") || !hasLine(out, "outbound api", "before", "during", "after") || !strings.Contains(out, "game day") {
 		t.Errorf("report says %s", out)
 	}
 

@@ -270,8 +270,8 @@ type slowness struct {
 	rate int64
 }
 
-// slowUpload has the uploader wait for as long as n bytes take, unless there is
-// nobody to upload to.
+// slowUpload has the uploader wait for as long as the next n bytes take, unless
+// there is nobody to upload to.
 func (x *exchange) slowUpload(n int) {
 	f := x.uploader.slow.Load()
 	if f == nil {
@@ -288,10 +288,11 @@ func (x *exchange) slowUpload(n int) {
 	}
 }
 
-// retried is what is counted as the reason of another attempt.
-func retried(r, as outcome.Reason) outcome.Reason {
-	if r == outcome.FaultInjected {
-		return r
+// retried is what is counted as the reason of another attempt. A fault that took
+// the attempt's time is one.
+func (x *exchange) retried(r, as outcome.Reason) outcome.Reason {
+	if r == outcome.FaultInjected || r == outcome.TryTimeout && x.fate.now {
+		return outcome.FaultInjected
 	}
 	return as
 }

@@ -39,6 +39,15 @@ func (b *bed) fail(change func(*plan.Fault)) faults.View {
 	return v
 }
 
+// wantEnds is wantReasons once all exchanges have ended: a client may have all of
+// an answer before the endpoint has said that it is all, and the bed must not
+// end the endpoint in between.
+func (b *bed) wantEnds(want ...string) []record {
+	b.t.Helper()
+	eventually(b.t, "the end of all exchanges", func() bool { return len(b.server.Ledger.Last(len(want), false)) == len(want) })
+	return b.wantReasons(want...)
+}
+
 // seedWith is one by which the first draws, of which half meet the fault, come
 // out so.
 func seedWith(t *testing.T, draws ...bool) uint64 {
@@ -80,7 +89,7 @@ func TestFaultAbort(t *testing.T) {
 		if n := p.heads.Load(); n != 0 {
 			t.Errorf("the origin saw %d requests", n)
 		}
-		list := p.wantReasons("fault_injected", "fault_injected")
+		list := p.wantEnds("fault_injected", "fault_injected")
 		if r := list[0]; r.Fault != "gone" || r.Flag != "FI" || r.Status != 418 || r.Attempts != 1 {
 			t.Errorf("%+v", r)
 		}
@@ -118,7 +127,7 @@ func TestFaultRetries(t *testing.T) {
 				if res.StatusCode != c.status {
 					t.Errorf("status %d, want %d", res.StatusCode, c.status)
 				}
-				if list := p.wantReasons(c.reason); list[0].Attempts != c.attempts {
+				if list := p.wantEnds(c.reason); list[0].Attempts != c.attempts {
 					t.Errorf("%d attempts, want %d", list[0].Attempts, c.attempts)
 				}
 				if got := p.cluster.Metrics().FaultTotals(); int(got.Again) != c.attempts-1 {
@@ -161,7 +170,7 @@ func TestFaultGRPC(t *testing.T) {
 				if got, _, _ := p.call(t, "/svc/0", "message"); got != c.status {
 					t.Errorf("status %s, want %s", got, c.status)
 				}
-				p.wantReasons(c.reason)
+				p.wantEnds(c.reason)
 			})
 		})
 	}
@@ -185,7 +194,7 @@ func TestFaultResetInbound(t *testing.T) {
 		if want := map[bool]string{true: "INTERNAL_ERROR", false: "connection reset"}[p.down]; !strings.Contains(err.Error(), want) {
 			t.Errorf("%v, want %s", err, want)
 		}
-		if list := p.wantReasons("fault_injected"); list[0].Status != 0 {
+		if list := p.wantEnds("fault_injected"); list[0].Status != 0 {
 			t.Errorf("%+v", list[0])
 		}
 	})
@@ -212,7 +221,7 @@ func TestFaultDelay(t *testing.T) {
 				if res, _ := p.must(t, "POST", "/", strings.NewReader("body")); res.StatusCode != c.status {
 					t.Errorf("status %d, want %d", res.StatusCode, c.status)
 				}
-				list := p.wantReasons(c.reason)
+				list := p.wantEnds(c.reason)
 				e := p.server.Ledger.Last(1, false)[0]
 				if list[0].Fault != "slow" || e.Duration < delay || len(e.Attempts) != 1 || !strings.HasPrefix(e.Attempts[0].Fault, "slow: held for ") {
 					t.Errorf("%+v\n%+v", list[0], e)
@@ -226,6 +235,32 @@ func TestFaultDelay(t *testing.T) {
 			})
 		})
 	}
+}
+
+// An attempt whose time a fault has taken is tried again.
+func TestFaultDelayRetried(t *testing.T) {
+	runLegs(t, []legs{{true, true}, {false, false}}, func(s *setup) {
+		s.policy.Retry = retrying(2)
+		s.policy.Retry.PerTryTimeout = 50 * time.Millisecond
+		s.policy.Retry.On = []retry.Condition{retry.Reset}
+	}, func(http.ResponseWriter, *http.Request) {}, func(t *testing.T, p *pair) {
+		p.fail(func(f *plan.Fault) {
+			f.Config.Delay, f.Config.Percent, f.Config.Seed = "1m", 50, seedWith(t, true, false)
+		})
+		res, err := p.ask(t, "GET", "/", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = res.Body.Close()
+		eventually(t, "another attempt", func() bool { return p.cluster.Metrics().FaultTotals().Again == 1 })
+		e := p.server.Ledger.Last(1, false)[0]
+		if len(e.Attempts) != 2 || e.Attempts[0].Reason != outcome.TryTimeout || e.Attempts[0].Fault == "" || e.Attempts[1].Fault != "" {
+			t.Errorf("%+v", e.Attempts)
+		}
+		if got := failures(p.bed); e.Reason == outcome.OK && got != 0 {
+			t.Errorf("%d failures are held against the endpoint", got)
+		}
+	})
 }
 
 // failures is how many failures are held against the bed's endpoints.
@@ -253,7 +288,7 @@ func TestFaultDelayEnds(t *testing.T) {
 		if status := <-done; status != 200 {
 			t.Errorf("status %d", status)
 		}
-		p.wantReasons("ok")
+		p.wantEnds("ok")
 	})
 	runLegs(t, []legs{{true, true}, {true, false}}, nil, echo, func(t *testing.T, p *pair) {
 		p.fail(func(f *plan.Fault) { f.Config.Delay = "1m" })
@@ -268,7 +303,7 @@ func TestFaultDelayEnds(t *testing.T) {
 		if _, err := p.client.Do(r); !errors.Is(err, context.Canceled) {
 			t.Errorf("%v", err)
 		}
-		p.wantReasons("downstream_gone")
+		p.wantEnds("downstream_gone")
 	})
 }
 
@@ -375,7 +410,7 @@ func TestFaultBandwidth(t *testing.T) {
 						t.Errorf("%d bytes came back, want %d", len(got), len(want))
 					}
 				}
-				p.wantReasons("ok", "ok")
+				p.wantEnds("ok", "ok")
 				for _, e := range p.server.Ledger.Last(2, false) {
 					if e.Duration < least {
 						t.Errorf("took %v, want %v at least", e.Duration, least)
@@ -400,7 +435,7 @@ func TestFaultBandwidthEnds(t *testing.T) {
 		if err == nil {
 			t.Error("the answer came whole")
 		}
-		p.wantReasons("request_timeout")
+		p.wantEnds("request_timeout")
 	})
 	runLegs(t, allLegs, nil, long, func(t *testing.T, p *pair) {
 		v := p.fail(func(f *plan.Fault) { f.Config.ResponseRate = "16B/s" })
@@ -415,6 +450,6 @@ func TestFaultBandwidthEnds(t *testing.T) {
 		if got, err := io.ReadAll(res.Body); len(got) != 100_000 || err != nil {
 			t.Errorf("%d bytes, %v", len(got), err)
 		}
-		p.wantReasons("ok")
+		p.wantEnds("ok")
 	})
 }

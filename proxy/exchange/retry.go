@@ -54,7 +54,7 @@ func (x *exchange) attempts() outcome.Reason {
 			}
 			return r
 		}
-		m.Retried(retried(r, failure))
+		m.Retried(x.retried(r, failure))
 		x.notes.attempted(x.s.srv.Ledger, &x.rec, &x.tried, x.at)
 		if !x.unsent && failure.Row().Retryable != outcome.RetryUnsent {
 			x.earlier++

@@ -167,12 +167,12 @@ func (x *exchange) uploadBody() {
 		if last {
 			u.read.Store(true)
 		}
+		x.slowUpload(len(p))
 		x.pass(p, from, last)
 		if len(p) > 0 {
 			from.Discard(len(p))
 		}
 		u.bytes.Add(uint64(len(p)))
-		x.slowUpload(len(p))
 		x.moveUpload(last)
 		if last {
 			return

@@ -361,7 +361,7 @@ func TestBoardReport(t *testing.T) {
 		t.Errorf("%+v\n%+v", api, web)
 	}
 	d := api.During
-	if d.Requests != 22 || d.Good != 15 || d.Failed != 5 || d.Met != 5 || d.ByFault != 5 || d.Retries != 6 || d.Again != 5 || d.Openings != 1 || d.Over != 30*time.Second {
+	if d.Requests != 22 || d.Good != 15 || d.Failed != 5 || d.Met != 5 || d.MetFailed != 5 || d.ByFault != 5 || d.Retries != 6 || d.Again != 5 || d.Openings != 1 || d.Over != 30*time.Second {
 		t.Errorf("during: %+v", d)
 	}
 	if api.Before.Over < 30*time.Second || api.Before.Over > beforehand+markEvery || api.Before.P50 > time.Millisecond || d.P90 < 15*time.Millisecond {

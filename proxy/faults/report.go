@@ -124,6 +124,7 @@ type Numbers struct {
 	Good       uint64 // of them, with outcome ok
 	Failed     uint64 // failed, and not by the caller's doing
 	Met        uint64 // exchanges that met a fault
+	MetFailed  uint64 // of Failed, that had met one
 	ByFault    uint64 // exchanges that a fault itself has ended: the caller saw it
 	Retries    uint64 // attempts after the first
 	Again      uint64 // of them, after one that a fault had ended
@@ -138,7 +139,7 @@ func between(a, b *mark) Numbers {
 	o, v := &a.v, &b.v
 	less := func(a, b uint64) uint64 { return a - min(a, b) } // a cluster may have been made anew
 	n := Numbers{
-		Over: b.at - a.at, Requests: less(v.Exchanges, o.Exchanges), Failed: less(v.Failed, o.Failed), Met: less(v.Met, o.Met), ByFault: less(v.Ended, o.Ended),
+		Over: b.at - a.at, Requests: less(v.Exchanges, o.Exchanges), Failed: less(v.Failed, o.Failed), Met: less(v.Met, o.Met), MetFailed: less(v.MetFailed, o.MetFailed), ByFault: less(v.Ended, o.Ended),
 		Retries: less(v.Retries, o.Retries), Again: less(v.Again, o.Again), Ejections: less(v.Ejections, o.Ejections), Openings: less(v.Openings, o.Openings),
 	}
 	n.Good = less(n.Requests, less(v.Failures, o.Failures))

@@ -80,7 +80,8 @@ type FaultPhase struct {
 	SuccessPercent *float64 `json:"success_percent"` // nil without requests
 	Failed         uint64   `json:"failed"`          // and not by the caller's doing
 	Met            uint64   `json:"met_fault"`
-	ByFault        uint64   `json:"ended_by_fault"` // the caller saw it
+	MetFailed      uint64   `json:"met_fault_failed"` // of failed, that had met it
+	ByFault        uint64   `json:"ended_by_fault"`   // of these, that it ended itself
 	Retries        uint64   `json:"retries"`
 	RetriesByFault uint64   `json:"retries_after_fault"`
 	Ejections      uint64   `json:"ejections"`
@@ -233,10 +234,10 @@ func WriteFault(w io.Writer, v *FaultView, now time.Time) {
 		row("p90", func(f *FaultPhase) string { return timed(f.P90Ms, f) })
 		row("p99", func(f *FaultPhase) string { return timed(f.P99Ms, f) })
 		row("met the fault", func(f *FaultPhase) string { return count(f.Met) })
-		row("ended by it", func(f *FaultPhase) string { return count(f.ByFault) })
-		row("failed otherwise", func(f *FaultPhase) string { return count(f.Failed - min(f.ByFault, f.Failed)) })
+		row("failed after it", func(f *FaultPhase) string { return count(f.MetFailed) })
+		row("failed otherwise", func(f *FaultPhase) string { return count(f.Failed - min(f.MetFailed, f.Failed)) })
 		row("retries", func(f *FaultPhase) string { return count(f.Retries) })
-		row("retries after the fault", func(f *FaultPhase) string { return count(f.RetriesByFault) })
+		row("retries after it", func(f *FaultPhase) string { return count(f.RetriesByFault) })
 		row("ejections", func(f *FaultPhase) string { return count(f.Ejections) })
 		row("breaker openings", func(f *FaultPhase) string { return count(f.Openings) })
 	}

@@ -24,7 +24,7 @@ func sampleFaults() []FaultView {
 			Places: []FaultPlace{{
 				Cluster: "payments", Direction: "outbound",
 				Before: FaultPhase{Seconds: 60, Requests: 10, Good: 10, SuccessPercent: &all, P50Ms: 1, P90Ms: 2.25, P99Ms: 3},
-				During: FaultPhase{Seconds: 30, Requests: 40, Good: 39, SuccessPercent: &some, Failed: 5, Met: 12, ByFault: 4, Retries: 9, RetriesByFault: 8, Ejections: 1, Openings: 2, P50Ms: 10},
+				During: FaultPhase{Seconds: 30, Requests: 40, Good: 39, SuccessPercent: &some, Failed: 5, Met: 12, MetFailed: 4, ByFault: 3, Retries: 9, RetriesByFault: 8, Ejections: 1, Openings: 2, P50Ms: 10},
 			}},
 		},
 	}
@@ -54,10 +54,10 @@ outbound payments                  before       during        after
   p90                              2.2 ms       0.0 ms            -
   p99                              3.0 ms       0.0 ms            -
   met the fault                         0           12            -
-  ended by it                           0            4            -
+  failed after it                       0            4            -
   failed otherwise                      0            1            -
   retries                               0            9            -
-  retries after the fault               0            8            -
+  retries after it                      0            8            -
   ejections                             0            1            -
   breaker openings                      0            2            -
 
