@@ -143,6 +143,8 @@ func newSection(t reflect.Type) reflect.Value {
 		*p = ratelimit.Default()
 	case *limiter.GRPC:
 		*p = limiter.DefaultGRPC()
+	case *limiter.Redis:
+		*p = limiter.DefaultRedis()
 	case *RouteReply:
 		p.ContentType = "text/plain; charset=utf-8"
 	case *retry.Config:

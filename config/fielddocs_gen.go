@@ -245,6 +245,8 @@ func fieldDoc(id string) string {
 		return "With scope: grpc, as how many requests each counts (hits_addend)."
 	case "github.com/outrigger-mesh/outrigger/config.RateLimit.Key":
 		return "Whose requests are counted together: identity (the caller's SPIFFE ID), source_ip, header (the value of the field named by header), route, path (without the query), method, or none: all together. Callers without identity share one bucket, and so do requests without the field."
+	case "github.com/outrigger-mesh/outrigger/config.RateLimit.Lease":
+		return "With scope: redis, how many requests of a key are taken at a time, 1 to 10000, at most the burst. More than 1 saves questions; each proxy may then have as many less one at hand that others lack."
 	case "github.com/outrigger-mesh/outrigger/config.RateLimit.Match":
 		return "Which requests are counted. Empty: all. A path that can be read in more than one way meets every condition on the path."
 	case "github.com/outrigger-mesh/outrigger/config.RateLimit.MaxKeys":
@@ -260,11 +262,13 @@ func fieldDoc(id string) string {
 	case "github.com/outrigger-mesh/outrigger/config.RateLimit.Rate":
 		return "How many requests in which time. Required, but with scope: grpc, where the service knows its limits and this replaces them."
 	case "github.com/outrigger-mesh/outrigger/config.RateLimit.Scope":
-		return "For whom requests are counted. proxy: in this proxy alone. peers: in this proxy, which keeps to an equal share of the rate among the instances of its own service that discovery finds alive. grpc: by the service under rate_limiters.grpc, for all who ask it."
+		return "For whom requests are counted. proxy: in this proxy alone. peers: in this proxy, which keeps to an equal share of the rate among the instances of its own service that discovery finds alive. grpc: by the service under rate_limiters.grpc, for all who ask it. redis: in buckets under rate_limiters.redis, for all who use it with a limit of that name."
 	case "github.com/outrigger-mesh/outrigger/config.RateLimit.Tell":
 		return "Which answers have the fields RateLimit and RateLimit-Policy: refused ones, always also those of requests within the rate, or never."
 	case "github.com/outrigger-mesh/outrigger/config.RateLimiters.GRPC":
 		return "A service that speaks Envoy's protocol for rate limits (envoy.service.ratelimit.v3), for limits with scope: grpc."
+	case "github.com/outrigger-mesh/outrigger/config.RateLimiters.Redis":
+		return "A Redis that keeps token buckets, for limits with scope: redis."
 	case "github.com/outrigger-mesh/outrigger/config.Route.Match":
 		return "Which requests it takes. Empty: all."
 	case "github.com/outrigger-mesh/outrigger/config.Route.Name":
@@ -499,6 +503,30 @@ func fieldDoc(id string) string {
 		return "How long an answer may take; then on_error of the limit decides. 1ms to 10s."
 	case "github.com/outrigger-mesh/outrigger/proxy/limiter.GRPC.Transport":
 		return "Mtls: this proxy's identity is presented, and the service has one of identities. tls: the service's certificate is for its name. plaintext: neither."
+	case "github.com/outrigger-mesh/outrigger/proxy/limiter.Redis.Address":
+		return "Where it is: \"HOST:PORT\". Required."
+	case "github.com/outrigger-mesh/outrigger/proxy/limiter.Redis.Breaker":
+		return "When a Redis that fails is not asked for a while, so that requests do not wait for it; on_error decides meanwhile."
+	case "github.com/outrigger-mesh/outrigger/proxy/limiter.Redis.CA":
+		return "The roots for transport: tls, a PEM file. Empty: those of the system."
+	case "github.com/outrigger-mesh/outrigger/proxy/limiter.Redis.Database":
+		return "The number of the database."
+	case "github.com/outrigger-mesh/outrigger/proxy/limiter.Redis.Identities":
+		return "The SPIFFE IDs of which Redis must have one. Required with transport: mtls."
+	case "github.com/outrigger-mesh/outrigger/proxy/limiter.Redis.MaxInFlight":
+		return "How many questions may be under way at a time, each on a connection of its own, 1 to 10000; for one more on_error decides."
+	case "github.com/outrigger-mesh/outrigger/proxy/limiter.Redis.PasswordFile":
+		return "The file with the password for AUTH; white space around it does not count. It is read for each connection. Empty: no AUTH."
+	case "github.com/outrigger-mesh/outrigger/proxy/limiter.Redis.Prefix":
+		return "What the names of all keys begin with."
+	case "github.com/outrigger-mesh/outrigger/proxy/limiter.Redis.ServerName":
+		return "The name in Redis's certificate with transport: tls. Empty: the host of address."
+	case "github.com/outrigger-mesh/outrigger/proxy/limiter.Redis.Timeout":
+		return "How long an answer may take, with the connection where one has to be made; then on_error of the limit decides. 1ms to 10s."
+	case "github.com/outrigger-mesh/outrigger/proxy/limiter.Redis.Transport":
+		return "Mtls: this proxy's identity is presented, and Redis has one of identities. tls: Redis's certificate is for its name. plaintext: neither."
+	case "github.com/outrigger-mesh/outrigger/proxy/limiter.Redis.Username":
+		return "The user for AUTH. Empty: Redis's own default."
 	case "github.com/outrigger-mesh/outrigger/proxy/memory.Config.Budget":
 		return "The most memory that the process may take, such as \"48MiB\" or \"1GiB\". What is given up as it is neared, and in which order, is told in docs/memory.md. The flag --memory of outrigger run takes precedence. Empty: no budget."
 	case "github.com/outrigger-mesh/outrigger/proxy/websocket.Config.IdleTimeout":

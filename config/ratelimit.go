@@ -17,8 +17,10 @@ type RateLimit struct {
 	Name string `yaml:"name"`
 	// How many requests in which time. Required, but with scope: grpc, where the service knows its limits and this replaces them.
 	Rate *ratelimit.Config `yaml:"rate"`
-	// For whom requests are counted. proxy: in this proxy alone. peers: in this proxy, which keeps to an equal share of the rate among the instances of its own service that discovery finds alive. grpc: by the service under rate_limiters.grpc, for all who ask it.
-	Scope RateScope `yaml:"scope" enum:"proxy,peers,grpc"`
+	// For whom requests are counted. proxy: in this proxy alone. peers: in this proxy, which keeps to an equal share of the rate among the instances of its own service that discovery finds alive. grpc: by the service under rate_limiters.grpc, for all who ask it. redis: in buckets under rate_limiters.redis, for all who use it with a limit of that name.
+	Scope RateScope `yaml:"scope" enum:"proxy,peers,redis,grpc"`
+	// With scope: redis, how many requests of a key are taken at a time, 1 to 10000, at most the burst. More than 1 saves questions; each proxy may then have as many less one at hand that others lack.
+	Lease int `yaml:"lease"`
 	// With scope: peers, the fewest instances that the rate is divided among, whatever discovery finds: 1 to 1000000.
 	MinPeers int `yaml:"min_peers"`
 	// Whose requests are counted together: identity (the caller's SPIFFE ID), source_ip, header (the value of the field named by header), route, path (without the query), method, or none: all together. Callers without identity share one bucket, and so do requests without the field.
@@ -62,6 +64,7 @@ type RateScope string
 const (
 	RateScopeProxy RateScope = "proxy"
 	RateScopePeers RateScope = "peers"
+	RateScopeRedis RateScope = "redis"
 	RateScopeGRPC  RateScope = "grpc"
 )
 
@@ -101,12 +104,14 @@ type RateEntry struct {
 type RateLimiters struct {
 	// A service that speaks Envoy's protocol for rate limits (envoy.service.ratelimit.v3), for limits with scope: grpc.
 	GRPC *limiter.GRPC `yaml:"grpc"`
+	// A Redis that keeps token buckets, for limits with scope: redis.
+	Redis *limiter.Redis `yaml:"redis"`
 }
 
 // DefaultRateLimit returns a rate limit with the defaults of its keys.
 func DefaultRateLimit() RateLimit {
 	return RateLimit{
-		Key: RateKeyNone, Scope: RateScopeProxy, MaxKeys: ratelimit.DefaultKeys, MinPeers: 1, Hits: 1, OnError: RateAllow, Tell: RateTellRefused,
+		Key: RateKeyNone, Scope: RateScopeProxy, MaxKeys: ratelimit.DefaultKeys, MinPeers: 1, Lease: 1, Hits: 1, OnError: RateAllow, Tell: RateTellRefused,
 	}
 }
 
@@ -169,6 +174,12 @@ func (r *RateLimit) validateShared(add func(field, problem string)) {
 	case r.MinPeers < 1 || r.MinPeers > ratelimit.MaxShares:
 		add("min_peers", fmt.Sprintf("is %d; write a number from 1 to %d", r.MinPeers, ratelimit.MaxShares))
 	}
+	switch most := int64(ratelimit.MaxLease); {
+	case r.Scope != RateScopeRedis && r.Lease != 1:
+		add("lease", fmt.Sprintf("has no effect with scope: %s; write scope: redis", r.Scope))
+	case r.Rate != nil && r.Rate.Requests > 0 && (r.Lease < 1 || int64(r.Lease) > min(most, r.Rate.Size())):
+		add("lease", fmt.Sprintf("is %d; write a number from 1 to %d, which is all that a bucket holds or may be taken", r.Lease, min(most, r.Rate.Size())))
+	}
 	if r.Scope != RateScopeGRPC {
 		if len(r.Descriptor) > 0 {
 			add("descriptor", fmt.Sprintf("has no effect with scope: %s; write scope: grpc", r.Scope))
@@ -176,7 +187,7 @@ func (r *RateLimit) validateShared(add func(field, problem string)) {
 		if r.Hits != 1 {
 			add("hits", fmt.Sprintf("has no effect with scope: %s; write scope: grpc", r.Scope))
 		}
-		if r.OnError != RateAllow {
+		if r.OnError != RateAllow && r.Scope != RateScopeRedis {
 			add("on_error", fmt.Sprintf("has no effect with scope: %s, which cannot fail", r.Scope))
 		}
 		return
@@ -246,6 +257,9 @@ func (v *validator) rateLimits(path string, list []RateLimit, proto Protocol, an
 		if r.Scope == RateScopePeers {
 			v.peers(at + ".scope")
 		}
+		if r.Scope == RateScopeRedis && v.RateLimiters.Redis == nil {
+			v.say(at+".scope", "is redis, and none is given; write rate_limiters: {redis: {address: ...}}")
+		}
 		if r.Scope == RateScopeGRPC && v.RateLimiters.GRPC == nil {
 			v.say(at+".scope", "is grpc, and no service is given; write rate_limiters: {grpc: {address: ..., domain: ...}}")
 		}
@@ -282,6 +296,9 @@ func (c *Config) DividesRates() bool {
 
 // rateLimiters checks those who count with what is around them.
 func (v *validator) rateLimiters() {
+	if r := v.RateLimiters.Redis; r != nil && r.Transport == limiter.MTLS && !v.Identity.Configured() {
+		v.say("rate_limiters.redis.transport", "is mtls, which needs an identity; give one under identity, or write transport: tls")
+	}
 	if g := v.RateLimiters.GRPC; g != nil && g.Transport == limiter.MTLS && !v.Identity.Configured() {
 		v.say("rate_limiters.grpc.transport", "is mtls, which needs an identity; give one under identity, or write transport: plaintext")
 	}

@@ -30,7 +30,7 @@ var remedies = [outcome.Count][]string{
 	outcome.Draining:          {".drain.timeout"},
 	outcome.Overload:          {".memory.budget"},
 	outcome.MaxLifetime:       {"websocket.max_lifetime"},
-	outcome.RateUnknown:       {".rate_limiters.grpc.timeout", ".rate_limiters.grpc.address"},
+	outcome.RateUnknown:       {".rate_limiters.grpc.timeout", ".rate_limiters.redis.timeout"},
 }
 
 // retryRemedies are the same by the answer to whether another attempt may follow.

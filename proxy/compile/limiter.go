@@ -17,10 +17,17 @@ import (
 
 // rateLimiters prepares those who count rate limits for several proxies.
 func (c *compiler) rateLimiters() {
+	if r := c.cfg.RateLimiters.Redis; r != nil {
+		own := *r
+		c.draft.counting.Redis = &own
+		c.draft.counting.RedisTLS, c.draft.counting.RedisKey = c.limiterTLS("rate_limiters.redis", &limiterLink{
+			address: r.Address, transport: r.Transport, identities: r.Identities, ca: r.CA, serverName: r.ServerName,
+		})
+	}
 	if g := c.cfg.RateLimiters.GRPC; g != nil {
 		own := *g
 		c.draft.counting.GRPC = &own
-		c.draft.counting.GRPCTLS, c.draft.counting.TLSKey = c.limiterTLS("rate_limiters.grpc", &limiterLink{
+		c.draft.counting.GRPCTLS, c.draft.counting.GRPCKey = c.limiterTLS("rate_limiters.grpc", &limiterLink{
 			address: g.Address, transport: g.Transport, identities: g.Identities, ca: g.CA, serverName: g.ServerName, protocols: []string{alpnHTTP2},
 		})
 	}
@@ -84,6 +91,19 @@ func (c *compiler) limiterTLS(path string, l *limiterLink) (t *tls.Config, key s
 var entryNames = map[config.RateKey]string{
 	config.RateKeyNone: "generic_key", config.RateKeyIdentity: "identity", config.RateKeySourceIP: "remote_address",
 	config.RateKeyRoute: "route", config.RateKeyPath: "path", config.RateKeyMethod: "method",
+}
+
+// buckets are what a Redis is told of a limit and its requests. Proxies share the
+// buckets of limits with one name on the same side of one service.
+func buckets(r *config.RateLimit, name string) ([]plan.RateEntry, *limiter.Limit) {
+	l := &limiter.Limit{Name: name, Rate: r.Rate, Lease: r.Lease, Keys: r.MaxKeys, Entries: []string{string(r.Key)}}
+	if r.Key == config.RateKeyNone {
+		l.Keys = 1
+	}
+	if r.Key == config.RateKeyHeader {
+		l.Entries[0] = strings.ToLower(r.Header)
+	}
+	return []plan.RateEntry{{Kind: rateKeys[r.Key], Field: strings.ToLower(r.Header)}}, l
 }
 
 // entries are what a rate limit service is told of a request.

@@ -127,8 +127,8 @@ func TestCounterTLS(t *testing.T) {
 			}
 			continue
 		}
-		if got := d.counting; got.TLSKey != c.want || (got.GRPCTLS == nil) != (c.name == "plaintext") {
-			t.Errorf("%s: %q, want %q", c.name, got.TLSKey, c.want)
+		if got := d.counting; got.GRPCKey != c.want || (got.GRPCTLS == nil) != (c.name == "plaintext") {
+			t.Errorf("%s: %q, want %q", c.name, got.GRPCKey, c.want)
 		}
 	}
 }

@@ -43,6 +43,10 @@ func (c *compiler) rateLimits(path, cluster string, list []config.RateLimit) []*
 		if r.Scope == config.RateScopePeers {
 			l.Peers = r.MinPeers
 		}
+		if r.Scope == config.RateScopeRedis {
+			side, _, _ := strings.Cut(path, ".") // inbound or policies
+			l.Entries, l.Counted = buckets(r, side+":"+cluster+":"+r.Name)
+		}
 		if r.Scope == config.RateScopeGRPC {
 			l.Entries, l.Counted = entries(r)
 		}
@@ -61,7 +65,11 @@ func (d *Draft) bindRates(limits []*plan.RateLimit, c *upstream.Cluster, m *tele
 	for _, l := range limits {
 		l.Direction, l.Metrics = c.Direction(), m.RateLimit(l.Cluster, c.Direction(), l.Name)
 		if l.Counted != nil {
-			if d.limiters != nil {
+			switch {
+			case d.limiters == nil:
+			case l.Scope == string(config.RateScopeRedis):
+				l.Shared = d.limiters.Redis(l.Counted)
+			default:
 				l.Shared = d.limiters.GRPC(l.Counted)
 			}
 			continue

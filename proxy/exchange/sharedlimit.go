@@ -88,7 +88,9 @@ func (t *tcpExchange) shared(l *plan.RateLimit, now time.Duration, shard uint32)
 
 // sharedDecided counts what was answered for a limit and says what follows.
 func sharedDecided(l *plan.RateLimit, a *ratelimit.Answer, took time.Duration, shard uint32, m *telemetry.Cluster) outcome.Reason {
-	l.Metrics.Asked(telemetry.RateFailure(a.Failure), took)
+	if !a.Known {
+		l.Metrics.Asked(telemetry.RateFailure(a.Failure), took)
+	}
 	switch {
 	case a.Failure == ratelimit.NoFailure:
 		if decided(l, &a.Decision, shard, m) {

@@ -114,10 +114,14 @@ func TestSharedLimit(t *testing.T) {
 			if d := decisions(one); d != [3]uint64{1, 2, 0} || decisions(local) != [3]uint64{1, 0, 0} {
 				t.Errorf("decisions %v, %v", d, decisions(local))
 			}
+			o.say(ratelimit.Answer{Known: true}) // which is no question
+			if res, got = p.must(t, "GET", "/", nil); res.StatusCode != 429 {
+				t.Fatalf("status %d: %s", res.StatusCode, got)
+			}
 			if d := one.Metrics.Times(); d.Count() != 3 || one.Metrics.Failures() != 0 {
 				t.Errorf("%d questions, %d failures", d.Count(), one.Metrics.Failures())
 			}
-			p.wantReasons("ok", "rate_limited", "rate_limited")
+			p.wantReasons("ok", "rate_limited", "rate_limited", "rate_limited")
 		})
 	}
 }

@@ -48,6 +48,56 @@ type GRPC struct {
 	Breaker breaker.Config `yaml:"breaker"`
 }
 
+// Redis is a Redis server, 5 or newer, that keeps token buckets.
+type Redis struct {
+	// Where it is: "HOST:PORT". Required.
+	Address string `yaml:"address"`
+	// The user for AUTH. Empty: Redis's own default.
+	Username string `yaml:"username"`
+	// The file with the password for AUTH; white space around it does not count. It is read for each connection. Empty: no AUTH.
+	PasswordFile string `yaml:"password_file"`
+	// The number of the database.
+	Database int `yaml:"database"`
+	// What the names of all keys begin with.
+	Prefix string `yaml:"prefix"`
+	// How long an answer may take, with the connection where one has to be made; then on_error of the limit decides. 1ms to 10s.
+	Timeout time.Duration `yaml:"timeout"`
+	// How many questions may be under way at a time, each on a connection of its own, 1 to 10000; for one more on_error decides.
+	MaxInFlight int `yaml:"max_in_flight"`
+	// mtls: this proxy's identity is presented, and Redis has one of identities. tls: Redis's certificate is for its name. plaintext: neither.
+	Transport Transport `yaml:"transport" enum:"mtls,tls,plaintext"`
+	// The SPIFFE IDs of which Redis must have one. Required with transport: mtls.
+	Identities []string `yaml:"identities"`
+	// The roots for transport: tls, a PEM file. Empty: those of the system.
+	CA string `yaml:"ca"`
+	// The name in Redis's certificate with transport: tls. Empty: the host of address.
+	ServerName string `yaml:"server_name"`
+	// When a Redis that fails is not asked for a while, so that requests do not wait for it; on_error decides meanwhile.
+	Breaker breaker.Config `yaml:"breaker"`
+}
+
+// DefaultRedis returns the defaults of its keys.
+func DefaultRedis() Redis {
+	return Redis{Prefix: "outrigger:", Timeout: defaultTimeout, MaxInFlight: defaultConns, Transport: TLS, Breaker: defaultBreaker()}
+}
+
+// Validate calls add for every mistake, with the field's YAML name.
+func (c Redis) Validate(add func(field, problem string)) {
+	link{c.Address, c.Timeout, c.MaxInFlight, c.Transport, c.Identities, c.CA, c.ServerName}.validate(add)
+	if c.MaxInFlight > maxConns {
+		add("max_in_flight", fmt.Sprintf("is %d; each is a connection: write a number from 1 to %d", c.MaxInFlight, maxConns))
+	}
+	if c.Username != "" && c.PasswordFile == "" {
+		add("username", "has no effect without a password; give password_file")
+	}
+	if c.Database < 0 || c.Database > 1<<20 {
+		add("database", fmt.Sprintf("is %d; write the number of a database, such as 0", c.Database))
+	}
+	if len(c.Prefix) > maxPrefix {
+		add("prefix", fmt.Sprintf("is longer than %d bytes", maxPrefix))
+	}
+}
+
 // Limits and defaults of what is common to all limiters.
 const (
 	defaultTimeout  = 20 * time.Millisecond // Envoy RateLimit.timeout
@@ -55,6 +105,9 @@ const (
 	maxTimeout      = 10 * time.Second
 	defaultInFlight = 1000
 	maxInFlight     = 100_000
+	defaultConns    = 100
+	maxConns        = 10_000
+	maxPrefix       = 128
 )
 
 // DefaultGRPC returns the defaults of its keys.

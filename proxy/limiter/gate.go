@@ -75,11 +75,16 @@ func (g *gate) enter(now, within time.Duration) (p pass, refused ratelimit.Answe
 func (g *gate) leave(p pass, f ratelimit.Failure) {
 	g.inFlight.Add(-1)
 	res := breaker.Success
-	switch {
-	case f == ratelimit.Timeout && p.short:
-		res = breaker.Ignored // it was not given the time that it may take
-	case f != ratelimit.NoFailure:
-		res = breaker.Failure
+	switch f {
+	case ratelimit.NoFailure:
+	case ratelimit.Timeout, ratelimit.Unreachable:
+		if res = breaker.Failure; p.short {
+			res = breaker.Ignored // it was not given the time that it may take
+		}
+	default:
+		// It is there. A caller whose requests it does not like must not keep it
+		// from being asked about others.
+		res = breaker.Ignored
 	}
 	g.breaker.Done(p.ticket, g.now(), res)
 }

@@ -265,7 +265,7 @@ func TestTLS(t *testing.T) {
 		"as it should": {clientTLS, ratelimit.NoFailure}, "another authority": {strange, ratelimit.Unreachable}, "plaintext": {nil, ratelimit.Unreachable},
 	} {
 		spec := config(s.address, nil)
-		spec.GRPCTLS, spec.TLSKey = c.tls, name
+		spec.GRPCTLS, spec.GRPCKey = c.tls, name
 		set := newSet(t, spec)
 		if a := set.GRPC(limit()).Take(set.now(), 0, caller); a.Failure != c.want {
 			t.Errorf("%s: %+v", name, a)

@@ -110,5 +110,5 @@ func config(address string, change func(*GRPC)) Spec {
 	if change != nil {
 		change(&c)
 	}
-	return Spec{GRPC: &c, TLSKey: "plaintext"}
+	return Spec{GRPC: &c, GRPCKey: "plaintext"}
 }

@@ -17,6 +17,8 @@ type Limit struct {
 	Rate    *ratelimit.Config
 	Entries []string // the names of the values that requests are told apart by
 	Hits    uint32   // as how many requests each counts; 0 one
+	Lease   int      // how many are taken at a time, in Redis
+	Keys    int      // of how many keys something is kept here, in Redis
 }
 
 // Limiter counts requests for several proxies.
@@ -32,8 +34,11 @@ type Limiter interface {
 type Spec struct {
 	GRPC    *GRPC
 	GRPCTLS *tls.Config
-	// TLSKey is equal for two specs exactly when their TLS configurations do the same.
-	TLSKey string
+	// GRPCKey is equal for two specs exactly when their TLS configurations do the same.
+	GRPCKey  string
+	Redis    *Redis
+	RedisTLS *tls.Config
+	RedisKey string // as GRPCKey
 }
 
 // Set holds the limiters of a process. They outlive plans.
@@ -44,6 +49,7 @@ type Set struct {
 	mu      sync.Mutex
 	spec    Spec
 	grpc    *service
+	redis   *redis
 	retired []retired
 	wake    chan struct{} // capacity 1
 }
@@ -65,17 +71,23 @@ func NewSet(now func() time.Duration, log *slog.Logger) *Set {
 func (s *Set) Use(spec Spec) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	next := s.grpc
-	if s.grpc == nil || !reflect.DeepEqual(s.spec.GRPC, spec.GRPC) || s.spec.TLSKey != spec.TLSKey {
-		next = nil
-		if spec.GRPC != nil {
-			next = newService(spec.GRPC, spec.GRPCTLS, s.now, s.log)
-		}
+	if !reflect.DeepEqual(s.spec.GRPC, spec.GRPC) || s.spec.GRPCKey != spec.GRPCKey {
 		if s.grpc != nil {
 			s.retire(s.grpc.close, s.grpc.timeout)
 		}
+		if s.grpc = nil; spec.GRPC != nil {
+			s.grpc = newService(spec.GRPC, spec.GRPCTLS, s.now, s.log)
+		}
 	}
-	s.grpc, s.spec = next, spec
+	if !reflect.DeepEqual(s.spec.Redis, spec.Redis) || s.spec.RedisKey != spec.RedisKey {
+		if s.redis != nil {
+			s.retire(s.redis.close, s.redis.timeout)
+		}
+		if s.redis = nil; spec.Redis != nil {
+			s.redis = newRedis(spec.Redis, spec.RedisTLS, s.now, s.log)
+		}
+	}
+	s.spec = spec
 }
 
 // retire has close called when all that may use the limiter have ended.
@@ -96,6 +108,13 @@ func (s *Set) GRPC(l *Limit) Limiter {
 		r.o, _ = overrideOf(l.Rate)
 	}
 	return r
+}
+
+// Redis returns what counts l, which has a rate, in Redis, which must be wanted.
+func (s *Set) Redis(l *Limit) Limiter {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return newBucket(s.redis, l)
 }
 
 // Run closes limiters that are not wanted any more, and at the end of ctx all.
@@ -149,6 +168,9 @@ func (s *Set) Close() {
 	s.retired = nil
 	if s.grpc != nil {
 		s.grpc.close()
+	}
+	if s.redis != nil {
+		s.redis.close()
 	}
 }
 

@@ -9,6 +9,8 @@ type Answer struct {
 	Failure Failure
 	// Err says more of the failure, for people; nil without one.
 	Err error
+	// Known says that it was known without a question.
+	Known bool
 	// Partial says that only OK was told: Remaining and Wait are not known.
 	Partial bool
 	// Policy is the quota as told, where that is not the limit's own: so many
