@@ -171,6 +171,8 @@ type Inbound struct {
 	WebSocket websocket.Config `yaml:"websocket"`
 	// Limits that protect the application.
 	Limits limit.Config `yaml:"limits"`
+	// Whose turn comes first in limits.queue. The first rule that takes a request counts; others have the route's priority, which is normal.
+	Priorities []PriorityRule `yaml:"priorities"`
 	// A limit on active requests that follows how long they take, beside limits.max_requests. off (default): there is none.
 	Adaptive *adaptive.Config `yaml:"adaptive" off:"true"`
 	// How many requests callers may make in a time. They are asked in order; the first that refuses ends the request.

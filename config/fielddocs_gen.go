@@ -159,6 +159,8 @@ func fieldDoc(id string) string {
 		return "Connections open at a time; more are closed at once. 0: no limit."
 	case "github.com/outrigger-mesh/outrigger/config.Inbound.MaxHandshakes":
 		return "TLS handshakes under way at a time; more wait within handshake_timeout."
+	case "github.com/outrigger-mesh/outrigger/config.Inbound.Priorities":
+		return "Whose turn comes first in limits.queue. The first rule that takes a request counts; others have the route's priority, which is normal."
 	case "github.com/outrigger-mesh/outrigger/config.Inbound.Protocol":
 		return "What the listener speaks. Default: service.protocol."
 	case "github.com/outrigger-mesh/outrigger/config.Inbound.RateLimits":
@@ -203,6 +205,8 @@ func fieldDoc(id string) string {
 		return "Whether everything that goes to an endpoint with a sidecar of this kind shares one mTLS connection. What it carries arrives as it was sent: HTTP/1.1, HTTP/2 or TCP. Other endpoints are not asked more than this by it."
 	case "github.com/outrigger-mesh/outrigger/config.Policy.Outlier":
 		return "Ejection of endpoints that fail. off: none is ejected."
+	case "github.com/outrigger-mesh/outrigger/config.Policy.Priorities":
+		return "Whose turn comes first in limits.queue. The first rule that takes a request counts; others have the route's priority, which is normal."
 	case "github.com/outrigger-mesh/outrigger/config.Policy.RateLimits":
 		return "How many requests may go to the upstream in a time. They are asked in order; the first that refuses ends the request."
 	case "github.com/outrigger-mesh/outrigger/config.Policy.Retry":
@@ -221,6 +225,12 @@ func fieldDoc(id string) string {
 		return "How endpoints are reached: mtls with verified identities, or plaintext for those outside the mesh."
 	case "github.com/outrigger-mesh/outrigger/config.Policy.WebSocket":
 		return "How long WebSockets may be idle, and last."
+	case "github.com/outrigger-mesh/outrigger/config.PriorityRule.From":
+		return "The callers, as in authorization: SPIFFE IDs, \"spiffe://td/path/*\", \"spiffe://td/*\", \"*\" for all with an identity, \"anonymous\". Empty: all. Only inbound."
+	case "github.com/outrigger-mesh/outrigger/config.PriorityRule.Match":
+		return "Which requests. Empty: all. A path that can be read in more than one way meets no condition on the path."
+	case "github.com/outrigger-mesh/outrigger/config.PriorityRule.Priority":
+		return "Whose turn comes first: critical, high, normal or low. Required."
 	case "github.com/outrigger-mesh/outrigger/config.QueryMatch.Exact":
 		return "The whole value."
 	case "github.com/outrigger-mesh/outrigger/config.QueryMatch.Name":
@@ -269,10 +279,14 @@ func fieldDoc(id string) string {
 		return "A service that speaks Envoy's protocol for rate limits (envoy.service.ratelimit.v3), for limits with scope: grpc."
 	case "github.com/outrigger-mesh/outrigger/config.RateLimiters.Redis":
 		return "A Redis that keeps token buckets, for limits with scope: redis."
+	case "github.com/outrigger-mesh/outrigger/config.Route.Limits":
+		return "A limit on how many of these requests may be active, beside those of the service that they go to."
 	case "github.com/outrigger-mesh/outrigger/config.Route.Match":
 		return "Which requests it takes. Empty: all."
 	case "github.com/outrigger-mesh/outrigger/config.Route.Name":
 		return "The name in logs, metrics and traces, unique on its listener. Default: routes[N]."
+	case "github.com/outrigger-mesh/outrigger/config.Route.Priority":
+		return "Whose turn comes first where requests must wait, for those that no rule under priorities takes: critical, high, normal (default) or low."
 	case "github.com/outrigger-mesh/outrigger/config.Route.RequestHeaders":
 		return "Changes to the header of requests."
 	case "github.com/outrigger-mesh/outrigger/config.Route.Respond":
@@ -293,6 +307,10 @@ func fieldDoc(id string) string {
 		return "How long a whole exchange may take, in place of the policy's timeout. 0: no limit."
 	case "github.com/outrigger-mesh/outrigger/config.Route.To":
 		return "Another service that they go to, called by its own policy. Empty: the upstream itself. Only under outbound."
+	case "github.com/outrigger-mesh/outrigger/config.RouteLimits.MaxRequests":
+		return "How many of the route's requests may be active. Required."
+	case "github.com/outrigger-mesh/outrigger/config.RouteLimits.Queue":
+		return "Where those beyond max_requests wait for their turn. off (default): they are refused at once."
 	case "github.com/outrigger-mesh/outrigger/config.RouteMatch.GRPC":
 		return "A gRPC call: its service, and its method."
 	case "github.com/outrigger-mesh/outrigger/config.RouteMatch.Headers":

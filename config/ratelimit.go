@@ -126,14 +126,12 @@ const MaxRateLimits = 32
 // OnlyHTTP reports whether the limit looks at what only requests have, so that
 // it does not concern connections that are not HTTP.
 func (r *RateLimit) OnlyHTTP() bool {
-	m := &r.Match
 	for i := range r.Descriptor {
 		if r.Descriptor[i].From.ofRequest() {
 			return true
 		}
 	}
-	return r.Key.ofRequest() || m.GRPC != nil || m.Path != "" || m.PathPrefix != "" || m.PathRegex != "" ||
-		len(m.Methods)+len(m.Headers)+len(m.Query) > 0
+	return r.Key.ofRequest() || r.Match.onlyHTTP()
 }
 
 // Validate calls add for each mistake in the limit by itself.

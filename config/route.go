@@ -5,6 +5,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/outrigger-mesh/outrigger/resilience/queue"
 	"github.com/outrigger-mesh/outrigger/resilience/retry"
 )
 
@@ -33,6 +34,10 @@ type Route struct {
 	Timeout *time.Duration `yaml:"timeout"`
 	// How long an exchange may go without a byte, in place of the policy's stream_idle_timeout. 0: no limit.
 	StreamIdleTimeout *time.Duration `yaml:"stream_idle_timeout"`
+	// A limit on how many of these requests may be active, beside those of the service that they go to.
+	Limits *RouteLimits `yaml:"limits"`
+	// Whose turn comes first where requests must wait, for those that no rule under priorities takes: critical, high, normal (default) or low.
+	Priority *queue.Priority `yaml:"priority"`
 	// Changes to the policy's retry for these requests, key by key; the budget is the policy's. off: exactly one attempt. Only under outbound.
 	Retry *RouteRetry `yaml:"retry" off:"true"`
 }

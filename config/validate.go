@@ -176,7 +176,7 @@ func (v *validator) inbound() {
 		anonymous = "and inbound.mtls is off, so no caller has one; use another key"
 	}
 	v.rateLimits("inbound.rate_limits", i.RateLimits, v.Detection.Resolve(i.Protocol, v.Service.Port), anonymous)
-	v.limits("inbound", &i.Limits, i.Adaptive, v.Detection.Resolve(i.Protocol, v.Service.Port))
+	v.limits("inbound", &i.Limits, i.Adaptive, i.Priorities, v.Detection.Resolve(i.Protocol, v.Service.Port), anonymous)
 	v.positive("inbound.handshake_timeout", int64(i.HandshakeTimeout))
 	v.positive("inbound.connect_timeout", int64(i.ConnectTimeout))
 }
@@ -245,7 +245,7 @@ func (v *validator) policy(path, name string, p *Policy) {
 	if name != AnyService {
 		proto = v.ServiceProtocol(name)
 	}
-	v.limits(path, &p.Limits, p.Adaptive, proto)
+	v.limits(path, &p.Limits, p.Adaptive, p.Priorities, proto, "and the only caller is the service itself; use another key")
 	v.rateLimits(path+".rate_limits", p.RateLimits, proto, "and the only caller is the service itself; use another key")
 	r := p.Retry
 	if r == nil {

@@ -94,7 +94,7 @@ func (w *whyView) view() admin.WhyView {
 		CallerID: e.CallerID, Rule: e.Rule, WouldDeny: e.WouldDeny, UpstreamID: e.UpstreamID,
 		Reason: row.Name, Meaning: row.Detail, Detail: e.Detail, Status: int(e.Status), ClosedBy: closedBy(e.Reason),
 		DurationMs: millis(e.Duration), FirstByteMs: millis(e.FirstByte), BytesIn: e.BytesIn, BytesOut: e.BytesOut,
-		DeadlineMs: millis(e.Deadline), DeadlineBy: e.DeadlineBy.String(),
+		DeadlineMs: millis(e.Deadline), DeadlineBy: e.DeadlineBy.String(), Priority: e.Priority, QueuedMs: millis(e.Queued),
 		Usable: e.Usable, Endpoints: e.Total, Panicking: e.Panicking,
 		AttemptCount: e.AttemptCount, Attempts: []admin.AttemptView{}, Settings: w.remedies(), InForce: w.timers(),
 		Unknown: w.cfg == nil,

@@ -47,6 +47,7 @@ type Draft struct {
 	limiters  *limiter.Set
 	counting  limiter.Spec
 	peers     string // the own service, where a rate limit is divided among its instances
+	gates     []gate
 }
 
 // use is a route with the cluster that it is to have.
@@ -62,6 +63,8 @@ type clusterSpec struct {
 	dir   telemetry.Direction
 	local []upstream.EndpointSpec
 	rates []*plan.RateLimit
+	// turns say who comes first where the cluster's exchanges must wait.
+	turns []plan.PriorityRule
 }
 
 // Compile checks in and prepares the plan. It reads the keys of affinity cookies
@@ -174,6 +177,7 @@ func (c *compiler) inbound() {
 	app := netip.AddrPortFrom(addr, uint16(c.cfg.Service.Port))
 	c.draft.specs = append(c.draft.specs, clusterSpec{
 		dir:   telemetry.Inbound,
+		turns: c.priorities("inbound.priorities", in.Priorities),
 		rates: c.rateLimits("inbound.rate_limits", c.cfg.Service.Name, in.RateLimits),
 		local: []upstream.EndpointSpec{{Address: app, Weight: 1, Healthy: true, Health: "local"}},
 		spec: upstream.Spec{
@@ -241,7 +245,7 @@ func (c *compiler) service(path, name string) int {
 		return -1
 	}
 	rates := c.rateLimits("policies."+name+".rate_limits", name, p.RateLimits)
-	c.draft.specs = append(c.draft.specs, clusterSpec{spec: s, dir: telemetry.Outbound, rates: rates})
+	c.draft.specs = append(c.draft.specs, clusterSpec{spec: s, dir: telemetry.Outbound, rates: rates, turns: c.priorities("policies."+name+".priorities", p.Priorities)})
 	return len(c.draft.specs) - 1
 }
 

@@ -47,6 +47,7 @@ func (d *Draft) Build(r *upstream.Registry, m *telemetry.Metrics) *plan.Plan {
 			c.SetLocal(s.local)
 		}
 		d.bindRates(s.rates, c, m)
+		bindGates(d.gates, i, c)
 		p.Clusters = append(p.Clusters, c)
 		p.RateLimits = append(p.RateLimits, s.rates...)
 	}
@@ -55,6 +56,7 @@ func (d *Draft) Build(r *upstream.Registry, m *telemetry.Metrics) *plan.Plan {
 		if u.subset != "" {
 			u.route.Subset = u.route.Cluster.Subset(u.subset)
 		}
+		u.route.Priorities = d.specs[u.spec].turns
 	}
 	d.bindBreakers(p.Clusters)
 	for _, l := range d.listeners {

@@ -23,7 +23,7 @@ func (c *compiler) routes(path string, l *plan.Listener, list []config.Route, un
 	}
 	routes := make([]*plan.Route, 0, len(list))
 	for i := range list {
-		if r := c.route(path+"["+strconv.Itoa(i)+"]", list[i].Title(i), &list[i], own); r != nil {
+		if r := c.route(path+"["+strconv.Itoa(i)+"]", l.Name, list[i].Title(i), &list[i], own); r != nil {
 			routes = append(routes, r)
 		}
 	}
@@ -37,7 +37,7 @@ func (c *compiler) routes(path string, l *plan.Listener, list []config.Route, un
 }
 
 // route prepares one route; nil when it cannot be made.
-func (c *compiler) route(path, name string, r *config.Route, own int) *plan.Route {
+func (c *compiler) route(path, listener, name string, r *config.Route, own int) *plan.Route {
 	match, ok := c.match(path+".match", &r.Match)
 	if !ok {
 		return nil
@@ -57,6 +57,7 @@ func (c *compiler) route(path, name string, r *config.Route, own int) *plan.Rout
 	}
 	c.useSubset(p, spec, r.Subset)
 	p.Policy = override(r, &c.draft.specs[spec].spec.Policy)
+	c.limited(p, listener, r, spec)
 	return p
 }
 

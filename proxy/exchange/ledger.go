@@ -146,6 +146,7 @@ func (x *exchange) remember() {
 		e.Detail = x.cause.Error()
 	}
 	e.UpstreamID = x.upID
+	x.turn.note(e)
 	ring.Put(e)
 }
 
@@ -169,5 +170,6 @@ func (t *tcpExchange) remember(callerID string) {
 		e.Detail = t.cause.Error()
 	}
 	e.UpstreamID = rec.UpstreamID
+	t.turn.note(e)
 	ring.Put(e)
 }

@@ -85,9 +85,9 @@ type tcpExchange struct {
 	rec    telemetry.Record
 	// announced is set once the leg, a stream, has been begun.
 	announced bool
-	ahead     uint32        // as in exchange
-	waited    time.Duration // for its turn
-	fate      *fateful      // the fault made on purpose that it meets; nil without one
+	ahead     uint32 // as in exchange
+	turn      turn
+	fate      *fateful // the fault made on purpose that it meets; nil without one
 	notes     notes
 }
 

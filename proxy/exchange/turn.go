@@ -8,22 +8,54 @@ import (
 	"github.com/outrigger-mesh/outrigger/proxy/upstream"
 	"github.com/outrigger-mesh/outrigger/resilience/balance"
 	"github.com/outrigger-mesh/outrigger/resilience/queue"
+	"github.com/outrigger-mesh/outrigger/telemetry/ledger"
 )
 
 // turn is how an exchange has waited for its turn, under the limit on those
 // that are active.
 type turn struct {
-	waited time.Duration
-	again  bool // it may be sent again in a while: the reply says so
+	waited   time.Duration
+	asked    bool // it had to; priority is what it had then
+	priority queue.Priority
+	again    bool // it may be sent again in a while: the reply says so
 }
 
-// enter waits for the exchange's turn. OK is followed by leave.
+// enter waits for the exchange's turn, of its route where that has a limit of its
+// own and then of its cluster. OK is followed by leave.
 func (x *exchange) enter() outcome.Reason {
-	g := &x.cl.Gate
+	g := x.route.Gate
+	if g != nil {
+		if r := x.through(g); r != outcome.OK {
+			return r
+		}
+	}
+	r := x.through(&x.cl.Gate)
+	if r != outcome.OK && g != nil {
+		g.Leave(x.at)
+	}
+	return r
+}
+
+func (x *exchange) leave() {
+	x.cl.Gate.Leave(x.at)
+	if g := x.route.Gate; g != nil {
+		g.Leave(x.at)
+	}
+}
+
+// through waits for the exchange's turn at one gate.
+func (x *exchange) through(g *upstream.Gate) outcome.Reason {
 	if g.TryEnter() {
 		return outcome.OK
 	}
-	a := upstream.Ask{Now: x.at, Deadline: x.deadline, Caller: callerKey(&x.s.peer, x.s.peerID)}
+	if x.turn.waited > 0 {
+		x.now()
+	}
+	a := upstream.Ask{
+		Now: x.at, Deadline: x.deadline, Caller: callerKey(&x.s.peer, x.s.peerID),
+		Priority: x.route.PriorityOf(x.s.peer.ID, &x.req, x.raw),
+	}
+	x.turn.priority, x.turn.asked = a.Priority, true
 	w := make(waiting, 1)
 	a.Gone = w
 	if x.st != nil {
@@ -54,7 +86,12 @@ func (x *exchange) enter() outcome.Reason {
 	return outcome.OK
 }
 
-func (x *exchange) leave() { x.cl.Gate.Leave(x.at) }
+// note puts into the ledger's entry that the exchange had to wait.
+func (t *turn) note(e *ledger.Entry) {
+	if t.asked {
+		e.Priority, e.Queued = t.priority.String(), t.waited
+	}
+}
 
 // What the records say of those who had no turn.
 var (
@@ -107,9 +144,10 @@ func (t *tcpExchange) enter() outcome.Reason {
 	if !t.peer.ID.IsZero() {
 		id = t.peer.ID.String()
 	}
-	a := upstream.Ask{Now: t.srv.Sweeper.Now(), Caller: callerKey(&t.peer, id)}
+	a := upstream.Ask{Now: t.srv.Sweeper.Now(), Caller: callerKey(&t.peer, id), Priority: t.l.Route.PriorityOfConn(t.peer.ID)}
 	why, waited := g.Enter(&a)
-	if t.waited += waited; why == queue.Entered {
+	t.turn.asked, t.turn.priority = true, a.Priority
+	if t.turn.waited += waited; why == queue.Entered {
 		return outcome.OK
 	}
 	r, err := refusal(why, g)

@@ -10,6 +10,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/outrigger-mesh/outrigger/proxy/plan"
+	"github.com/outrigger-mesh/outrigger/proxy/upstream"
+	"github.com/outrigger-mesh/outrigger/resilience/limit"
 	"github.com/outrigger-mesh/outrigger/resilience/queue"
 )
 
@@ -215,4 +218,85 @@ func TestCallWithoutTurn(t *testing.T) {
 	}
 	p.cluster.Gate.Leave(0)
 	p.wantReasons("queue_timeout")
+}
+
+// A request of a higher priority goes before those that came earlier, and the
+// ledger knows who had to wait.
+func TestPriorityGoesFirst(t *testing.T) {
+	h := newHeld()
+	p := newPair(t, legs{true, false}, func(s *setup) {
+		queued(1, nil)(s)
+		s.route.Priorities = []plan.PriorityRule{{Priority: queue.Critical, OnlyHTTP: true, Match: plan.Match{Fields: []plan.FieldMatch{{Name: "x-urgent", Value: plan.Text{Kind: plan.Exact, Value: "1"}}}}}}
+		s.route.Priority = queue.Low
+	}, h.serve, nil)
+	var a answers
+	a.ask(t, p, "/first")
+	eventually(t, "an answer that is waited for", func() bool { return h.now.Load() == 1 })
+	a.ask(t, p, "/patient")
+	waiting(t, p.bed, 1)
+	a.wg.Go(func() {
+		if res, got := p.must(t, "GET", "/urgent", nil, "x-urgent", "1"); res.StatusCode == 200 {
+			a.mu.Lock()
+			a.ok = append(a.ok, got)
+			a.mu.Unlock()
+		}
+	})
+	waiting(t, p.bed, 2)
+	for n := range 3 {
+		h.free <- struct{}{}
+		eventually(t, "the next answer", func() bool {
+			a.mu.Lock()
+			defer a.mu.Unlock()
+			return len(a.ok) > n
+		})
+	}
+	a.wg.Wait()
+	if got := strings.Join(a.ok, " "); got != "/first /urgent /patient" {
+		t.Errorf("answered in the order %s", got)
+	}
+	p.stop()
+	told := map[string]string{}
+	for _, e := range p.server.Ledger.Last(10, false) {
+		if told[string(e.Path)] = e.Priority; (e.Priority == "") != (e.Queued == 0) {
+			t.Errorf("%s: %q, %s", e.Path, e.Priority, e.Queued)
+		}
+	}
+	if told["/first"] != "" || told["/urgent"] != "critical" || told["/patient"] != "low" {
+		t.Errorf("the ledger has %v", told)
+	}
+}
+
+// A route's own limit holds its requests back, and no others.
+func TestRouteLimit(t *testing.T) {
+	h := newHeld()
+	p := newPair(t, legs{true, true}, nil, h.serve, nil)
+	l := *p.plan.Load()
+	slow := &plan.Route{Name: "slow", Cluster: p.cluster, Match: plan.Match{Path: plan.Text{Kind: plan.Prefix, Value: "/slow"}}}
+	q := queue.Default()
+	q.MaxWait, q.Target, q.Order, q.Size = patience, 0, queue.FIFO, 1
+	slow.Gate = p.cluster.KeepGates([]upstream.GateSpec{{Name: "slow", Limits: limit.Config{MaxRequests: 1, Queue: &q}}})[0]
+	l.Routes = plan.NewTable([]*plan.Route{slow}, &plan.Route{Name: "api", Cluster: p.cluster})
+	p.plan.Store(&l)
+	var a answers
+	a.ask(t, p, "/slow/1")
+	eventually(t, "an answer that is waited for", func() bool { return h.now.Load() == 1 })
+	a.ask(t, p, "/slow/2")
+	eventually(t, "waiting", func() bool { return slow.Gate.Waiting() == 1 })
+	if res, _ := p.must(t, "GET", "/slow/3", nil); res.StatusCode != 503 {
+		t.Errorf("status %d", res.StatusCode)
+	}
+	a.ask(t, p, "/other")
+	eventually(t, "another route's request", func() bool { return h.now.Load() == 2 })
+	for range 3 {
+		h.free <- struct{}{}
+	}
+	a.wg.Wait()
+	if len(a.ok) != 3 || slow.Gate.Waiting() != 0 {
+		t.Errorf("answered %q", a.ok)
+	}
+	eventually(t, "all to leave", func() bool { return p.cluster.Limits.Requests.Value() == 0 })
+	if !slow.Gate.TryEnter() {
+		t.Error("a place of the route was not given back")
+	}
+	p.wantReasons("limit_requests", "ok", "ok", "ok")
 }

@@ -7,6 +7,7 @@ import (
 	"github.com/outrigger-mesh/outrigger/proxy/http1"
 	"github.com/outrigger-mesh/outrigger/proxy/outcome"
 	"github.com/outrigger-mesh/outrigger/proxy/upstream"
+	"github.com/outrigger-mesh/outrigger/resilience/queue"
 	"github.com/outrigger-mesh/outrigger/telemetry"
 )
 
@@ -40,6 +41,12 @@ type Route struct {
 	RateLimits []*RateLimit
 	// Breaker is the route's own; nil unless the policy of Cluster gives each route one.
 	Breaker *upstream.RouteBreaker
+	// Gate lets in under the route's own limit; nil without one.
+	Gate *upstream.Gate
+	// Priorities and, where none of them takes an exchange, Priority say whose
+	// turn comes first.
+	Priorities []PriorityRule
+	Priority   queue.Priority
 	// Metrics count by route; nil on a listener without a table.
 	Metrics *telemetry.Route
 }

@@ -66,6 +66,7 @@ func cluster(b *strings.Builder, c *upstream.Cluster) {
 	l := &pol.Limits
 	fmt.Fprintf(b, "    limits     {Mode:%s MaxConnections:%d MaxPending:%d MaxRequests:%d}\n", l.Mode, l.MaxConnections, l.MaxPending, l.MaxRequests)
 	section(b, "queue", l.Queue)
+	section(b, "adaptive", pol.Adaptive)
 }
 
 func section[T any](b *strings.Builder, name string, v *T) {

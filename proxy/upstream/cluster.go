@@ -48,6 +48,7 @@ type Cluster struct {
 	mu        sync.Mutex  // below: changes of endpoints and policy
 	endpoints []*Endpoint // sorted by address
 	rates     map[RateSpec]*ratelimit.Table
+	gates     map[string]*routeGate // of routes, by their names
 	orders    hand.Orders
 	ordered   bool // the last rebuild had orders to obey
 	logged    logged

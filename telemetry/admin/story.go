@@ -105,6 +105,9 @@ func (t *teller) times(v *WhyView) {
 	case "grpc-timeout":
 		t.line("deadline", "%s, by the caller's grpc-timeout", ms(v.DeadlineMs))
 	}
+	if v.Priority != "" {
+		t.line("turn", "the limit on active requests was reached as it came: %s in the queue, priority %s", ms(v.QueuedMs), v.Priority)
+	}
 	for i, s := range v.InForce {
 		margin := ""
 		if i == 0 {

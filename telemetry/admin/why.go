@@ -31,9 +31,13 @@ type WhyView struct {
 	RuleAt    string `json:"rule_at,omitempty"`
 	WouldDeny bool   `json:"would_deny,omitempty"` // rules that are only observed would have refused
 
-	DeadlineMs float64       `json:"deadline_ms,omitempty"`
-	DeadlineBy string        `json:"deadline_by"` // policy, caller, grpc-timeout or none
-	InForce    []SettingView `json:"in_force"`
+	DeadlineMs float64 `json:"deadline_ms,omitempty"`
+	DeadlineBy string  `json:"deadline_by"` // policy, caller, grpc-timeout or none
+	// Priority is whose turn it had, where the limit on active requests was reached
+	// as it came, and QueuedMs how long it waited then.
+	Priority string        `json:"priority,omitempty"`
+	QueuedMs float64       `json:"queued_ms,omitempty"`
+	InForce  []SettingView `json:"in_force"`
 
 	// Usable and Endpoints are those of the cluster at the last pick.
 	Usable       int           `json:"usable_endpoints"`

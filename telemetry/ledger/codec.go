@@ -45,14 +45,14 @@ func (e *Entry) encode() []byte {
 	b = append(b, flags, byte(e.Reason), e.GRPC, byte(e.DeadlineBy), byte(e.Breaker))
 	b = binary.AppendVarint(b, e.Start.UnixNano())
 	b = binary.AppendUvarint(b, e.Plan)
-	for _, s := range [...]string{e.Listener, e.Route, e.RoutePath, e.RouteWhy, e.Cluster, e.Protocol, e.CallerID, e.Rule, e.Detail, e.UpstreamID} {
+	for _, s := range [...]string{e.Listener, e.Route, e.RoutePath, e.RouteWhy, e.Cluster, e.Protocol, e.CallerID, e.Rule, e.Detail, e.UpstreamID, e.Priority} {
 		b = text(b, s)
 	}
 	for _, s := range [...][]byte{e.Method, e.Authority, e.Path} {
 		b = text(b, s)
 	}
 	b = address(b, e.Caller)
-	for _, d := range [...]time.Duration{e.Timeout, e.ConnectTimeout, e.StreamIdle, e.PerTryTimeout, e.Deadline, e.Duration, e.FirstByte} {
+	for _, d := range [...]time.Duration{e.Timeout, e.ConnectTimeout, e.StreamIdle, e.PerTryTimeout, e.Deadline, e.Duration, e.FirstByte, e.Queued} {
 		b = binary.AppendVarint(b, int64(d))
 	}
 	for _, n := range [...]uint64{uint64(e.MaxAttempts), uint64(e.Status), e.BytesIn, e.BytesOut, uint64(e.Usable), uint64(e.Total), uint64(e.AttemptCount)} {
@@ -132,14 +132,14 @@ func decode(b []byte) (Entry, error) {
 	e.Reason, e.GRPC, e.DeadlineBy, e.Breaker = outcome.Reason(head[1]), head[2], Deadline(head[3]), breaker.State(head[4])
 	e.Start = time.Unix(0, r.varint()).UTC()
 	e.Plan = r.uvarint()
-	for _, s := range [...]*string{&e.Listener, &e.Route, &e.RoutePath, &e.RouteWhy, &e.Cluster, &e.Protocol, &e.CallerID, &e.Rule, &e.Detail, &e.UpstreamID} {
+	for _, s := range [...]*string{&e.Listener, &e.Route, &e.RoutePath, &e.RouteWhy, &e.Cluster, &e.Protocol, &e.CallerID, &e.Rule, &e.Detail, &e.UpstreamID, &e.Priority} {
 		*s = string(r.text())
 	}
 	for _, s := range [...]*[]byte{&e.Method, &e.Authority, &e.Path} {
 		*s = r.bytes()
 	}
 	e.Caller = r.address()
-	for _, d := range [...]*time.Duration{&e.Timeout, &e.ConnectTimeout, &e.StreamIdle, &e.PerTryTimeout, &e.Deadline, &e.Duration, &e.FirstByte} {
+	for _, d := range [...]*time.Duration{&e.Timeout, &e.ConnectTimeout, &e.StreamIdle, &e.PerTryTimeout, &e.Deadline, &e.Duration, &e.FirstByte, &e.Queued} {
 		*d = time.Duration(r.varint())
 	}
 	e.MaxAttempts, e.Status = r.count(), uint16(r.uvarint())

@@ -32,7 +32,7 @@ func some(r *rand.Rand) Entry {
 		Deadline: span(), DeadlineBy: Deadline(r.IntN(int(deadlineCount))),
 		Reason: outcome.Reason(r.IntN(outcome.Count)), Detail: word(), Status: uint16(r.IntN(600)), GRPC: uint8(r.IntN(17)), IsGRPC: r.IntN(2) == 0,
 		Duration: span(), FirstByte: span(), BytesIn: r.Uint64(), BytesOut: r.Uint64(), UpstreamID: word(),
-		Usable: r.IntN(math.MaxInt32), Total: r.IntN(99), Panicking: r.IntN(2) == 0, Breaker: breaker.State(r.IntN(3)), HasBreaker: r.IntN(2) == 0,
+		Usable: r.IntN(math.MaxInt32), Total: r.IntN(99), Panicking: r.IntN(2) == 0, Priority: word(), Queued: span(), Breaker: breaker.State(r.IntN(3)), HasBreaker: r.IntN(2) == 0,
 	}
 	switch r.IntN(3) {
 	case 0:

@@ -69,6 +69,11 @@ type Entry struct {
 	Deadline                                           time.Duration // from Start; 0 none
 	DeadlineBy                                         Deadline
 
+	// Priority is whose turn it had, and Queued how long it waited, where the limit
+	// on active exchanges was reached as it came; empty where there was room.
+	Priority string
+	Queued   time.Duration
+
 	Reason    outcome.Reason
 	Detail    string // the cause in words
 	Status    uint16
