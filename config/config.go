@@ -90,6 +90,10 @@ type Service struct {
 	Protocol Protocol `yaml:"protocol" enum:"http,http2,grpc,tcp,auto"`
 	// The IP address on which the application listens.
 	Address string `yaml:"address"`
+	// The region in which this proxy runs, as discovery calls it; for policies.<service>.balance.zones.
+	Region string `yaml:"region"`
+	// The zone in which this proxy runs, as discovery calls it; for policies.<service>.balance.zones.
+	Zone string `yaml:"zone"`
 }
 
 // Identity says where the proxy's SVID comes from and which identities its peers must have.

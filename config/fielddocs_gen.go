@@ -363,6 +363,10 @@ func fieldDoc(id string) string {
 		return "The port on which the application listens. 0: the service only calls others, and no inbound listener is opened."
 	case "github.com/outrigger-mesh/outrigger/config.Service.Protocol":
 		return "What the application speaks: http (HTTP/1.1), http2 or grpc (both HTTP/2 by prior knowledge), tcp, or auto: it is found out for each connection, and HTTP is spoken in the caller's version. Callers may use HTTP/1.1 and HTTP/2 with all but tcp."
+	case "github.com/outrigger-mesh/outrigger/config.Service.Region":
+		return "The region in which this proxy runs, as discovery calls it; for policies.<service>.balance.zones."
+	case "github.com/outrigger-mesh/outrigger/config.Service.Zone":
+		return "The zone in which this proxy runs, as discovery calls it; for policies.<service>.balance.zones."
 	case "github.com/outrigger-mesh/outrigger/config.Telemetry.AccessLog":
 		return "One JSON record an exchange."
 	case "github.com/outrigger-mesh/outrigger/config.Telemetry.Ledger":
@@ -599,6 +603,8 @@ func fieldDoc(id string) string {
 		return "The most points that the ring is to have (ring_hash): the points of a unit of weight are halved as often as it would be larger, but every endpoint has one. 8 bytes each. Default 262144."
 	case "github.com/outrigger-mesh/outrigger/resilience/balance.Config.MinRingSize":
 		return "The least number of points on the ring (ring_hash; Envoy minimum_ring_size). An endpoint has 128 for each unit of weight, twice as many as often as the ring would be smaller. Where endpoints that come and go change how often, more requests move. 0 (default): 128 always."
+	case "github.com/outrigger-mesh/outrigger/resilience/balance.Config.OverprovisioningPercent":
+		return "How much more than its share of the load a group of endpoints, a level of priority or a zone, is taken to bear: with 140 all attempts go to it until fewer than 100/140 of its endpoints are available, and what is beyond goes to the next group. Default 140 (Envoy overprovisioning_factor)."
 	case "github.com/outrigger-mesh/outrigger/resilience/balance.Config.PanicPercent":
 		return "panic_percent: when fewer than this percentage of the endpoints are available (healthy and not ejected), the others are used too; see Choose. 0 switches the rule off. Default 30; Envoy has 50, Consul with Envoy 0."
 	case "github.com/outrigger-mesh/outrigger/resilience/balance.Config.RetryAfterMax":
@@ -607,6 +613,8 @@ func fieldDoc(id string) string {
 		return "How long a new endpoint takes to reach its full weight, linearly. 0 switches it off. Default 10s (Envoy slow_start_window with aggression 1.0). It never applies while all endpoints are new, nor to ring_hash and maglev, whose requests would move twice."
 	case "github.com/outrigger-mesh/outrigger/resilience/balance.Config.SlowStartMinPercent":
 		return "The share of its weight, in percent, that an endpoint starts with. Default 10 (Envoy min_weight_percent)."
+	case "github.com/outrigger-mesh/outrigger/resilience/balance.Config.Zones":
+		return "zones prefers endpoints nearby."
 	case "github.com/outrigger-mesh/outrigger/resilience/balance.HashCookie.Insecure":
 		return "insecure leaves out the attribute Secure, for clients that do not come by https. HttpOnly and SameSite=Lax are always there."
 	case "github.com/outrigger-mesh/outrigger/resilience/balance.HashCookie.Name":
@@ -627,6 +635,10 @@ func fieldDoc(id string) string {
 		return "The name of a query parameter, as it stands in the query."
 	case "github.com/outrigger-mesh/outrigger/resilience/balance.HashOn.SourceIP":
 		return "source_ip stands for the address that the connection came from. Beside an application that is the application's own: there a header tells more."
+	case "github.com/outrigger-mesh/outrigger/resilience/balance.Zones.Prefer":
+		return "prefer sends attempts to endpoints of the proxy's own zone (service.zone) first, then to those of its region, then to others."
+	case "github.com/outrigger-mesh/outrigger/resilience/balance.Zones.SpillLatencyPercent":
+		return "How long endpoints nearby may take, in percent of what those further away take, before part of the attempts goes there: as much as makes up for it, and never so much that those nearby have less than their fair share by weight. While nothing is known of those further away, what those nearby usually take stands for it. Differences below 1ms never count. Default 200."
 	case "github.com/outrigger-mesh/outrigger/resilience/breaker.Config.ConsecutiveFailures":
 		return "consecutive_failures opens the breaker after so many failures without a success between them. 0 (default) switches the rule off."
 	case "github.com/outrigger-mesh/outrigger/resilience/breaker.Config.FailurePercent":

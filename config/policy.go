@@ -105,6 +105,9 @@ func (v *validator) health(path, name string, p *Policy) {
 func (v *validator) balance(path, name string, p *Policy) {
 	v.subsets(path, p)
 	path += ".balance"
+	if s := &v.Service; p.Balance.Zones.Prefer && s.Zone == "" && s.Region == "" {
+		v.say(path+".zones.prefer", "needs to know where this proxy runs; write service: {zone: ...}, the name that discovery gives the zone")
+	}
 	if v.ServiceProtocol(name) != ProtocolTCP {
 		return
 	}

@@ -4,6 +4,7 @@ import (
 	"maps"
 
 	"github.com/outrigger-mesh/outrigger/proxy/upstream"
+	"github.com/outrigger-mesh/outrigger/resilience/balance"
 	"github.com/outrigger-mesh/outrigger/telemetry/admin"
 )
 
@@ -26,6 +27,13 @@ func subsetViews(list []upstream.SubsetState) (views []admin.SubsetView) {
 			v.Fallback = "any"
 		}
 		views = append(views, v)
+	}
+	return views
+}
+
+func shareViews(list []balance.TierState) (views []admin.ShareView) {
+	for _, t := range list {
+		views = append(views, admin.ShareView{Priority: t.Level, Place: t.Far.String(), Available: t.Members, Percent: 100 * t.Share})
 	}
 	return views
 }

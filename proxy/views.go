@@ -219,7 +219,7 @@ func (p *Proxy) viewClusters() []admin.ClusterView {
 		for _, r := range []limit.Resource{limit.Connections, limit.Pending, limit.Requests} {
 			v.Limits.WouldHaveRejected += c.Limits.WouldHaveRejected(r)
 		}
-		v.Subsets = subsetViews(c.Subsets)
+		v.Subsets, v.Shares = subsetViews(c.Subsets), shareViews(c.Tiers)
 		if b := upstream.Worst(c.Breakers); b != nil {
 			v.Breaker = p.breakerView(b, now)
 		}

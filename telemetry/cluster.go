@@ -168,6 +168,8 @@ type Cluster struct {
 	checks          [checkResultCount]Counter
 	affinity        [affinityCount]Counter
 	orders          [orderCount]Counter
+	places          [placeCount]Counter
+	failovers       Counter
 	queueing        queueing
 	faulted         faulted
 }
@@ -374,6 +376,7 @@ func (c *Cluster) collect(s *scrape) {
 	}
 	c.collectQueue(s)
 	c.faulted.collect(s)
+	c.collectPlaces(s)
 	s.counter(mBreakerOpenings, c.BreakerOpened.Value())
 	s.counter(mUpstreamConnections, c.UpstreamConnections.Value())
 	if g := c.gauges.Load(); g != nil {

@@ -209,6 +209,8 @@ func updateAll(m *Metrics) {
 	e.BecameUnhealthy.Inc()
 	e.Bind(EndpointGauges{State: constant(1), Active: constant(3), EWMA: constant(0.0125), Health: constant(2), Hand: constant(1), Breaker: constant(2), Drain: constant(1)})
 
+	c.Placed(PlaceRegion, true)
+
 	sub := m.Subset("api", Outbound, "v2")
 	sub.Fallbacks.Inc()
 	sub.Refused.Add(2)

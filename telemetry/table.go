@@ -51,6 +51,8 @@ const (
 	mWouldHave
 	mAffinity
 	mSpills
+	mPlaces
+	mFailovers
 	mOrders
 	mFaults
 	mFaultExchanges
@@ -170,6 +172,8 @@ var table = [metricCount]metric{
 	mWouldHave:        {"outrigger_would_have_total", counter, "{decision}", "cluster direction action", "What guards in observe mode would have done: ejected, broken (rejected by the breaker), limited, retried, denied, unhealthy (taken out by its active checks), rate_limited."},
 	mAffinity:         {"outrigger_affinity_total", counter, "{request}", "cluster direction result", "Affinity of clients by cookie: kept (it led to its endpoint), lost (it names none that may be used), given (the client got one)."},
 	mSpills:           {"outrigger_balance_spills_total", counter, "{attempt}", "cluster direction", "Attempts that went to another endpoint than their hash says, as that one had its bounded load."},
+	mPlaces:           {"outrigger_balance_places_total", counter, "{attempt}", "cluster direction place", "Attempts by where their endpoints are, of clusters whose attempts are divided by zone or priority: zone (the proxy's own), region, elsewhere."},
+	mFailovers:        {"outrigger_balance_failovers_total", counter, "{attempt}", "cluster direction", "Attempts that went to endpoints of a later priority than the first."},
 	mOrders:           {"outrigger_hand_orders_total", counter, "{order}", "cluster direction order", "What operators have ordered by hand for endpoints: eject, pin, release, and expire for an order whose time was over."},
 
 	mFaults:         {"outrigger_faults_injected_total", counter, "{attempt}", "cluster direction kind", "Attempts, and connections that are not HTTP, that met a fault made on purpose, by what it does: delay, abort, reset, bandwidth."},

@@ -147,9 +147,9 @@ func (s *Source) addresses(ctx context.Context, host, family string) ([]netip.Ad
 	return addrs, nil
 }
 
-// lookupSRV returns the endpoints of the records with the lowest priority
-// number of which at least one target has an address (RFC 2782). Others are
-// not used, not even when the proxy later finds all of those unhealthy.
+// lookupSRV returns the endpoints of all records, each with the priority of its
+// record (RFC 2782): those of later ones are used as far as earlier ones do not
+// suffice.
 func (s *Source) lookupSRV(ctx context.Context, name, family string) ([]discovery.Endpoint, string, error) {
 	_, records, err := s.res.LookupSRV(ctx, "", "", name)
 	// The resolver may return an error for malformed records together with the good ones.
@@ -166,24 +166,16 @@ func (s *Source) lookupSRV(ctx context.Context, name, family string) ([]discover
 	if len(records) > maxTargets {
 		return nil, "", fmt.Errorf("%s has %d SRV records; the limit is %d", name, len(records), maxTargets)
 	}
+	// Of an address that has records of several priorities the first counts.
 	slices.SortStableFunc(records, func(a, b *net.SRV) int { return cmp.Compare(a.Priority, b.Priority) })
-	var failures []error
-	for len(records) > 0 {
-		group := 1
-		for group < len(records) && records[group].Priority == records[0].Priority {
-			group++
-		}
-		eps, errs := s.targets(ctx, records[:group], family)
-		failures = append(failures, errs...)
-		if len(eps) > 0 {
-			for _, e := range failures {
-				warnings = append(warnings, e.Error())
-			}
-			return discovery.SortEndpoints(eps), strings.Join(warnings, "; "), nil
-		}
-		records = records[group:]
+	eps, failures := s.targets(ctx, records, family)
+	if len(eps) == 0 {
+		return nil, "", errors.Join(failures...)
 	}
-	return nil, "", errors.Join(failures...)
+	for _, e := range failures {
+		warnings = append(warnings, e.Error())
+	}
+	return discovery.SortEndpoints(eps), strings.Join(warnings, "; "), nil
 }
 
 // targets looks up the addresses of SRV records, each name once.
@@ -205,7 +197,7 @@ func (s *Source) targets(ctx context.Context, records []*net.SRV, family string)
 		}
 		for _, a := range addrs {
 			eps = append(eps, discovery.Endpoint{
-				Address: netip.AddrPortFrom(a, r.Port), Weight: max(1, uint32(r.Weight)), Node: host,
+				Address: netip.AddrPortFrom(a, r.Port), Weight: max(1, uint32(r.Weight)), Node: host, Priority: r.Priority,
 			})
 		}
 	}

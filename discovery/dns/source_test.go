@@ -3,6 +3,7 @@ package dns
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"strings"
@@ -63,6 +64,9 @@ func lookup(t *testing.T, srv *server, target Target) (string, string, error) {
 		if e.Weight != 1 {
 			text += "*" + string('0'+rune(e.Weight))
 		}
+		if e.Priority != 0 {
+			text += fmt.Sprint("#", e.Priority)
+		}
 		out = append(out, text)
 	}
 	return strings.Join(out, " "), warning, err
@@ -92,9 +96,9 @@ func TestLookup(t *testing.T) {
 		{Target{Name: "gone.test:80"}, "", "", "no such host"},
 		{Target{Name: "10.1.2.3:80"}, "10.1.2.3:80", "", ""},
 		{Target{Name: "[::1]:80"}, "[::1]:80", "", ""},
-		{Target{Name: "_http._tcp.test"}, "10.0.0.1:80*5 10.0.0.2:80*5 10.0.1.1:81 [fd00::1]:80*5", "", ""},
-		{Target{Name: "_half._tcp.test"}, "10.0.1.1:81", "gone.test", ""},
-		{Target{Name: "_second._tcp.test"}, "10.0.1.1:81", "gone.test", ""},
+		{Target{Name: "_http._tcp.test"}, "10.0.0.1:80*5#10 10.0.0.2:80*5#10 10.0.1.1:81#10 10.0.1.1:82#20 [fd00::1]:80*5#10", "", ""},
+		{Target{Name: "_half._tcp.test"}, "10.0.1.1:81#1", "gone.test", ""},
+		{Target{Name: "_second._tcp.test"}, "10.0.1.1:81#2", "gone.test", ""},
 		{Target{Name: "_none._tcp.test"}, "", "", "not available"},
 		{Target{Name: "_gone._tcp.test"}, "", "", "no such host"},
 	} {

@@ -239,7 +239,7 @@ func (c *compiler) service(path, name string) int {
 			HTTP2: proto.HTTP2(), SameHTTP: proto == config.ProtocolAuto, Retry: p.Retry, Outlier: p.Outlier, Health: p.Health, Breaker: p.Breaker, Limits: p.Limits, Adaptive: p.Adaptive, Balance: p.Balance, WebSocket: p.WebSocket,
 		},
 	}
-	s.Policy.Subsets = subsets(&p)
+	s.Policy.Subsets, s.Policy.Region, s.Policy.Zone = subsets(&p), c.cfg.Service.Region, c.cfg.Service.Zone
 	c.balance(&s.Policy, name)
 	if p.Transport == config.TransportMTLS && !c.secure(path, &s, &p, protocol(proto)) {
 		return -1

@@ -53,6 +53,7 @@ type Cluster struct {
 	ordered   bool // the last rebuild had orders to obey
 	logged    logged
 	subsets   []*Subset
+	spill     balance.Spill
 }
 
 // endpointSet is what an attempt picks from: immutable, swapped whole.
@@ -67,6 +68,7 @@ type endpointSet struct {
 	of        *Subset
 	fallback  bool // it is that of the whole cluster, as the subset ...
 	part      int  // ... with so many endpoints has none that may be used
+	tiered    bool // attempts are divided by priority or zone
 }
 
 // Name returns the cluster's name.
@@ -157,7 +159,7 @@ func (c *Cluster) rebuild(now time.Duration) {
 	for i, e := range c.endpoints {
 		s := e.spec.Load()
 		all[i] = balance.Candidate{
-			Member:  balance.Member{Load: &e.Load, Weight: s.Weight, Since: e.since, Key: e.key, Index: i},
+			Member:  balance.Member{Load: &e.Load, Weight: s.Weight, Since: e.since, Key: e.key, Index: i, Level: s.Priority, Far: p.far(s)},
 			Healthy: s.Healthy && e.check.fit(p.Health),
 			Ejected: p.Outlier != nil && e.Outlier.State() == outlier.Ejected,
 		}
@@ -174,15 +176,20 @@ func (c *Cluster) rebuild(now time.Duration) {
 // newSet returns what is picked from of the candidates in left: of the whole
 // cluster, or of a subset. old is the set before. c.mu is held.
 func (c *Cluster) newSet(p *Policy, left []balance.Candidate, pinned bool, old *endpointSet, sub *Subset) *endpointSet {
-	use, panicking := choose(p, left, pinned)
+	spill := &c.spill
+	if sub != nil {
+		spill = &sub.spill
+	}
+	picker, panicking := choose(p, left, pinned, spill)
 	attrs := []any{"cluster", c.name}
 	set := &endpointSet{
-		picker:    balance.NewPicker(p.Balance, use),
+		picker:    picker,
 		endpoints: c.endpoints, // never changed in place
 		total:     len(left),
 		panicking: panicking,
 		pinned:    pinned,
 		name:      p.Balance.Algorithm.String(),
+		tiered:    picker.Tiers() != nil,
 	}
 	if sub != nil {
 		set.name += " in subset " + sub.spec.Name

@@ -256,13 +256,14 @@ func (c *Cluster) obey(all []balance.Candidate, now time.Duration) (left []balan
 
 // choose says which of the candidates that the orders leave may be used. Of the
 // pinned some always may.
-func choose(p *Policy, left []balance.Candidate, pinned bool) (use []balance.Member, panicking bool) {
-	use, panicking = balance.Choose(p.Balance, left)
-	if pinned && len(use) == 0 {
+func choose(p *Policy, left []balance.Candidate, pinned bool, spill *balance.Spill) (picker *balance.Picker, panicking bool) {
+	picker, panicking = balance.NewTiered(p.Balance, left, spill)
+	if pinned && picker.Len() == 0 {
+		var use []balance.Member
 		for i := range left {
 			use = append(use, left[i].Member)
 		}
-		return use, true
+		return balance.NewPicker(p.Balance, use), true
 	}
-	return use, panicking
+	return picker, panicking
 }

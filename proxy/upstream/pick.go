@@ -71,6 +71,9 @@ func (c *Cluster) Pick(now time.Duration, w *Wish, tried *Tried) *Endpoint {
 		i := c.pick(s.picker, now, w, avoid.loads[:avoid.n], &tried.seen)
 		e := s.endpoints[s.picker.Member(i).Index]
 		if c.takes(s, e, mode, now, tried) {
+			if s.tiered {
+				c.placed(s.picker, i)
+			}
 			return e
 		}
 		// On probation, and its one probe is under way; or its breaker is open.

@@ -46,6 +46,8 @@ type Policy struct {
 	WebSocket websocket.Config
 	Balance   balance.Config // the zero value means balance.Default
 	Subsets   []SubsetSpec
+	// Region and Zone are where this proxy runs, for Balance.Zones.
+	Region, Zone string
 	// AffinityKey is for Balance.Affinity; nil means the process's own.
 	AffinityKey *AffinityKey
 }

@@ -189,6 +189,9 @@ func (r *Registry) all() []*Cluster {
 func (c *Cluster) tick(now time.Duration) {
 	c.sweep(now)
 	p := c.policy.Load()
+	if p.Balance.Zones.Prefer {
+		c.measureZones(p, now)
+	}
 	c.mu.Lock()
 	endpoints := c.endpoints
 	c.mu.Unlock()

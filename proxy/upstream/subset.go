@@ -25,6 +25,7 @@ type Subset struct {
 	spec    SubsetSpec
 	refusal error
 	set     atomic.Pointer[endpointSet]
+	spill   balance.Spill // under Cluster.mu
 	metrics *telemetry.Subset
 }
 

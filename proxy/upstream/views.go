@@ -144,6 +144,7 @@ type ClusterState struct {
 	Limits    *limit.Limits
 	Requests  int64 // active
 	Subsets   []SubsetState
+	Tiers     []balance.TierState // how attempts are divided; nil where they are not
 }
 
 // State returns a copy of what is known about the cluster itself; what its
@@ -155,7 +156,7 @@ func (c *Cluster) State(now time.Duration) ClusterState {
 		Subsets: c.subsetStates(),
 	}
 	if s := c.set.Load(); s != nil {
-		cs.Endpoints, cs.Available, cs.Panicking = s.total, s.picker.Len(), s.panicking
+		cs.Endpoints, cs.Available, cs.Panicking, cs.Tiers = s.total, s.picker.Len(), s.panicking, s.picker.Tiers()
 	}
 	cs.Breakers = c.breakers(now)
 	if b := c.budget.Load(); b != nil {

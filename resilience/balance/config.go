@@ -129,6 +129,14 @@ type Config struct {
 	// SlowStartMinPercent is the share of its weight, in percent, that an
 	// endpoint starts with. Default 10 (Envoy min_weight_percent).
 	SlowStartMinPercent float64 `yaml:"slow_start_min_percent"`
+	// Zones prefers endpoints nearby.
+	Zones Zones `yaml:"zones"`
+	// OverprovisioningPercent is how much more than its share of the load a group
+	// of endpoints, a level of priority or a zone, is taken to bear: with 140 all
+	// attempts go to it until fewer than 100/140 of its endpoints are available,
+	// and what is beyond goes to the next group. Default 140 (Envoy
+	// overprovisioning_factor).
+	OverprovisioningPercent float64 `yaml:"overprovisioning_percent"`
 	// PanicPercent: when fewer than this percentage of the endpoints are
 	// available (healthy and not ejected), the others are used too; see Choose.
 	// 0 switches the rule off. Default 30; Envoy has 50, Consul with Envoy 0.
@@ -156,8 +164,11 @@ func Default() Config {
 		SlowStart:           10 * time.Second,
 		SlowStartMinPercent: 10,
 		PanicPercent:        30,
-		FailurePenalty:      5 * time.Second,
-		RetryAfterMax:       time.Minute,
+		Zones:               Zones{SpillLatencyPercent: 200},
+
+		OverprovisioningPercent: 140,
+		FailurePenalty:          5 * time.Second,
+		RetryAfterMax:           time.Minute,
 	}
 }
 
@@ -173,6 +184,9 @@ func (c *Config) Summary() string {
 		if c.BoundedLoadPercent > 0 {
 			s += fmt.Sprintf(", at most %g%% of the fair load", c.BoundedLoadPercent)
 		}
+	}
+	if c.Zones.Prefer {
+		s += ", nearby first"
 	}
 	if c.Affinity != nil {
 		s += ", affinity by " + c.Affinity.String()
@@ -212,6 +226,12 @@ func (c Config) Validate(add func(field, problem string)) {
 	}
 	if !(c.PanicPercent >= 0 && c.PanicPercent <= 100) {
 		add("panic_percent", "must be between 0 and 100; 0 switches it off")
+	}
+	if !(c.OverprovisioningPercent >= 100 && c.OverprovisioningPercent <= 1000) {
+		add("overprovisioning_percent", "must be from 100 to 1000")
+	}
+	if !(c.Zones.SpillLatencyPercent >= 100 && c.Zones.SpillLatencyPercent <= 10_000) {
+		add("zones.spill_latency_percent", "must be from 100 (no slower than those further away) to 10000")
 	}
 	if c.FailurePenalty < 0 {
 		add("failure_penalty", "must not be negative; 0 switches it off")

@@ -176,6 +176,12 @@ func (p *Picker) PickKey(key uint64, load int64, avoid []*Load) (i int, spilled 
 	if n < 2 {
 		return n - 1, false
 	}
+	if t := p.tiers; t != nil {
+		k := t.besides(t.at(mix(key^golden)), avoid)
+		one := &t.list[k]
+		i, spilled = one.picker.PickKey(key, int64(math.Ceil(float64(load)*t.share(k))), avoid)
+		return one.from + i, spilled
+	}
 	at, last, want := p.place(key), -1, -1
 	for range min(len(p.ring)+len(p.slots), walkSteps) {
 		m := p.owner(at)

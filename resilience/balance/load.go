@@ -37,6 +37,10 @@ type Load struct {
 	// failedAt is the time of the last failure plus one, 0 for none.
 	failedAt atomic.Int64
 	settings atomic.Pointer[settings] // nil means those of Default
+	// Attempts that ended since the last Roll, where zones are preferred.
+	ended  atomic.Uint64
+	took   atomic.Int64
+	rolled measured // of whoever calls Roll
 
 	_ [64]byte
 }
@@ -45,7 +49,8 @@ type Load struct {
 type settings struct {
 	defaultRTT, decay, penalty float64
 
-	mean bool // the estimate follows latency up as slowly as down
+	mean  bool // the estimate follows latency up as slowly as down
+	count bool // attempts are counted for Roll
 }
 
 func newSettings(cfg Config) settings {
@@ -54,6 +59,7 @@ func newSettings(cfg Config) settings {
 		decay:      float64(cfg.Decay),
 		penalty:    float64(cfg.FailurePenalty),
 		mean:       cfg.Algorithm == LeastTime,
+		count:      cfg.Zones.Prefer,
 	}
 }
 
@@ -91,7 +97,11 @@ func (l *Load) End(now, rtt time.Duration, failed bool) {
 		l.fail(now)
 	}
 	if rtt >= 0 {
-		l.observe(l.rules(), now, float64(rtt), failed)
+		s := l.rules()
+		l.observe(s, now, float64(rtt), failed)
+		if s.count {
+			l.count(rtt)
+		}
 	}
 }
 

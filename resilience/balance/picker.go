@@ -29,6 +29,9 @@ type Member struct {
 	Key uint64
 	// Index is the caller's own.
 	Index int
+	// Level is its priority, 0 the first, and Far how far away it is; see NewTiered.
+	Level uint16
+	Far   Far
 }
 
 // Picker picks among a fixed set of members. It is immutable apart from the
@@ -46,6 +49,8 @@ type Picker struct {
 	ring  []uint64
 	slots []uint32
 	bound float64 // requests in flight for each unit of weight and of the whole; 0 no bound
+
+	tiers *tiers // nil unless attempts are divided among groups of the members
 
 	choices  int
 	window   float64       // SlowStart in nanoseconds
@@ -106,11 +111,18 @@ func (p *Picker) PickSeen(now time.Duration, r uint64, avoid []*Load, seen *Seen
 	case 1:
 		return 0
 	}
+	d := draws(r)
+	if t := p.tiers; t != nil {
+		one := &t.list[t.besides(t.at(d.next()), avoid)]
+		i := one.picker.PickSeen(now, d.next(), avoid, seen)
+		seen.Position[0] += one.from
+		seen.Position[1] += one.from
+		return one.from + i
+	}
 	if p.algorithm.ByHash() {
 		i, _ := p.PickKey(r, 0, avoid)
 		return i
 	}
-	d := draws(r)
 	if len(avoid) > 0 {
 		if n <= fewMembers {
 			return p.pickAmongFew(now, &d, avoid, seen)

@@ -360,7 +360,7 @@ func TestValidate(t *testing.T) {
 		{Default(), ""},
 		{set(func(c *Config) { c.SlowStart, c.PanicPercent, c.FailurePenalty = 0, 0, 0 }), ""},
 		{set(func(c *Config) { c.PanicPercent, c.SlowStartMinPercent = 100, 100 }), ""},
-		{Config{}, "choices max_ring_size maglev_table_size default_rtt decay slow_start_min_percent"},
+		{Config{}, "choices max_ring_size maglev_table_size default_rtt decay slow_start_min_percent overprovisioning_percent zones.spill_latency_percent"},
 		{set(func(c *Config) { c.Algorithm = 7 }), "algorithm"},
 		{set(func(c *Config) { c.PanicPercent, c.SlowStartMinPercent = math.NaN(), math.NaN() }), "slow_start_min_percent panic_percent"},
 		{set(func(c *Config) { c.PanicPercent, c.SlowStartMinPercent = 101, 100.1 }), "slow_start_min_percent panic_percent"},

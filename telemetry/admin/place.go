@@ -47,3 +47,22 @@ func subsetsText(w io.Writer, v []ClusterView) {
 		}
 	})
 }
+
+// sharesText writes how attempts are divided, nothing where they are not.
+func sharesText(w io.Writer, v []ClusterView) {
+	some := false
+	for i := range v {
+		some = some || len(v[i].Shares) > 0
+	}
+	if !some {
+		return
+	}
+	_, _ = fmt.Fprintln(w)
+	table(w, "CLUSTER PRIORITY PLACE AVAILABLE SHARE", func(row func(...any)) {
+		for i := range v {
+			for _, s := range v[i].Shares {
+				row(v[i].Name, s.Priority, s.Place, s.Available, fmt.Sprintf("%.1f%%", s.Percent))
+			}
+		}
+	})
+}

@@ -208,6 +208,7 @@ func clustersText(w io.Writer, v []ClusterView, now time.Time) {
 		}
 	})
 	subsetsText(w, v)
+	sharesText(w, v)
 }
 
 func rateLimitsText(w io.Writer, v []RateLimitView) {

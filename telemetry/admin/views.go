@@ -125,6 +125,17 @@ type ClusterView struct {
 	Durations     []uint64      `json:"durations"`  // exchanges in each bucket of outrigger_exchange_duration_seconds, the last without bound
 	Identities    []string      `json:"identities"` // the SPIFFE IDs that its endpoints may have
 	Subsets       []SubsetView  `json:"subsets,omitempty"`
+	// Shares are how attempts are divided by priority and zone; empty where they are not.
+	Shares []ShareView `json:"shares,omitempty"`
+}
+
+// ShareView is what endpoints of one priority that are equally far away have of
+// a cluster's attempts.
+type ShareView struct {
+	Priority  uint16  `json:"priority"`
+	Place     string  `json:"place"` // zone, region, elsewhere
+	Available int     `json:"available"`
+	Percent   float64 `json:"percent"`
 }
 
 // SubsetView is a named part of a cluster's endpoints.

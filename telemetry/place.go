@@ -1,0 +1,37 @@
+package telemetry
+
+// Place is how far away an endpoint is, in the order and with the words of the
+// balancer.
+type Place uint8
+
+// The places.
+const (
+	PlaceZone      Place = iota // the proxy's own
+	PlaceRegion                 // another zone of it
+	PlaceElsewhere              // or not known
+
+	placeCount
+)
+
+var placeNames = [placeCount]string{"zone", "region", "elsewhere"}
+
+// String returns the label value.
+func (p Place) String() string { return nameOf(placeNames[:], int(p)) }
+
+// Placed counts an attempt by where its endpoint is, and whether that is of a
+// later priority.
+func (c *Cluster) Placed(p Place, later bool) {
+	if p < placeCount {
+		c.places[p].Inc()
+	}
+	if later {
+		c.failovers.Inc()
+	}
+}
+
+func (c *Cluster) collectPlaces(s *scrape) {
+	for i := range c.places {
+		s.cell(mPlaces, uint16(i), c.places[i].Value(), Place(i).String(), "")
+	}
+	s.counter(mFailovers, c.failovers.Value())
+}
