@@ -149,6 +149,8 @@ func newSection(t reflect.Type) reflect.Value {
 		p.ContentType = "text/plain; charset=utf-8"
 	case *retry.Config:
 		*p = retry.Default()
+	case *outlier.Caution:
+		*p = outlier.DefaultCaution()
 	case *outlier.Config:
 		*p = outlier.Default()
 	case *health.Config:

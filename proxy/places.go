@@ -10,6 +10,11 @@ import (
 
 // placeView fills in where an endpoint is and what the catalog says of it.
 func placeView(e *upstream.EndpointState, v *admin.EndpointView) {
+	if c := e.Caution; c != nil {
+		v.Caution = &admin.CautionView{
+			Mode: c.Mode.String(), SharePercent: 100 * c.Share, FailedPercent: 100 * c.Failed, LatencyMs: c.Latency.Seconds() * 1000,
+		}
+	}
 	v.Draining, v.Region, v.Zone, v.Priority = e.Spec.Draining, e.Spec.Region, e.Spec.Zone, e.Spec.Priority
 	if e.Spec.Labels != "" {
 		v.Metadata = maps.Collect(e.Spec.Labels.All())

@@ -155,6 +155,9 @@ func (p *Proxy) viewEndpoints() []admin.EndpointView {
 			Ejections: ev.Ejections, WouldHaveEjected: ev.WouldEject, Evidence: []admin.OutcomeView{},
 		}
 		placeView(e, &v)
+		if e.Caution != nil {
+			v.Caution.Since = p.wall(now, e.Caution.Since)
+		}
 		if ev.Cause != outlier.NoCause {
 			v.Cause = ev.Cause.String()
 		}

@@ -64,10 +64,11 @@ const (
 	WouldDeny                   // an authorization rule would have refused the caller
 	WouldAvoid                  // active checks would have taken an endpoint out
 	WouldRateLimit              // a rate limit would have rejected a request
+	WouldCaution                // caution would have given an endpoint less traffic
 	guardKindCount
 )
 
-var guardNames = [guardKindCount]string{"ejected", "broken", "limited", "retried", "denied", "unhealthy", "rate_limited"}
+var guardNames = [guardKindCount]string{"ejected", "broken", "limited", "retried", "denied", "unhealthy", "rate_limited", "cautious"}
 
 // String returns the label value.
 func (g Guard) String() string { return nameOf(guardNames[:], int(g)) }

@@ -49,6 +49,7 @@ type EndpointGauges struct {
 	Breaker func() float64 // of its own: 0 closed, 1 half-open, 2 open
 	Health  func() float64 // by active checks: 0 unknown, 1 healthy, 2 unhealthy
 	Drain   func() float64 // 1 while it gets nothing new
+	Share   func() float64 // the part of its share of the attempts that caution leaves it
 }
 
 // Endpoint returns the handle of an endpoint; Release it when the endpoint is
@@ -92,5 +93,6 @@ func (e *Endpoint) collect(s *scrape) {
 		s.read(mEndpointEWMA, g.EWMA)
 		s.read(mEndpointHealth, g.Health)
 		s.read(mEndpointDraining, g.Drain)
+		s.read(mEndpointShare, g.Share)
 	}
 }

@@ -207,7 +207,7 @@ func updateAll(m *Metrics) {
 	e.Ejections.Inc()
 	e.BecameHealthy.Inc()
 	e.BecameUnhealthy.Inc()
-	e.Bind(EndpointGauges{State: constant(1), Active: constant(3), EWMA: constant(0.0125), Health: constant(2), Hand: constant(1), Breaker: constant(2), Drain: constant(1)})
+	e.Bind(EndpointGauges{State: constant(1), Active: constant(3), EWMA: constant(0.0125), Health: constant(2), Hand: constant(1), Breaker: constant(2), Drain: constant(1), Share: constant(0.5)})
 
 	c.Placed(PlaceRegion, true)
 

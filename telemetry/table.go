@@ -75,6 +75,7 @@ const (
 	mEndpointEWMA
 	mEndpointHealth
 	mEndpointDraining
+	mEndpointShare
 	mHealthChanges
 	mHealthChecks
 	mDiscoveryAge
@@ -169,7 +170,7 @@ var table = [metricCount]metric{
 	mRateAsked:        {"outrigger_rate_limit_ask_duration_seconds", histogramType, "s", "cluster direction limit", "How long who counts for several proxies took to answer, or not to."},
 	mBreakerState:     {"outrigger_breaker_state", gauge, "", "cluster direction", "State of the circuit breaker, of several (breaker.scope) the one that refuses most: 0 closed, 1 half-open, 2 open."},
 	mBreakerOpenings:  {"outrigger_breaker_openings_total", counter, "{opening}", "cluster direction", "Times that a circuit breaker of the cluster, its routes or its endpoints opened."},
-	mWouldHave:        {"outrigger_would_have_total", counter, "{decision}", "cluster direction action", "What guards in observe mode would have done: ejected, broken (rejected by the breaker), limited, retried, denied, unhealthy (taken out by its active checks), rate_limited."},
+	mWouldHave:        {"outrigger_would_have_total", counter, "{decision}", "cluster direction action", "What guards in observe mode would have done: ejected, broken (rejected by the breaker), limited, retried, denied, unhealthy (taken out by its active checks), rate_limited, cautious (less traffic for an endpoint under suspicion)."},
 	mAffinity:         {"outrigger_affinity_total", counter, "{request}", "cluster direction result", "Affinity of clients by cookie: kept (it led to its endpoint), lost (it names none that may be used), given (the client got one)."},
 	mSpills:           {"outrigger_balance_spills_total", counter, "{attempt}", "cluster direction", "Attempts that went to another endpoint than their hash says, as that one had its bounded load."},
 	mPlaces:           {"outrigger_balance_places_total", counter, "{attempt}", "cluster direction place", "Attempts by where their endpoints are, of clusters whose attempts are divided by zone or priority: zone (the proxy's own), region, elsewhere."},
@@ -201,6 +202,7 @@ var table = [metricCount]metric{
 
 	mEndpointHealth:   {"outrigger_endpoint_health", gauge, "", "cluster endpoint", "State of the endpoint by its active checks: 0 not checked yet, 1 healthy, 2 unhealthy."},
 	mEndpointDraining: {"outrigger_endpoint_draining", gauge, "", "cluster endpoint", "Whether discovery says that the endpoint drains and gets nothing new: 1, else 0."},
+	mEndpointShare:    {"outrigger_endpoint_share", gauge, "1", "cluster endpoint", "Part of its share of the attempts that caution leaves the endpoint: 1 for one that is under no suspicion."},
 	mHealthChanges:    {"outrigger_health_changes_total", counter, "{change}", "cluster endpoint to", "Changes of that state; the first one to healthy is not counted."},
 	mHealthChecks:     {"outrigger_health_checks_total", counter, "{check}", "cluster direction result", "Active checks that ended, by result; local is a check that this proxy could not make, which changes nothing."},
 

@@ -30,6 +30,7 @@ STATE is one of
   breaker open          its own circuit breaker lets nothing pass
   unhealthy by check    by its active checks
   unhealthy by catalog  by what discovery says
+  suspect               worse than its peers: for the time being it gets less traffic
   draining              by what discovery says: it ends what it has, and gets nothing new
   ejected by hand       "outrigger eject"
   passed over           others are pinned
@@ -139,7 +140,7 @@ func tone(state string) string {
 	switch state {
 	case admin.StandHealthy, admin.StandPinned:
 		return toneGood
-	case admin.StandProbation, admin.StandNeeded, admin.StandPassedOver, admin.StandAbsent, admin.StandDraining:
+	case admin.StandProbation, admin.StandNeeded, admin.StandPassedOver, admin.StandAbsent, admin.StandDraining, admin.StandSuspect:
 		return toneWarn
 	}
 	return toneBad

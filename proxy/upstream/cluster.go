@@ -54,6 +54,7 @@ type Cluster struct {
 	logged    logged
 	subsets   []*Subset
 	spill     balance.Spill
+	judged    time.Duration // when caution was last exercised
 }
 
 // endpointSet is what an attempt picks from: immutable, swapped whole.
@@ -234,6 +235,7 @@ func (c *Cluster) setEndpoints(list []EndpointSpec, now time.Duration) (added, r
 			e = &Endpoint{cluster: c, address: s.Address.String(), addr: s.Address, since: since}
 			e.key = balance.KeyOf(e.address)
 			e.Load.Init(p.Balance)
+			e.watch(p)
 			if p.Health != nil {
 				e.check.start(p.Health, now)
 			}
@@ -325,6 +327,7 @@ func (c *Cluster) apply(spec *Spec, now time.Duration) {
 	if old != nil {
 		for _, e := range c.endpoints {
 			e.Load.Init(policy.Balance)
+			e.watch(&policy)
 		}
 		c.rebuild(now)
 	}

@@ -53,6 +53,8 @@ type Endpoint struct {
 	noALPN  atomic.Bool // it ended a handshake for the names that were offered
 	check   check
 	conns   atomic.Int64
+	suspect outlier.Suspect       // under Cluster.mu
+	watched bool                  // under Cluster.mu: caution is exercised
 	key     uint64                // of address, for picks by hash
 	stamp   atomic.Pointer[stamp] // nil before the first affinity
 	metrics *telemetry.Endpoint

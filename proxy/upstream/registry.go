@@ -189,8 +189,8 @@ func (r *Registry) all() []*Cluster {
 func (c *Cluster) tick(now time.Duration) {
 	c.sweep(now)
 	p := c.policy.Load()
-	if p.Balance.Zones.Prefer {
-		c.measureZones(p, now)
+	if p.Balance.Zones.Prefer || p.caution() != nil {
+		c.measure(p, now)
 	}
 	c.mu.Lock()
 	endpoints := c.endpoints

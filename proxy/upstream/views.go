@@ -38,6 +38,7 @@ func (e *Endpoint) bindMetrics() {
 		Active:  func() float64 { return float64(e.Load.Inflight()) },
 		EWMA:    func() float64 { return e.Load.EWMA(clock()).Seconds() },
 		Drain:   e.draining,
+		Share:   e.shareGauge(),
 	})
 }
 
@@ -113,6 +114,8 @@ type EndpointState struct {
 	EWMA     time.Duration
 	Success  uint64
 	Failures uint64
+	// Caution is nil without it.
+	Caution *CautionState
 	// Absent says that discovery does not list it: there is only an order for it.
 	Absent bool
 	// Standing is what the orders by hand make of it, Order its own, or nil.
@@ -192,6 +195,7 @@ func (r *Registry) States() (clusters []ClusterState, endpoints []EndpointState)
 				snap := b.Snapshot(now)
 				es.Breaker = &snap
 			}
+			es.Caution = c.cautionState(e)
 			if es.Evidence.State == outlier.Ejected {
 				cs.Ejected++
 			}

@@ -20,14 +20,15 @@ func (p *Policy) far(s *EndpointSpec) balance.Far {
 	return balance.Away
 }
 
-// measureZones takes in what the endpoints' attempts have shown, and divides
-// attempts among zones anew.
-func (c *Cluster) measureZones(p *Policy, now time.Duration) {
+// measure takes in what the endpoints' attempts have shown, and divides attempts
+// among endpoints and zones anew.
+func (c *Cluster) measure(p *Policy, now time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, e := range c.endpoints {
 		e.Load.Roll()
 	}
+	c.judge(p, now)
 	if s := c.set.Load(); s != nil {
 		c.spill.Tick(p.Balance, now, s.picker)
 	}

@@ -17,16 +17,17 @@ func (p *Picker) pickAmongFew(now time.Duration, d *draws, avoid []*Load, seen *
 	case WeightedRoundRobin:
 		return p.inTurnAmongFew(now, d, allowed)
 	case Random:
-		return p.drawAmongFew(now, d, allowed)
+		return p.drawShyAmongFew(now, d, allowed)
 	}
 	i := p.firstAmongFew(now, d, allowed)
+	shy := p.shy(d, i)
 	for range p.choices - 1 {
 		if allowed &^= 1 << i; allowed == 0 {
 			break
 		}
 		j := p.firstAmongFew(now, d, allowed)
 		allowed &^= 1 << j
-		i = p.better(now, i, j, seen)
+		i = p.vie(now, d, i, &shy, j, seen)
 	}
 	return i
 }
@@ -59,7 +60,7 @@ func (p *Picker) inTurnAmongFew(now time.Duration, d *draws, allowed uint64) int
 	slow := p.slowStarting(now)
 	for range 2 * len(p.members) {
 		i := p.turn(d)
-		if allowed&(1<<i) == 0 || slow && d.fraction() >= p.factor(now, &p.members[i]) {
+		if allowed&(1<<i) == 0 || slow && d.fraction() >= p.factor(now, &p.members[i]) || p.shy(d, i) {
 			continue
 		}
 		return i
@@ -90,4 +91,14 @@ func nth(m uint64, k int) int {
 		m &= m - 1
 	}
 	return bits.TrailingZeros64(m)
+}
+
+// drawShyAmongFew is drawAmongFew in which members may pass up the pick.
+func (p *Picker) drawShyAmongFew(now time.Duration, d *draws, allowed uint64) (i int) {
+	for range drawTries {
+		if i = p.drawAmongFew(now, d, allowed); !p.shy(d, i) {
+			break
+		}
+	}
+	return i
 }

@@ -188,7 +188,7 @@ func (p *Picker) PickKey(key uint64, load int64, avoid []*Load) (i int, spilled 
 		if at++; at == len(p.ring)+len(p.slots) {
 			at = 0
 		}
-		if m == last || isAvoided(avoid, p.members[m].Load) {
+		if m == last || isAvoided(avoid, p.members[m].Load) || p.shyOf(key, m) {
 			continue
 		}
 		if !p.full(m, load) {

@@ -37,10 +37,12 @@ type Load struct {
 	// failedAt is the time of the last failure plus one, 0 for none.
 	failedAt atomic.Int64
 	settings atomic.Pointer[settings] // nil means those of Default
-	// Attempts that ended since the last Roll, where zones are preferred.
-	ended  atomic.Uint64
-	took   atomic.Int64
-	rolled measured // of whoever calls Roll
+	// Attempts that ended since the last Roll, where they are counted.
+	ended, failed    atomic.Uint64
+	took, tookFailed atomic.Int64
+	watched          atomic.Bool
+	rolled           measured      // of whoever calls Roll
+	withheld         atomic.Uint32 // of its share, in parts of fullShare
 
 	_ [64]byte
 }
@@ -99,8 +101,8 @@ func (l *Load) End(now, rtt time.Duration, failed bool) {
 	if rtt >= 0 {
 		s := l.rules()
 		l.observe(s, now, float64(rtt), failed)
-		if s.count {
-			l.count(rtt)
+		if s.count || l.watched.Load() {
+			l.count(rtt, failed)
 		}
 	}
 }

@@ -141,8 +141,9 @@ func (p *Picker) PickSeen(now time.Duration, r uint64, avoid []*Load, seen *Seen
 		return p.best(now, &d, avoid, seen)
 	}
 	i := p.first(now, &d, avoid, -1)
+	shy := p.shy(&d, i)
 	for range p.choices - 1 {
-		i = p.better(now, i, p.first(now, &d, avoid, i), seen)
+		i = p.vie(now, &d, i, &shy, p.first(now, &d, avoid, i), seen)
 	}
 	return i
 }
@@ -159,10 +160,11 @@ func (p *Picker) first(now time.Duration, d *draws, avoid []*Load, not int) int 
 // was drawn, else the next one behind a random position.
 func (p *Picker) best(now time.Duration, d *draws, avoid []*Load, seen *Seen) int {
 	i := p.first(now, d, avoid, -1)
+	shy := p.shy(d, i)
 	j := d.below(len(p.members))
 	for range p.members {
 		if j != i && !isAvoided(avoid, p.members[j].Load) {
-			i = p.better(now, i, j, seen)
+			i = p.vie(now, d, i, &shy, j, seen)
 		}
 		if j++; j == len(p.members) {
 			j = 0
@@ -205,6 +207,9 @@ func (p *Picker) draw(now time.Duration, d *draws, avoid []*Load, not int) int {
 			continue
 		}
 		if slow && d.fraction() >= p.factor(now, &p.members[i]) {
+			continue
+		}
+		if p.algorithm == Random && p.shy(d, i) {
 			continue
 		}
 		return i

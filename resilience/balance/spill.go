@@ -119,8 +119,8 @@ func (t *tiers) has(k spillKey) bool {
 
 // measured is what the attempts of a tier have shown since the last Tick.
 type measured struct {
-	ended uint64
-	took  time.Duration
+	ended, failed    uint64
+	took, tookFailed time.Duration // of all, and of those that failed
 }
 
 func (m *measured) add(o measured) {
@@ -192,10 +192,16 @@ func smooth(old float64, m measured) float64 {
 func (l *Load) Roll() {
 	l.rolled.ended = l.ended.Swap(0)
 	l.rolled.took = time.Duration(l.took.Swap(0))
+	l.rolled.failed = l.failed.Swap(0)
+	l.rolled.tookFailed = time.Duration(l.tookFailed.Swap(0))
 }
 
 // count takes note of an attempt that ended.
-func (l *Load) count(rtt time.Duration) {
+func (l *Load) count(rtt time.Duration, failed bool) {
 	l.ended.Add(1)
 	l.took.Add(int64(rtt))
+	if failed {
+		l.failed.Add(1)
+		l.tookFailed.Add(int64(rtt))
+	}
 }

@@ -50,7 +50,7 @@ func (p *Picker) pickInTurn(now time.Duration, d *draws, avoid []*Load) int {
 		if isAvoided(avoid, p.members[i].Load) {
 			continue
 		}
-		if slow && d.fraction() >= p.factor(now, &p.members[i]) {
+		if slow && d.fraction() >= p.factor(now, &p.members[i]) || p.shy(d, i) {
 			continue
 		}
 		return i

@@ -75,6 +75,10 @@ type Config struct {
 	// that would leave fewer, and when the cluster shrinks, ejected ones are
 	// taken back. A cluster of this size or smaller ejects none. Default 2.
 	KeepEndpoints uint32 `yaml:"keep_endpoints"`
+
+	// Caution gives endpoints that are worse than their peers, but not so bad
+	// that they are ejected, a smaller share of the attempts. off (default): none.
+	Caution *Caution `yaml:"caution" off:"true"`
 }
 
 // Default returns the policy of a cluster that sets nothing.

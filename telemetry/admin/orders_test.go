@@ -127,6 +127,12 @@ func TestStanding(t *testing.T) {
 			EndpointView{State: "healthy", Draining: "x", Hand: hand("pinned", "pin")},
 			StandingView{State: "pinned", Cause: "bad disk, by 127.0.0.1:1", Since: in(-9), Until: in(90), Also: []string{"draining"}, Next: "end of order", NextAt: in(90)},
 		},
+		{
+			"suspect",
+			EndpointView{State: "healthy", Caution: &CautionView{Mode: "enforce", SharePercent: 40, FailedPercent: 12.5, LatencyMs: 3, Since: in(-2)}},
+			StandingView{State: "suspect", Cause: "gets 40% of its share: of late 12.5% failed, the others took 3.0ms", Since: in(-2)},
+		},
+		{"suspect, observed", EndpointView{State: "healthy", Caution: &CautionView{Mode: "observe", SharePercent: 40}}, StandingView{State: "healthy"}},
 		{"warning", EndpointView{State: "healthy", Health: "warning"}, StandingView{State: "healthy"}},
 		{
 			"check",

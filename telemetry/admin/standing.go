@@ -1,9 +1,11 @@
 package admin
 
 import (
+	"fmt"
 	"strings"
 	"time"
 
+	"github.com/outrigger-mesh/outrigger/resilience/guard"
 	"github.com/outrigger-mesh/outrigger/resilience/hand"
 )
 
@@ -16,6 +18,7 @@ const (
 	StandBroken     = "broken"      // its own circuit breaker is open
 	StandByCheck    = "by_check"    // its active checks say that it is not well
 	StandByCatalog  = "by_catalog"  // discovery says that it is not well
+	StandSuspect    = "suspect"     // caution leaves it a part of its traffic
 	StandDraining   = "draining"    // discovery says that it is to get nothing new
 	StandByHand     = "by_hand"     // ejected by hand
 	StandPassedOver = "passed_over" // others are pinned by hand
@@ -87,6 +90,10 @@ func standing(e *EndpointView) StandingView {
 		if e.Draining != "" {
 			list = append(list, reason{state: StandDraining})
 		}
+	}
+	if c := e.Caution; c != nil && c.SharePercent < 100 && c.Mode == guard.Enforce.String() {
+		cause := fmt.Sprintf("gets %.0f%% of its share: of late %.1f%% failed, the others took %.1fms", c.SharePercent, c.FailedPercent, c.LatencyMs)
+		list = append(list, reason{StandSuspect, cause, c.Since, time.Time{}})
 	}
 	if len(list) == 0 {
 		list = append(list, reason{StandHealthy, "", e.Since, time.Time{}})

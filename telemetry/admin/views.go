@@ -58,12 +58,22 @@ type EndpointView struct {
 	Failures         uint64        `json:"failures"`
 	Ejections        uint64        `json:"ejections"`
 	WouldHaveEjected uint64        `json:"would_have_ejected"`
+	Caution          *CautionView  `json:"caution,omitempty"` // nil without it
 	// Draining is why it gets nothing new; empty when it does.
 	Draining string            `json:"draining,omitempty"`
 	Region   string            `json:"region,omitempty"`
 	Zone     string            `json:"zone,omitempty"`
 	Priority uint16            `json:"priority,omitempty"`
 	Metadata map[string]string `json:"metadata,omitempty"` // of the catalog
+}
+
+// CautionView is what is suspected of an endpoint that is not ejected.
+type CautionView struct {
+	Mode          string    `json:"mode"`          // enforce, observe
+	SharePercent  float64   `json:"share_percent"` // that it keeps of its share of the attempts, or in observe mode would
+	Since         time.Time `json:"since,omitzero"`
+	FailedPercent float64   `json:"failed_percent"` // of its attempts of late
+	LatencyMs     float64   `json:"latency_ms"`     // the mean of those that did not fail
 }
 
 // HandView is what orders by hand make of an endpoint.
