@@ -10,6 +10,7 @@ import (
 	"github.com/outrigger-mesh/outrigger/proxy/limiter"
 	"github.com/outrigger-mesh/outrigger/proxy/websocket"
 	"github.com/outrigger-mesh/outrigger/resilience/adaptive"
+	"github.com/outrigger-mesh/outrigger/resilience/admission"
 	"github.com/outrigger-mesh/outrigger/resilience/balance"
 	"github.com/outrigger-mesh/outrigger/resilience/breaker"
 	"github.com/outrigger-mesh/outrigger/resilience/health"
@@ -157,6 +158,8 @@ func newSection(t reflect.Type) reflect.Value {
 		*p = health.Default()
 	case *health.HTTP:
 		*p = health.DefaultHTTP()
+	case *admission.Config:
+		*p = admission.Default()
 	case *breaker.Config:
 		*p = breaker.Default()
 	case *adaptive.Config:

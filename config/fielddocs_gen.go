@@ -185,6 +185,8 @@ func fieldDoc(id string) string {
 		return "The services that the application calls, each on a listener of its own."
 	case "github.com/outrigger-mesh/outrigger/config.Policy.Adaptive":
 		return "A limit on active requests that follows how long they take, beside limits.max_requests. off (default): there is none."
+	case "github.com/outrigger-mesh/outrigger/config.Policy.Admission":
+		return "Admission control: a share of requests is held back while the upstream accepts too few of them."
 	case "github.com/outrigger-mesh/outrigger/config.Policy.Balance":
 		return "How an endpoint is chosen."
 	case "github.com/outrigger-mesh/outrigger/config.Policy.Breaker":
@@ -571,6 +573,22 @@ func fieldDoc(id string) string {
 		return "After how long without a lull the baseline is learnt anew: the limit is lowered by a quarter, at most a half, for the time of a few requests, so that nobody waits in the destination. More often at first and after a change. At least 1s. Default 15s."
 	case "github.com/outrigger-mesh/outrigger/resilience/adaptive.Config.TolerancePercent":
 		return "By how much requests may take longer than the baseline before the limit falls, 1 to 500. Default 10. More for services whose times vary much by themselves."
+	case "github.com/outrigger-mesh/outrigger/resilience/admission.Config.GRPCStatuses":
+		return "The same for gRPC calls. Default DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED and UNAVAILABLE."
+	case "github.com/outrigger-mesh/outrigger/resilience/admission.Config.MaxRejectionPercent":
+		return "The largest share of requests that is held back. What is left finds out that the service has recovered. Default 80 (Envoy max_rejection_probability)."
+	case "github.com/outrigger-mesh/outrigger/resilience/admission.Config.MinimumRequests":
+		return "How many requests the window must hold before any is held back. Default 20."
+	case "github.com/outrigger-mesh/outrigger/resilience/admission.Config.Mode":
+		return "Whether requests are refused (enforce, the default) or only counted as what would have been (observe)."
+	case "github.com/outrigger-mesh/outrigger/resilience/admission.Config.Multiplier":
+		return "How many requests may reach the service for each that it accepts, from 1 to 100. Lower ones hold back sooner and notice later that the service has recovered. Default 2; 1.05 is what Envoy's sr_threshold of 95 % comes to."
+	case "github.com/outrigger-mesh/outrigger/resilience/admission.Config.Scope":
+		return "For what requests are counted together: cluster (default), all that goes there, or route, what one route sends there."
+	case "github.com/outrigger-mesh/outrigger/resilience/admission.Config.Statuses":
+		return "The response statuses by which the service refuses. What could not be sent, was reset or timed out counts as refused, too. Default 429, 502, 503 and 504: an error of the application is no sign of overload."
+	case "github.com/outrigger-mesh/outrigger/resilience/admission.Config.Window":
+		return "How far back requests count. It rolls in tenths. From 1s to 1h. Default 30s (Envoy sampling_window)."
 	case "github.com/outrigger-mesh/outrigger/resilience/balance.Affinity.Insecure":
 		return "insecure leaves out the attribute Secure, for clients that do not come by https. HttpOnly and SameSite=Lax are always there."
 	case "github.com/outrigger-mesh/outrigger/resilience/balance.Affinity.KeyFile":

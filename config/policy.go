@@ -5,6 +5,7 @@ import (
 
 	"github.com/outrigger-mesh/outrigger/proxy/websocket"
 	"github.com/outrigger-mesh/outrigger/resilience/adaptive"
+	"github.com/outrigger-mesh/outrigger/resilience/admission"
 	"github.com/outrigger-mesh/outrigger/resilience/balance"
 	"github.com/outrigger-mesh/outrigger/resilience/breaker"
 	"github.com/outrigger-mesh/outrigger/resilience/health"
@@ -26,7 +27,7 @@ const (
 )
 
 // Policy is how one upstream is called. The sections retry, outlier,
-// health, breaker and adaptive take the word "off" in place of their keys, which makes them nil
+// health, breaker, admission and adaptive take the word "off" in place of their keys, which makes them nil
 // here; an empty section turns one on with its defaults.
 type Policy struct {
 	// How long a whole exchange may take, all attempts together. 0: no limit.
@@ -58,6 +59,8 @@ type Policy struct {
 	Health *health.Config `yaml:"health" off:"true"`
 	// A circuit breaker over the whole upstream.
 	Breaker *breaker.Config `yaml:"breaker" off:"true"`
+	// Admission control: a share of requests is held back while the upstream accepts too few of them.
+	Admission *admission.Config `yaml:"admission" off:"true"`
 	// How long WebSockets may be idle, and last.
 	WebSocket websocket.Config `yaml:"websocket"`
 	// Limits on connections and requests.

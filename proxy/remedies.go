@@ -25,6 +25,7 @@ var remedies = [outcome.Count][]string{
 	outcome.LimitPending:      {"limits.max_pending"},
 	outcome.LimitRequests:     {"limits.max_requests", "limits.queue.size", "limits.queue", "adaptive.max_limit"},
 	outcome.QueueTimeout:      {"limits.queue.max_wait", "limits.queue.target", "limits.max_requests", "adaptive.max_limit"},
+	outcome.Throttled:         {"admission.multiplier", "admission.max_rejection_percent", "admission.minimum_requests"},
 	outcome.HeadTooLarge:      {".http.max_head_bytes", ".http.max_fields"},
 	outcome.DownstreamTimeout: {".http.head_timeout"},
 	outcome.Draining:          {".drain.timeout"},

@@ -226,6 +226,13 @@ func (p *Proxy) viewClusters() []admin.ClusterView {
 		if b := upstream.Worst(c.Breakers); b != nil {
 			v.Breaker = p.breakerView(b, now)
 		}
+		for i := range c.Admission {
+			a := &c.Admission[i]
+			v.Admission = append(v.Admission, admin.AdmissionView{
+				Scope: a.Scope.String(), Route: a.Route, Mode: a.Mode.String(), Requests: a.Requests, Accepts: a.Accepts,
+				RejectionPercent: a.Rejection * 100, Rejected: a.Rejected, WouldHaveRejected: a.WouldHaveRejected,
+			})
+		}
 		for i := range c.Breakers {
 			if c.Breakers[i].Of != "" {
 				v.Breakers = append(v.Breakers, *p.breakerView(&c.Breakers[i], now))

@@ -65,10 +65,11 @@ const (
 	WouldAvoid                  // active checks would have taken an endpoint out
 	WouldRateLimit              // a rate limit would have rejected a request
 	WouldCaution                // caution would have given an endpoint less traffic
+	WouldThrottle               // admission control would have held a request back
 	guardKindCount
 )
 
-var guardNames = [guardKindCount]string{"ejected", "broken", "limited", "retried", "denied", "unhealthy", "rate_limited", "cautious"}
+var guardNames = [guardKindCount]string{"ejected", "broken", "limited", "retried", "denied", "unhealthy", "rate_limited", "cautious", "throttled"}
 
 // String returns the label value.
 func (g Guard) String() string { return nameOf(guardNames[:], int(g)) }
@@ -179,6 +180,7 @@ type Cluster struct {
 // safe to call at any time and must not call Metrics.
 type ClusterGauges struct {
 	BreakerState   func() float64 // 0 closed, 1 half-open, 2 open
+	Rejection      func() float64 // the share that admission control holds back, from 0 to 1
 	RetryBudget    func() float64 // retries that may be made now
 	Pending        func() float64 // requests waiting for a connection
 	Most           func() float64 // exchanges that may be active; 0 unlimited
@@ -382,6 +384,7 @@ func (c *Cluster) collect(s *scrape) {
 	s.counter(mUpstreamConnections, c.UpstreamConnections.Value())
 	if g := c.gauges.Load(); g != nil {
 		s.read(mBreakerState, g.BreakerState)
+		s.read(mAdmission, g.Rejection)
 		s.read(mRetryBudget, g.RetryBudget)
 		s.read(mExchangesPending, g.Pending)
 		s.read(mConcurrencyLimit, g.Most)

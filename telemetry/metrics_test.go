@@ -191,7 +191,7 @@ func updateAll(m *Metrics) {
 	c.BreakerOpened.Inc()
 	c.UpstreamConnections.Add(3)
 	c.Bind(ClusterGauges{
-		BreakerState: constant(2), RetryBudget: constant(2.5), Pending: constant(4),
+		BreakerState: constant(2), Rejection: constant(0.25), RetryBudget: constant(2.5), Pending: constant(4),
 		UpstreamActive: constant(5), UpstreamIdle: constant(6), Endpoints: constant(7), Available: constant(8),
 		Most: constant(12), Queue: constant(3),
 		Adaptive: func() (AdaptiveState, bool) {

@@ -46,6 +46,7 @@ const (
 	mRateShares
 	mRateErrors
 	mRateAsked
+	mAdmission
 	mBreakerState
 	mBreakerOpenings
 	mWouldHave
@@ -168,9 +169,10 @@ var table = [metricCount]metric{
 	mRateShares:       {"outrigger_rate_limit_shares", gauge, "{instance}", "cluster direction limit", "Instances of the own service that the rate is divided among now."},
 	mRateErrors:       {"outrigger_rate_limit_errors_total", counter, "{error}", "cluster direction limit kind", "Questions to who counts for several proxies that were not answered, by why."},
 	mRateAsked:        {"outrigger_rate_limit_ask_duration_seconds", histogramType, "s", "cluster direction limit", "How long who counts for several proxies took to answer, or not to."},
+	mAdmission:        {"outrigger_admission_rejection_ratio", gauge, "1", "cluster direction", "Share of requests that admission control holds back now, or would in observe mode; of several routes the largest."},
 	mBreakerState:     {"outrigger_breaker_state", gauge, "", "cluster direction", "State of the circuit breaker, of several (breaker.scope) the one that refuses most: 0 closed, 1 half-open, 2 open."},
 	mBreakerOpenings:  {"outrigger_breaker_openings_total", counter, "{opening}", "cluster direction", "Times that a circuit breaker of the cluster, its routes or its endpoints opened."},
-	mWouldHave:        {"outrigger_would_have_total", counter, "{decision}", "cluster direction action", "What guards in observe mode would have done: ejected, broken (rejected by the breaker), limited, retried, denied, unhealthy (taken out by its active checks), rate_limited, cautious (less traffic for an endpoint under suspicion)."},
+	mWouldHave:        {"outrigger_would_have_total", counter, "{decision}", "cluster direction action", "What guards in observe mode would have done: ejected, broken (rejected by the breaker), limited, retried, denied, unhealthy (taken out by its active checks), rate_limited, cautious (less traffic for an endpoint under suspicion), throttled (held back by admission control)."},
 	mAffinity:         {"outrigger_affinity_total", counter, "{request}", "cluster direction result", "Affinity of clients by cookie: kept (it led to its endpoint), lost (it names none that may be used), given (the client got one)."},
 	mSpills:           {"outrigger_balance_spills_total", counter, "{attempt}", "cluster direction", "Attempts that went to another endpoint than their hash says, as that one had its bounded load."},
 	mPlaces:           {"outrigger_balance_places_total", counter, "{attempt}", "cluster direction place", "Attempts by where their endpoints are, of clusters whose attempts are divided by zone or priority: zone (the proxy's own), region, elsewhere."},

@@ -34,6 +34,8 @@ const floors = `
 	proxy/outcome, resilience/breaker, resilience/outlier, resilience/retry < resilience/verdict;
 	resilience/verdict, resilience/balance, resilience/limit, internal/hist < resilience/replay;
 
+	resilience/retry < resilience/admission;
+
 	# Floor 1: sources of identity and endpoints, authorization, telemetry.
 	mtls < mtls/workload, mtls/devca;
 	mtls, resilience/guard < mtls/authz;
@@ -49,7 +51,7 @@ const floors = `
 	# which names, values and paths there can be.
 	mtls, mtls/authz, proxy/http1, proxy/memory, proxy/limiter, proxy/websocket,
 	discovery/consul, discovery/dns, discovery/file,
-	resilience/adaptive, resilience/balance, resilience/breaker, resilience/fault, resilience/health, resilience/limit, resilience/outlier, resilience/ratelimit, resilience/retry,
+	resilience/adaptive, resilience/admission, resilience/balance, resilience/breaker, resilience/fault, resilience/health, resilience/limit, resilience/outlier, resilience/ratelimit, resilience/retry,
 	telemetry/ledger, telemetry/outcomes
 	< config;
 	config, proxy/outcome < config/internal/docgen;
@@ -60,7 +62,7 @@ const floors = `
 	proxy/http1, proxy/wire < proxy/http2;
 	proxy/http2, proxy/websocket < proxy/relay;
 	mtls, telemetry, proxy/outcome, proxy/wire, proxy/http2, proxy/websocket,
-	resilience/adaptive, resilience/balance, resilience/breaker, resilience/hand, resilience/health, resilience/limit, resilience/outlier, resilience/ratelimit, resilience/verdict,
+	resilience/adaptive, resilience/admission, resilience/balance, resilience/breaker, resilience/hand, resilience/health, resilience/limit, resilience/outlier, resilience/ratelimit, resilience/verdict,
 	telemetry/outcomes
 	< proxy/upstream;
 	proxy/http1, proxy/upstream < proxy/check;
@@ -102,6 +104,7 @@ var hotPath = []string{
 // machines are the pure ones: they are told the time and given random words.
 var machines = []string{
 	"resilience/adaptive",
+	"resilience/admission",
 	"resilience/balance",
 	"resilience/breaker",
 	"resilience/fault",

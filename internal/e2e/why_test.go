@@ -233,6 +233,16 @@ var whyCases = []whyCase{
 		says: []string{"breaker_open, status 503", "cause the breakers of all endpoints that might be picked are open", "policies.api.breaker.consecutive_failures = 1 (*web-1.yaml:*)"},
 	},
 	{
+		reason: "throttled", conf: plaintext("retry: off, outlier: off, admission: {minimum_requests: 5, max_rejection_percent: 99}"),
+		provoke: func(b *whyBed) {
+			for range 300 { // one in a hundred goes through
+				_, _ = fetch(b.T, http.MethodGet, "http://"+b.address+"/status/503", nil)
+			}
+			b.get("/pay")
+		},
+		says: []string{"throttled, status 503", "cause the service accepted too few of the last requests", "to change policies.api.admission.multiplier = 2"},
+	},
+	{
 		reason: "limit_connections", app: swallow, conf: plaintext("connect_timeout: 200ms, limits: {max_connections: 1}"),
 		provoke: func(b *whyBed) { b.hold(1); b.get("/pay") },
 		says:    []string{"limit_connections, status 503", "to change policies.api.limits.max_connections = 1 (*web-1.yaml:*)"},

@@ -58,7 +58,7 @@ func (d *Draft) Build(r *upstream.Registry, m *telemetry.Metrics) *plan.Plan {
 		}
 		u.route.Priorities = d.specs[u.spec].turns
 	}
-	d.bindBreakers(p.Clusters)
+	d.bindGuards(p.Clusters)
 	for _, l := range d.listeners {
 		l.Metrics = m.Listener(l.Direction, l.Name)
 		if l.Routes != nil {

@@ -73,6 +73,8 @@ type exchange struct {
 	cause    error
 	rule     string
 	detail   string
+	throttle *upstream.Throttle // to be told how the exchange went; nil for none
+	heldBack time.Duration      // how long who was held back had better wait
 	turn     turn
 	fate     fateful
 	over     rateSaid   // the rate limit that has refused, and what it said
@@ -132,6 +134,7 @@ func (x *exchange) free() {
 	clear(x.told)
 	clear(x.values)
 	x.told, x.values = x.told[:0], x.values[:0]
+	x.throttle, x.heldBack = nil, 0
 	x.upload = uploadNone
 	x.uploader.reset()
 	x.caller.gone.Store(false)
@@ -178,7 +181,11 @@ func (x *exchange) run() {
 		return
 	}
 	x.ahead = besides(x.cl)
-	r := x.attempts()
+	r := outcome.Throttled
+	if x.admitted() {
+		r = x.attempts()
+		x.tellThrottle(r)
+	}
 	if x.stream {
 		x.uploader.commit()
 	}

@@ -111,7 +111,15 @@ func (t *tcpExchange) run(open func() (upstream.Leg, outcome.Reason), shard uint
 	}
 	defer func() { t.cl.Gate.Leave(t.srv.Sweeper.Now()) }()
 	t.ahead = besides(t.cl)
+	throttle := throttleOf(t.cl, &t.l.Route)
+	if !ask(throttle, t.cl, t.srv.Sweeper.Soon()) {
+		t.cause = throttle.Refusal
+		return outcome.Throttled
+	}
 	up, r := open()
+	if throttle != nil { // accepted once an endpoint has taken it
+		throttle.Done(t.srv.Sweeper.Soon(), admissionResult(throttle.Config(), r, 0, 0))
+	}
 	if r != outcome.OK {
 		return r
 	}

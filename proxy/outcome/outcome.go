@@ -75,6 +75,8 @@ const (
 	FaultInjected
 	// RateUnknown: who counts the requests of a rate limit gave no answer, and the limit then refuses.
 	RateUnknown
+	// Throttled: admission control held the request back, as the service accepts too few.
+	Throttled
 
 	reasonCount
 )
@@ -150,6 +152,7 @@ var table = [Count]Row{
 	Internal:          {"internal", "IE", SourceLocal, 500, 13, RetryNever, false, "proxy_internal_error", "The proxy failed."},
 	MaxLifetime:       {"max_lifetime", "ML", SourceLocal, 0, 14, RetryNever, false, "", "The WebSocket was as old as it may become."},
 	QueueTimeout:      {"queue_timeout", "QT", SourceLocal, 503, 14, RetryNever, false, "proxy_internal_response", "The request waited for its turn longer than the queue allows."},
+	Throttled:         {"throttled", "TH", SourceLocal, 503, 14, RetryNever, false, "destination_unavailable", "Held back, as the service accepted too few of the requests before."},
 	RateLimited:       {"rate_limited", "RL", SourceLocal, 429, 8, RetryNever, false, "http_request_denied", "More requests came than a rate limit lets pass."},
 	FaultInjected:     {"fault_injected", "FI", SourceLocal, 503, 14, RetryNever, false, "proxy_internal_response", "A fault was made on purpose."},
 	RateUnknown:       {"rate_unknown", "RU", SourceLocal, 503, 14, RetryNever, false, "proxy_internal_response", "Who counts the requests of a rate limit gave no answer."},

@@ -47,6 +47,8 @@ type Route struct {
 	// turn comes first.
 	Priorities []PriorityRule
 	Priority   queue.Priority
+	// Throttle is the route's own; nil unless the policy of Cluster gives each route one.
+	Throttle *upstream.Throttle
 	// Metrics count by route; nil on a listener without a table.
 	Metrics *telemetry.Route
 }

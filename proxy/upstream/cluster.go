@@ -34,6 +34,7 @@ type Cluster struct {
 	spec       atomic.Pointer[Spec]
 	policy     atomic.Pointer[Policy]
 	breaker    atomic.Pointer[breaker.Breaker]
+	throttles  atomic.Pointer[throttles]
 	routed     atomic.Pointer[map[string]*RouteBreaker]
 	budget     atomic.Pointer[retry.Budget]
 	set        atomic.Pointer[endpointSet]
@@ -304,6 +305,7 @@ func (c *Cluster) apply(spec *Spec, now time.Duration) {
 	if old != nil {
 		oldPolicy = &old.Policy
 	}
+	c.applyAdmission(policy.Admission)
 	if oldPolicy == nil {
 		c.applyBreaker(nil, policy.Breaker)
 	} else {

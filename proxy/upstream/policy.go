@@ -6,6 +6,7 @@ import (
 
 	"github.com/outrigger-mesh/outrigger/proxy/websocket"
 	"github.com/outrigger-mesh/outrigger/resilience/adaptive"
+	"github.com/outrigger-mesh/outrigger/resilience/admission"
 	"github.com/outrigger-mesh/outrigger/resilience/balance"
 	"github.com/outrigger-mesh/outrigger/resilience/breaker"
 	"github.com/outrigger-mesh/outrigger/resilience/health"
@@ -39,7 +40,9 @@ type Policy struct {
 	Outlier *outlier.Config
 	Breaker *breaker.Config
 	Health  *health.Config // active checks
-	Limits  limit.Config
+	// Admission holds back requests to a cluster that accepts too few.
+	Admission *admission.Config
+	Limits    limit.Config
 	// Adaptive finds one more limit on active requests.
 	Adaptive *adaptive.Config
 	// WebSocket limits WebSockets, in place of StreamIdle.

@@ -51,6 +51,7 @@ func (c *Cluster) bindMetrics() {
 			}
 			return 0
 		},
+		Rejection: func() float64 { return c.rejection(clock()) },
 		RetryBudget: func() float64 {
 			if b := c.budget.Load(); b != nil {
 				return b.Balance(clock())
@@ -140,9 +141,10 @@ type ClusterState struct {
 	Unhealthy int // by active checks
 	Draining  int
 	Panicking bool
-	Balance   balance.Config // in force
-	Breakers  []BreakerState // one of the cluster, or one a route or endpoint
-	Budget    float64        // retries that may be made now
+	Balance   balance.Config   // in force
+	Breakers  []BreakerState   // one of the cluster, or one a route or endpoint
+	Admission []AdmissionState // of the cluster, or one a route
+	Budget    float64          // retries that may be made now
 	Totals    telemetry.ClusterTotals
 	Limits    *limit.Limits
 	Requests  int64 // active
@@ -161,7 +163,7 @@ func (c *Cluster) State(now time.Duration) ClusterState {
 	if s := c.set.Load(); s != nil {
 		cs.Endpoints, cs.Available, cs.Panicking, cs.Tiers = s.total, s.picker.Len(), s.panicking, s.picker.Tiers()
 	}
-	cs.Breakers = c.breakers(now)
+	cs.Breakers, cs.Admission = c.breakers(now), c.admissions(now)
 	if b := c.budget.Load(); b != nil {
 		cs.Budget = b.Balance(now)
 	}

@@ -209,6 +209,12 @@ func clustersText(w io.Writer, v []ClusterView, now time.Time) {
 	})
 	subsetsText(w, v)
 	sharesText(w, v)
+	for i := range v {
+		for _, a := range v[i].Admission {
+			_, _ = fmt.Fprintf(w, "admission control of %s %s: %.0f %% of requests held back (%s), %d of %d accepted in the window\n",
+				Plain(v[i].Name), Plain(a.Route), a.RejectionPercent, a.Mode, a.Accepts, a.Requests)
+		}
+	}
 }
 
 func rateLimitsText(w io.Writer, v []RateLimitView) {

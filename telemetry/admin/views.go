@@ -112,29 +112,30 @@ type OutcomeView struct {
 
 // ClusterView is one cluster.
 type ClusterView struct {
-	Name          string        `json:"name"`
-	Direction     string        `json:"direction"` // inbound, outbound
-	Protocol      string        `json:"protocol"`
-	Balance       string        `json:"balance"` // how an endpoint is picked, and by what
-	Endpoints     int           `json:"endpoints"`
-	Available     int           `json:"available"`
-	Ejected       int           `json:"ejected"`
-	Unhealthy     int           `json:"unhealthy"`          // by active checks
-	Draining      int           `json:"draining,omitempty"` // by discovery: they get nothing new
-	Panic         bool          `json:"panic"`              // too few are available, so all are used
-	Breaker       *BreakerView  `json:"breaker,omitempty"`  // nil: none configured; of several the one that refuses most
-	Breakers      []BreakerView `json:"breakers,omitempty"` // one a route or endpoint, where that is the scope
-	BudgetBalance float64       `json:"budget_balance"`     // retries that may be made now
-	Limits        LimitsView    `json:"limits"`
-	Active        int64         `json:"active"` // exchanges in flight
-	Requests      uint64        `json:"requests"`
-	Failures      uint64        `json:"failures"`
-	Retries       uint64        `json:"retries"`
-	P50Ms         float64       `json:"p50_ms"`
-	P99Ms         float64       `json:"p99_ms"`
-	Durations     []uint64      `json:"durations"`  // exchanges in each bucket of outrigger_exchange_duration_seconds, the last without bound
-	Identities    []string      `json:"identities"` // the SPIFFE IDs that its endpoints may have
-	Subsets       []SubsetView  `json:"subsets,omitempty"`
+	Name          string          `json:"name"`
+	Direction     string          `json:"direction"` // inbound, outbound
+	Protocol      string          `json:"protocol"`
+	Balance       string          `json:"balance"` // how an endpoint is picked, and by what
+	Endpoints     int             `json:"endpoints"`
+	Available     int             `json:"available"`
+	Ejected       int             `json:"ejected"`
+	Unhealthy     int             `json:"unhealthy"`           // by active checks
+	Draining      int             `json:"draining,omitempty"`  // by discovery: they get nothing new
+	Panic         bool            `json:"panic"`               // too few are available, so all are used
+	Breaker       *BreakerView    `json:"breaker,omitempty"`   // nil: none configured; of several the one that refuses most
+	Breakers      []BreakerView   `json:"breakers,omitempty"`  // one a route or endpoint, where that is the scope
+	Admission     []AdmissionView `json:"admission,omitempty"` // of the cluster, or one a route
+	BudgetBalance float64         `json:"budget_balance"`      // retries that may be made now
+	Limits        LimitsView      `json:"limits"`
+	Active        int64           `json:"active"` // exchanges in flight
+	Requests      uint64          `json:"requests"`
+	Failures      uint64          `json:"failures"`
+	Retries       uint64          `json:"retries"`
+	P50Ms         float64         `json:"p50_ms"`
+	P99Ms         float64         `json:"p99_ms"`
+	Durations     []uint64        `json:"durations"`  // exchanges in each bucket of outrigger_exchange_duration_seconds, the last without bound
+	Identities    []string        `json:"identities"` // the SPIFFE IDs that its endpoints may have
+	Subsets       []SubsetView    `json:"subsets,omitempty"`
 	// Shares are how attempts are divided by priority and zone; empty where they are not.
 	Shares []ShareView `json:"shares,omitempty"`
 }
@@ -175,6 +176,18 @@ type BreakerView struct {
 	Cause             string    `json:"cause"`          // why it opened last: none, failure_percent, consecutive_failures, trial_failed
 	Rejected          uint64    `json:"rejected"`
 	WouldHaveRejected uint64    `json:"would_have_rejected"`
+}
+
+// AdmissionView is what admission control makes of the requests to a cluster.
+type AdmissionView struct {
+	Scope             string  `json:"scope"`           // cluster, route
+	Route             string  `json:"route,omitempty"` // the listener and route
+	Mode              string  `json:"mode"`            // enforce, observe
+	Requests          uint64  `json:"requests"`        // in the window
+	Accepts           uint64  `json:"accepts"`         // in the window
+	RejectionPercent  float64 `json:"rejection_percent"`
+	Rejected          uint64  `json:"rejected"`
+	WouldHaveRejected uint64  `json:"would_have_rejected"`
 }
 
 // LimitsView is the use of a cluster's limits.

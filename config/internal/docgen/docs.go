@@ -30,6 +30,7 @@ func packages() []string {
 		"proxy/memory",
 		"proxy/websocket",
 		"resilience/adaptive",
+		"resilience/admission",
 		"resilience/balance",
 		"resilience/breaker",
 		"resilience/fault",
