@@ -813,6 +813,8 @@ func fieldDoc(id string) string {
 		return "How many retries the destination gets for 100 first attempts, over 10s. Default 20."
 	case "github.com/outrigger-mesh/outrigger/resilience/retry.Config.GRPCStatuses":
 		return "grpc_statuses lists the gRPC statuses that are retried beside on, such as UNAVAILABLE, whatever the method: whoever lists a status says that a call which ends with it may be made again. A call is retried only while nothing of its response was passed on. Default none, as in gRPC itself (gRFC A6, retryableStatusCodes) and Envoy. Without it, still retried are calls that the endpoint says it has not processed, and, by unavailable in on, those that it answers with UNAVAILABLE or RESOURCE_EXHAUSTED and a grpc-retry-pushback-ms of 0 or more."
+	case "github.com/outrigger-mesh/outrigger/resilience/retry.Config.Layer":
+		return "Which of the sidecars along a chain of services repeats requests: outermost (default), only the first of those that would, as far as the services in between pass on the field x-outrigger-retries; every, each by itself, so that attempts multiply. What no endpoint can have processed is tried again by each."
 	case "github.com/outrigger-mesh/outrigger/resilience/retry.Config.MaxBodyBytes":
 		return "How much of a request body is kept for another attempt, of a body that is passed on as it comes too; a request of which more was sent is not retried. Default 65536."
 	case "github.com/outrigger-mesh/outrigger/resilience/retry.Config.Mode":

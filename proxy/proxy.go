@@ -157,7 +157,7 @@ func New(o Options) (*Proxy, error) {
 		Ledger: p.ledger, Outcomes: p.outcomes, Faults: p.faults,
 		Sweeper: p.sweeper, Tracer: p.tracer, AccessLog: p.access, Log: p.log,
 		Lessons: detect.NewMemory[exchange.Destination](rememberedDestinations, rememberedFor),
-		HTTP2:   &h2, Resting: p.resting, Memory: p.memory, LocalID: p.ownID, Draining: &p.closing, AccessSample: cfg.Telemetry.AccessLog.SamplePercent / 100,
+		HTTP2:   &h2, Resting: p.resting, Memory: p.memory, LocalID: p.ownID, Draining: &p.closing, AccessSample: cfg.Telemetry.AccessLog.SamplePercent / 100, Hops: exchange.NewHops(),
 	}
 	p.identity = newIdentity(&cfg.Identity, p.log)
 	if err := p.newDiscovery(cfg); err != nil {

@@ -43,6 +43,7 @@ var retryRemedies = map[retry.Why][]string{
 	retry.DeadlineTooNear:   {"timeout"},
 	retry.NotConfigured:     {"retry.on", "retry.attempts"},
 	retry.RetryAfterTooLong: {"retry.retry_after_max"},
+	retry.CallerRetries:     {"retry.layer"},
 	retry.Observed:          {"retry.mode"},
 }
 

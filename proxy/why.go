@@ -172,6 +172,7 @@ var refusals = map[retry.Why]string{
 	retry.NotConfigured:     "the policy does not retry after this failure",
 	retry.RetryAfterTooLong: "the endpoint asks for a longer wait than the policy allows",
 	retry.PushedBack:        "the endpoint asks for no further attempt",
+	retry.CallerRetries:     "the caller's sidecar repeats requests itself, so that this one does not",
 	retry.Observed:          "retries are only observed",
 }
 

@@ -24,12 +24,13 @@ const (
 	RetryDeadlineTooNear
 	RetryNotConfigured
 	RetryPushedBack
+	RetryCallerRetries
 
 	retryWithheldCount
 )
 
 var retryWithheldNames = [retryWithheldCount]string{
-	"attempts_spent", "not_retryable", "not_idempotent", "body_not_kept", "budget_spent", "deadline_too_near", "not_configured", "pushed_back",
+	"attempts_spent", "not_retryable", "not_idempotent", "body_not_kept", "budget_spent", "deadline_too_near", "not_configured", "pushed_back", "caller_retries",
 }
 
 // String returns the label value.

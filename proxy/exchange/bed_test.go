@@ -173,7 +173,7 @@ func newBed(t testing.TB, m mode, change func(*setup)) *bed {
 		Draining: &b.draining, AccessSample: 1, Memory: s.memory,
 		// All, in little room: so every test keeps records, those about allocation too.
 		Ledger:   ledger.New(ledger.Config{SizeBytes: ledger.LeastBytes, SamplePercent: 100}, 0),
-		Outcomes: told,
+		Outcomes: told, Hops: exchange.NewHops(),
 	}
 	b.faults = faults.New(b.sweeper.Now, b.registry.Vitals, logger)
 	b.server.Faults = b.faults

@@ -73,6 +73,7 @@ type exchange struct {
 	cause    error
 	rule     string
 	detail   string
+	hop      hop
 	throttle *upstream.Throttle // to be told how the exchange went; nil for none
 	heldBack time.Duration      // how long who was held back had better wait
 	turn     turn
@@ -135,6 +136,7 @@ func (x *exchange) free() {
 	clear(x.values)
 	x.told, x.values = x.told[:0], x.values[:0]
 	x.throttle, x.heldBack = nil, 0
+	x.hop.above = false
 	x.upload = uploadNone
 	x.uploader.reset()
 	x.caller.gone.Store(false)
@@ -157,6 +159,7 @@ func (x *exchange) run() {
 		x.close = true
 	}
 	x.identify()
+	x.heedHop()
 	x.grpc = plan.IsGRPC(&x.req, x.raw)
 	// While the endpoint is waited for, its own deadlines end the exchange; the
 	// downstream's must not, or nothing could be said any more.

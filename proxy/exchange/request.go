@@ -165,6 +165,7 @@ func (x *exchange) buildRequest(span telemetry.SpanID) int {
 	r.Drop(http1.XForwardedFor)
 	r.Drop(http1.XForwardedClientCert)
 	r.Drop(http1.XDeadline)
+	r.Drop(http1.XRetries)
 	if x.grpc && x.deadline > 0 {
 		r.Drop(http1.GRPCTimeout)
 	}
@@ -204,6 +205,7 @@ func (x *exchange) buildRequest(span telemetry.SpanID) int {
 	if x.grpc {
 		b = x.appendCall(b)
 	}
+	b = x.appendHop(b)
 	if x.deadline > 0 {
 		b = append(b, "x-outrigger-deadline: "...)
 		b = http1.AppendInt(b, max(int64((x.deadline-x.at)/time.Millisecond), 1))

@@ -114,6 +114,7 @@ func (x *exchange) decide(n int, r outcome.Reason, took time.Duration, budget *r
 		BodyReplayable: x.kept() && (x.sent == 0 || len(x.body) <= x.pol.Retry.MaxBodyBytes),
 		GRPC:           x.callFailed(r), Pushback: x.call.pushback, RetryAfter: x.call.wait,
 	}
+	q.CallerRetries = x.hop.above
 	if x.unsent {
 		q.Retryable = retry.IfUnsent
 	}
@@ -163,6 +164,8 @@ func withheld(w retry.Why) telemetry.RetryWithheld {
 		return telemetry.RetryBudgetSpent
 	case retry.PushedBack:
 		return telemetry.RetryPushedBack
+	case retry.CallerRetries:
+		return telemetry.RetryCallerRetries
 	case retry.DeadlineTooNear, retry.RetryAfterTooLong:
 		return telemetry.RetryDeadlineTooNear
 	}

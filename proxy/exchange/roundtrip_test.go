@@ -53,7 +53,7 @@ func said(r *http.Request, body []byte) string {
 	for _, name := range slices.Sorted(maps.Keys(r.Header)) {
 		switch strings.ToLower(name) {
 		case "connection", "keep-alive", "proxy-connection", "te", "upgrade", "http2-settings", "trailer", "expect", "content-length", "sec-websocket-key",
-			"x-forwarded-for", "x-forwarded-proto", "x-forwarded-client-cert", "x-request-id", "traceparent", "tracestate", "x-outrigger-deadline", "grpc-timeout":
+			"x-forwarded-for", "x-forwarded-proto", "x-forwarded-client-cert", "x-request-id", "traceparent", "tracestate", "x-outrigger-deadline", "x-outrigger-retries", "grpc-timeout":
 		case "cookie":
 			fmt.Fprintf(&b, "%s: %q\n", name, strings.TrimSpace(strings.Join(r.Header[name], "; ")))
 		default:

@@ -49,6 +49,9 @@ type Server struct {
 	Memory *memory.Budget
 	// Resting takes connections between exchanges; nil: each keeps its goroutine.
 	Resting *wire.Resting
+	// Hops says to other sidecars, and hears from them, who repeats requests; nil
+	// neither.
+	Hops *Hops
 	// HTTP2 is how HTTP/2 connections behave; nil serves none.
 	HTTP2 *http2.Config
 	// Lessons is what detection has learnt about destinations; nil remembers

@@ -24,6 +24,7 @@ const (
 	Traceparent                  // traceparent
 	Tracestate                   // tracestate
 	XDeadline                    // x-outrigger-deadline
+	XRetries                     // x-outrigger-retries
 	RetryAfter                   // retry-after
 	ContentType                  // content-type
 	ContentEncoding              // content-encoding
@@ -79,6 +80,7 @@ var fieldNames = [fieldIDs]string{
 	Traceparent:          "traceparent",
 	Tracestate:           "tracestate",
 	XDeadline:            "x-outrigger-deadline",
+	XRetries:             "x-outrigger-retries",
 	RetryAfter:           "retry-after",
 	ContentType:          "content-type",
 	ContentEncoding:      "content-encoding",
@@ -166,6 +168,7 @@ var fieldSlots = [256]FieldID{
 	203: Upgrade,
 	211: GRPCMessage,
 	214: XForwardedClientCert,
+	216: XRetries,
 	218: XForwardedFor,
 	222: Trailer,
 	226: Date,

@@ -113,6 +113,8 @@ const (
 	RetryAfterTooLong
 	// PushedBack: the endpoint asks for no further attempt of the gRPC call.
 	PushedBack
+	// CallerRetries: the caller's sidecar repeats requests itself.
+	CallerRetries
 	// Observed: another attempt would be made, but the mode is observe.
 	Observed
 
@@ -142,6 +144,8 @@ func (w Why) String() string {
 		return "retry_after_too_long"
 	case PushedBack:
 		return "pushed_back"
+	case CallerRetries:
+		return "caller_retries"
 	case Observed:
 		return "observed"
 	}

@@ -19,6 +19,13 @@ type Config struct {
 	// 1 means no retry. Default 2 (Envoy num_retries 1).
 	Attempts int `yaml:"attempts"`
 
+	// Layer is which of the sidecars along a chain of services repeats requests:
+	// outermost (default), only the first of those that would, as far as the
+	// services in between pass on the field x-outrigger-retries; every, each by
+	// itself, so that attempts multiply. What no endpoint can have processed is
+	// tried again by each.
+	Layer Layer `yaml:"layer"`
+
 	// On lists what is retried. Default connect_failure, reset, unavailable,
 	// stale_connection.
 	On []Condition `yaml:"on"`
@@ -88,6 +95,9 @@ func Default() Config {
 
 // Validate calls add once for each mistake, with the YAML name of the field.
 func (c Config) Validate(add func(field, problem string)) {
+	if c.Layer > Every {
+		add("layer", "is unknown; use outermost or every")
+	}
 	if c.Mode != guard.Enforce && c.Mode != guard.Observe {
 		add("mode", "unknown; use enforce or observe")
 	}

@@ -19,6 +19,9 @@ type Question struct {
 	Idempotent     bool // the request's method is idempotent
 	BodyReplayable bool // the request has no body, or all of it can be sent again
 
+	// CallerRetries: the caller's sidecar has said that it repeats requests.
+	CallerRetries bool
+
 	GRPC     GRPCStatus // how the attempt of a gRPC call ended, 0 for other requests
 	Pushback Pushback   // what the endpoint says about another attempt of the call
 
@@ -53,6 +56,8 @@ func (c *Config) decide(q Question, b *Budget, now time.Duration, r uint64) Deci
 		return Decision{Why: NotRetryable}
 	case c.Attempts <= 1 || !c.covers(q) && !c.invited(q):
 		return Decision{Why: NotConfigured}
+	case q.CallerRetries && c.Layer == Outermost && q.Retryable != IfUnsent && q.Condition != StaleConnection:
+		return Decision{Why: CallerRetries}
 	case q.Pushback == PushbackStop:
 		return Decision{Why: PushedBack}
 	case q.Attempt >= c.Attempts:

@@ -82,7 +82,7 @@ func TestNames(t *testing.T) {
 	words = append(words, whyCount.String(), NoCondition.String(), conditionCount.String(),
 		Never.String(), IfUnsent.String(), IfIdempotent.String(), Class(9).String())
 	want := "again attempts_spent not_retryable not_idempotent body_not_kept budget_spent deadline_too_near " +
-		"not_configured retry_after_too_long pushed_back observed unknown none unknown never if_unsent if_idempotent unknown"
+		"not_configured retry_after_too_long pushed_back caller_retries observed unknown none unknown never if_unsent if_idempotent unknown"
 	if got := strings.Join(words, " "); got != want {
 		t.Errorf("names %s\nwant %s", got, want)
 	}
