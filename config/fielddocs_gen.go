@@ -751,6 +751,8 @@ func fieldDoc(id string) string {
 		return "How many requests may wait for a connection. 0 means unlimited. Default 1024, as Envoy's max_pending_requests."
 	case "github.com/outrigger-mesh/outrigger/resilience/limit.Config.MaxRequests":
 		return "How many requests may be active. 0 (default) means unlimited. Envoy: max_requests, 1024."
+	case "github.com/outrigger-mesh/outrigger/resilience/limit.Config.MaxRequestsPerEndpoint":
+		return "How many requests may be active at one endpoint. One that has them is passed over by balancing, also where a hash or a cookie leads to it; all of them together are one more limit on active requests. 0 (default) means unlimited."
 	case "github.com/outrigger-mesh/outrigger/resilience/limit.Config.Mode":
 		return "Whether a limit refuses (enforce, the default) or only counts what it would have refused (observe)."
 	case "github.com/outrigger-mesh/outrigger/resilience/limit.Config.Queue":

@@ -12,7 +12,7 @@ import (
 // around them; anonymous is why callers have no identity, if so.
 func (v *validator) limits(path string, l *limit.Config, a *adaptive.Config, rules []PriorityRule, proto Protocol, anonymous string) {
 	v.priorities(path+".priorities", rules, l.Queue == nil && !v.routeQueues(), proto, anonymous)
-	if l.Queue != nil && l.MaxRequests == 0 && a == nil {
+	if l.Queue != nil && l.MaxRequests == 0 && l.MaxRequestsPerEndpoint == 0 && a == nil {
 		v.say(path+".limits.queue", "is never used: max_requests is 0 and adaptive is off, so nobody has to wait; give the number that may be active")
 	}
 	if a != nil && proto == ProtocolTCP {

@@ -23,7 +23,7 @@ var remedies = [outcome.Count][]string{
 	outcome.BreakerOpen:       {"breaker.failure_percent", "breaker.consecutive_failures", "breaker.open_for"},
 	outcome.LimitConnections:  {"limits.max_connections"},
 	outcome.LimitPending:      {"limits.max_pending"},
-	outcome.LimitRequests:     {"limits.max_requests", "limits.queue.size", "limits.queue", "adaptive.max_limit"},
+	outcome.LimitRequests:     {"limits.max_requests", "limits.max_requests_per_endpoint", "limits.queue.size", "limits.queue", "adaptive.max_limit"},
 	outcome.QueueTimeout:      {"limits.queue.max_wait", "limits.queue.target", "limits.max_requests", "adaptive.max_limit"},
 	outcome.Throttled:         {"admission.multiplier", "admission.max_rejection_percent", "admission.minimum_requests"},
 	outcome.HeadTooLarge:      {".http.max_head_bytes", ".http.max_fields"},

@@ -98,7 +98,7 @@ func TestWhyRemedies(t *testing.T) {
 		{ledger.Entry{Reason: outcome.Denied, Inbound: true, Rule: "no-admin"}, "authorization.rules[1].name"},
 		{ledger.Entry{Reason: outcome.Denied, Inbound: true, Rule: "rules[0]"}, "authorization.rules[0].from"},
 		{ledger.Entry{Reason: outcome.Denied, Inbound: true, Rule: "default deny"}, "authorization.mode"},
-		{ledger.Entry{Reason: outcome.LimitRequests, Inbound: true}, "inbound.limits.max_requests inbound.limits.queue inbound.adaptive"},
+		{ledger.Entry{Reason: outcome.LimitRequests, Inbound: true}, "inbound.limits.max_requests inbound.limits.max_requests_per_endpoint inbound.limits.queue inbound.adaptive"},
 		{ledger.Entry{Reason: outcome.QueueTimeout, Inbound: true}, "inbound.limits.queue inbound.limits.max_requests inbound.adaptive"},
 	} {
 		c.e.Cluster, c.e.MaxAttempts = "api.v1", 2

@@ -155,6 +155,7 @@ func (a *ahead) giveBack() {
 	}
 	up := a.up
 	a.up = upstream.Leg{}
+	a.t.tried.Vacate()
 	if up.Stream != nil {
 		up.Stream.Close()
 		return

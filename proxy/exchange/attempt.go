@@ -31,6 +31,10 @@ func (x *exchange) attempt(began time.Duration) (r outcome.Reason, again bool) {
 			x.cause = upstream.ErrAllBroken
 			return outcome.BreakerOpen, false
 		}
+		if x.tried.Full() {
+			x.cause = upstream.ErrAllFull
+			return outcome.LimitRequests, false
+		}
 		if ep = x.awaitEndpoint(); ep == nil {
 			if err := x.wish.Refusal(); err != nil {
 				x.cause = err

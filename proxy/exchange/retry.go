@@ -61,6 +61,7 @@ func (x *exchange) attempts() outcome.Reason {
 		}
 		x.discardResponse()
 		x.tried.Add(x.ep)
+		x.tried.Vacate()
 		x.ep = nil
 		x.pause(d)
 	}

@@ -109,7 +109,10 @@ func (t *tcpExchange) run(open func() (upstream.Leg, outcome.Reason), shard uint
 	if r := t.enter(); r != outcome.OK {
 		return r
 	}
-	defer func() { t.cl.Gate.Leave(t.srv.Sweeper.Now()) }()
+	defer func() {
+		t.tried.Vacate()
+		t.cl.Gate.Leave(t.srv.Sweeper.Now())
+	}()
 	t.ahead = besides(t.cl)
 	throttle := throttleOf(t.cl, &t.l.Route)
 	if !ask(throttle, t.cl, t.srv.Sweeper.Soon()) {
@@ -228,6 +231,10 @@ func (t *tcpExchange) try(now time.Duration) (upstream.Leg, outcome.Reason) {
 			t.cause = upstream.ErrAllBroken
 			return upstream.Leg{}, outcome.BreakerOpen
 		}
+		if t.tried.Full() {
+			t.cause = upstream.ErrAllFull
+			return upstream.Leg{}, outcome.LimitRequests
+		}
 		return upstream.Leg{}, outcome.NoEndpoints
 	}
 	t.cl.Begin(t.ep, now)
@@ -235,6 +242,7 @@ func (t *tcpExchange) try(now time.Duration) (upstream.Leg, outcome.Reason) {
 	r := outcome.OK
 	if oe != nil {
 		r, t.cause = oe.Reason, oe
+		defer t.tried.Vacate()
 	}
 	took := t.srv.Sweeper.Now() - now
 	t.cl.Finish(t.ep, now+took, took, r, 0)

@@ -37,6 +37,7 @@ func (x *exchange) enter() outcome.Reason {
 }
 
 func (x *exchange) leave() {
+	x.tried.Vacate()
 	x.cl.Gate.Leave(x.at)
 	if g := x.route.Gate; g != nil {
 		g.Leave(x.at)

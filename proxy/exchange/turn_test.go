@@ -300,3 +300,48 @@ func TestRouteLimit(t *testing.T) {
 	}
 	p.wantReasons("limit_requests", "ok", "ok", "ok")
 }
+
+// What is beyond the places of all endpoints waits; each has its own and no more.
+func TestPlacesOfEndpoints(t *testing.T) {
+	b := newBed(t, plain, func(s *setup) {
+		queued(0, nil)(s)
+		s.policy.Limits.MaxRequestsPerEndpoint = 1
+	})
+	free := make(chan struct{})
+	var now, most [2]atomic.Int64
+	var list []*origin
+	for i := range 2 {
+		list = append(list, b.another(func(c *originConn) {
+			for {
+				if _, _, ok := c.message(); !ok {
+					return
+				}
+				if n := now[i].Add(1); n > most[i].Load() {
+					most[i].Store(n)
+				}
+				<-free
+				now[i].Add(-1)
+				c.send(okResponse)
+			}
+		}))
+	}
+	b.to(list...)
+	var clients []*client
+	for range 5 {
+		c := b.dial()
+		c.get("/")
+		clients = append(clients, c)
+	}
+	waiting(t, b, 3)
+	close(free)
+	for _, c := range clients {
+		if head := c.head(); !strings.HasPrefix(head, "HTTP/1.1 200") {
+			t.Errorf("%s", head)
+		}
+		_ = c.Close()
+	}
+	if a, z := most[0].Load(), most[1].Load(); a > 1 || z > 1 {
+		t.Errorf("%d and %d at a time", a, z)
+	}
+	b.wantReasons("ok", "ok", "ok", "ok", "ok")
+}

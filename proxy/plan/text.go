@@ -64,7 +64,8 @@ func cluster(b *strings.Builder, c *upstream.Cluster) {
 	section(b, "outlier", pol.Outlier)
 	section(b, "breaker", pol.Breaker)
 	l := &pol.Limits
-	fmt.Fprintf(b, "    limits     {Mode:%s MaxConnections:%d MaxPending:%d MaxRequests:%d}\n", l.Mode, l.MaxConnections, l.MaxPending, l.MaxRequests)
+	fmt.Fprintf(b, "    limits     {Mode:%s MaxConnections:%d MaxPending:%d MaxRequests:%d MaxRequestsPerEndpoint:%d}\n",
+		l.Mode, l.MaxConnections, l.MaxPending, l.MaxRequests, l.MaxRequestsPerEndpoint)
 	section(b, "queue", l.Queue)
 	section(b, "adaptive", pol.Adaptive)
 }

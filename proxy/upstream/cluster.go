@@ -60,17 +60,18 @@ type Cluster struct {
 
 // endpointSet is what an attempt picks from: immutable, swapped whole.
 type endpointSet struct {
-	picker    *balance.Picker
-	endpoints []*Endpoint // by Member.Index
-	affinity  *affinity   // nil without one
-	total     int
-	panicking bool
-	pinned    bool   // by hand: one of them is used, whatever it is like
-	name      string // how it is picked from, in words
-	of        *Subset
-	fallback  bool // it is that of the whole cluster, as the subset ...
-	part      int  // ... with so many endpoints has none that may be used
-	tiered    bool // attempts are divided by priority or zone
+	picker      *balance.Picker
+	endpoints   []*Endpoint // by Member.Index
+	affinity    *affinity   // nil without one
+	total       int
+	panicking   bool
+	pinned      bool   // by hand: one of them is used, whatever it is like
+	name        string // how it is picked from, in words
+	of          *Subset
+	fallback    bool  // it is that of the whole cluster, as the subset ...
+	part        int   // ... with so many endpoints has none that may be used
+	tiered      bool  // attempts are divided by priority or zone
+	perEndpoint int64 // how many attempts one may have; 0 unlimited
 }
 
 // Name returns the cluster's name.
@@ -172,6 +173,7 @@ func (c *Cluster) rebuild(now time.Duration) {
 	set.total = len(all)
 	c.logSet(all, set.panicking, now)
 	c.set.Store(set)
+	c.Gate.hold(c.places(p, set), now)
 	c.rebuildSubsets(p, left, set)
 }
 
@@ -185,13 +187,14 @@ func (c *Cluster) newSet(p *Policy, left []balance.Candidate, pinned bool, old *
 	picker, panicking := choose(p, left, pinned, spill)
 	attrs := []any{"cluster", c.name}
 	set := &endpointSet{
-		picker:    picker,
-		endpoints: c.endpoints, // never changed in place
-		total:     len(left),
-		panicking: panicking,
-		pinned:    pinned,
-		name:      p.Balance.Algorithm.String(),
-		tiered:    picker.Tiers() != nil,
+		picker:      picker,
+		endpoints:   c.endpoints, // never changed in place
+		total:       len(left),
+		panicking:   panicking,
+		pinned:      pinned,
+		name:        p.Balance.Algorithm.String(),
+		tiered:      picker.Tiers() != nil,
+		perEndpoint: perEndpoint(p),
 	}
 	if sub != nil {
 		set.name += " in subset " + sub.spec.Name

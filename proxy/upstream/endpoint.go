@@ -17,6 +17,7 @@ import (
 	"github.com/outrigger-mesh/outrigger/resilience/balance"
 	"github.com/outrigger-mesh/outrigger/resilience/breaker"
 	"github.com/outrigger-mesh/outrigger/resilience/guard"
+	"github.com/outrigger-mesh/outrigger/resilience/limit"
 	"github.com/outrigger-mesh/outrigger/resilience/outlier"
 	"github.com/outrigger-mesh/outrigger/telemetry"
 )
@@ -42,6 +43,7 @@ type Endpoint struct {
 	Load    balance.Load
 	Outlier outlier.Endpoint
 
+	places  limit.Gauge // taken of max_requests_per_endpoint
 	cluster *Cluster
 	address string
 	addr    netip.AddrPort

@@ -32,6 +32,7 @@ type Gate struct {
 	queue    *queue.Queue
 	queueing bool
 	static   int64 // max_requests
+	places   int64 // that the endpoints have together; 0 unlimited
 	observed bool  // static is only observed
 }
 
@@ -83,6 +84,16 @@ func (g *Gate) configure(cfg *limit.Config, ad *adaptive.Config, now time.Durati
 	g.settle(now)
 }
 
+// hold makes n what the endpoints together have room for; 0 is no limit.
+func (g *Gate) hold(n int64, now time.Duration) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.places != n {
+		g.places = n
+		g.settle(now)
+	}
+}
+
 // settle works out the limit and lets in whom it leaves room for. g.mu is held.
 func (g *Gate) settle(now time.Duration) {
 	most, would := int64(0), int64(0)
@@ -96,6 +107,7 @@ func (g *Gate) settle(now time.Duration) {
 		}
 	}
 	least(g.static, g.observed)
+	least(g.places, g.observed)
 	if a := g.adaptive.Load(); a != nil {
 		least(a.Limit(), a.Mode() == guard.Observe)
 	}

@@ -23,7 +23,9 @@ type Tried struct {
 	held  bool         // the last pick followed the session's affinity
 	// broken: the last pick found an open breaker.
 	broken bool
-	leave  leave // for the attempt under way
+	leave  leave     // for the attempt under way
+	placed *Endpoint // where the attempt under way has one of max_requests_per_endpoint
+	full   bool      // the last pick found an endpoint that has all of them
 }
 
 const maxTried = 8
@@ -48,7 +50,7 @@ func (c *Cluster) Pick(now time.Duration, w *Wish, tried *Tried) *Endpoint {
 			w.Subset.metrics.Fallbacks.Inc()
 		}
 	}
-	tried.set, tried.held, tried.broken = s, false, false
+	tried.set, tried.held, tried.broken, tried.full = s, false, false, false
 	tried.seen.Reset()
 	if s == nil || s.picker.Len() == 0 {
 		return nil
@@ -84,7 +86,13 @@ func (c *Cluster) Pick(now time.Duration, w *Wish, tried *Tried) *Endpoint {
 		passed.Add(e)
 	}
 	tried.seen.Reset()
-	return c.pickOther(s, mode, now, tried)
+	for range maxTried {
+		if e := c.pickOther(s, mode, now, tried); e != nil || !tried.full || tried.broken {
+			return e
+		}
+		// There is room somewhere, but it moved while it was looked for.
+	}
+	return nil
 }
 
 // pick asks the picker, which is not empty, for a member's position.
@@ -103,9 +111,13 @@ func (c *Cluster) pick(p *balance.Picker, now time.Duration, w *Wish, avoid []*b
 // lets it pass, and it is not on probation with its probe under way. In panic
 // the latter does not count.
 func (c *Cluster) takes(s *endpointSet, e *Endpoint, mode guard.Mode, now time.Duration, tried *Tried) bool {
+	if !tried.place(e, s.perEndpoint) {
+		return false
+	}
 	b := e.breaker.Load()
 	if b != nil && !c.Admit(b, now, tried) {
 		tried.broken = true
+		tried.Vacate()
 		return false
 	}
 	if s.panicking || e.usable(mode) {
@@ -114,6 +126,7 @@ func (c *Cluster) takes(s *endpointSet, e *Endpoint, mode guard.Mode, now time.D
 	if b != nil { // else the leave is the cluster's
 		tried.Settle(now, breaker.Ignored)
 	}
+	tried.Vacate()
 	return false
 }
 
@@ -133,9 +146,13 @@ func (c *Cluster) pickOther(s *endpointSet, mode guard.Mode, now time.Duration, 
 	}
 	for i := range n {
 		e := s.endpoints[s.picker.Member((from+i)%n).Index]
+		if !tried.place(e, s.perEndpoint) {
+			continue
+		}
 		if b := e.breaker.Load(); b == nil || c.Admit(b, now, tried) {
 			return e
 		}
+		tried.Vacate()
 	}
 	return nil
 }

@@ -22,6 +22,11 @@ type Config struct {
 	// MaxRequests is how many requests may be active. 0 (default) means
 	// unlimited. Envoy: max_requests, 1024.
 	MaxRequests int64 `yaml:"max_requests"`
+	// MaxRequestsPerEndpoint is how many requests may be active at one endpoint.
+	// One that has them is passed over by balancing, also where a hash or a
+	// cookie leads to it; all of them together are one more limit on active
+	// requests. 0 (default) means unlimited.
+	MaxRequestsPerEndpoint int64 `yaml:"max_requests_per_endpoint"`
 	// Queue is where requests beyond max_requests, or beyond the adaptive limit,
 	// wait for their turn. off (default): they are refused at once.
 	Queue *queue.Config `yaml:"queue" off:"true"`
@@ -42,6 +47,7 @@ func (c Config) Validate(add func(field, problem string)) {
 		{"max_connections", c.MaxConnections},
 		{"max_pending", c.MaxPending},
 		{"max_requests", c.MaxRequests},
+		{"max_requests_per_endpoint", c.MaxRequestsPerEndpoint},
 	} {
 		if f.value < 0 {
 			add(f.name, "must not be negative; 0 means unlimited")

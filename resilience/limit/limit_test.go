@@ -169,7 +169,7 @@ func TestValidate(t *testing.T) {
 	}{
 		{Default(), ""},
 		{Config{}, ""},
-		{Config{MaxConnections: -1, MaxPending: -1, MaxRequests: -1}, "max_connections max_pending max_requests"},
+		{Config{MaxConnections: -1, MaxPending: -1, MaxRequests: -1, MaxRequestsPerEndpoint: -1}, "max_connections max_pending max_requests max_requests_per_endpoint"},
 		{Config{Mode: 9}, "mode"},
 	} {
 		var got []string

@@ -1,0 +1,63 @@
+package upstream
+
+import (
+	"errors"
+
+	"github.com/outrigger-mesh/outrigger/resilience/guard"
+	"github.com/outrigger-mesh/outrigger/resilience/outlier"
+)
+
+// ErrAllFull is why no endpoint was picked where each that might be has as many
+// attempts as it may.
+var ErrAllFull = errors.New("every endpoint that may be used has max_requests_per_endpoint under way")
+
+// perEndpoint is how many attempts an endpoint may have; 0 unlimited, also where
+// limits are only observed.
+func perEndpoint(p *Policy) int64 {
+	if p.Limits.Mode == guard.Observe {
+		return 0
+	}
+	return p.Limits.MaxRequestsPerEndpoint
+}
+
+// places is how many attempts the endpoints of s may have together; 0 unlimited.
+// While no more exchanges than that are let in there is a place for each
+// somewhere: an exchange has one attempt at a time. An endpoint on probation
+// counts for its probe.
+func (c *Cluster) places(p *Policy, s *endpointSet) (n int64) {
+	for i := range s.picker.Len() {
+		if s.endpoints[s.picker.Member(i).Index].Outlier.State() == outlier.Probation {
+			n += min(p.Limits.MaxRequestsPerEndpoint, 1)
+		} else {
+			n += p.Limits.MaxRequestsPerEndpoint
+		}
+	}
+	return n
+}
+
+// place takes one of the attempts that e may have at a time, and gives back what
+// an earlier attempt had.
+func (t *Tried) place(e *Endpoint, most int64) bool {
+	t.Vacate()
+	if most <= 0 {
+		return true
+	}
+	if !e.places.Acquire(most) {
+		t.full = true
+		return false
+	}
+	t.placed = e
+	return true
+}
+
+// Vacate gives back the place of the attempt that has ended, if it had one.
+func (t *Tried) Vacate() {
+	if e := t.placed; e != nil {
+		t.placed = nil
+		e.places.Release()
+	}
+}
+
+// Full reports whether the last pick passed over an endpoint because it had as
+// many attempts as it may.
+func (t *Tried) Full() bool { return t.full }
