@@ -184,11 +184,10 @@ func (r *redis) done(c *redisConn, err error) {
 
 // redisConn is a connection.
 type redisConn struct {
-	conn    net.Conn
-	r       *bufio.Reader
-	out     []byte
-	numbers [maxArray]int64
-	since   time.Duration // unused
+	conn  net.Conn
+	r     *bufio.Reader
+	out   []byte
+	since time.Duration // unused
 }
 
 // dial makes a connection and introduces itself.
@@ -254,7 +253,7 @@ func (c *redisConn) do(deadline time.Time, args []string) (redisReply, error) {
 	if _, err := c.conn.Write(c.out); err != nil {
 		return redisReply{}, err
 	}
-	v, err := readReply(c.r, c.numbers[:0])
+	v, err := readReply(c.r)
 	if err == nil && c.r.Buffered() > 0 {
 		err = fmt.Errorf("%w: more than one answer", errReply)
 	}

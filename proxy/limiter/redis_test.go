@@ -323,7 +323,7 @@ func (r *realRedis) tell(address string, args ...string) redisReply {
 	}
 	defer c.Close()
 	_, _ = c.Write(appendCommand(nil, args...))
-	v, err := readReply(bufio.NewReader(c), nil)
+	v, err := readReply(bufio.NewReader(c))
 	if err != nil {
 		r.t.Fatalf("%q: %v", args, err)
 	}

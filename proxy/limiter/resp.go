@@ -36,7 +36,7 @@ type redisReply struct {
 
 // readReply reads one reply. The error is a replyError for one that Redis
 // reports, wraps errReply for what makes no sense, else is that of reading.
-func readReply(r *bufio.Reader, numbers []int64) (v redisReply, err error) {
+func readReply(r *bufio.Reader) (v redisReply, err error) {
 	kind, line, err := readLine(r)
 	if err != nil {
 		return v, err
@@ -48,7 +48,7 @@ func readReply(r *bufio.Reader, numbers []int64) (v redisReply, err error) {
 		return v, replyError(line)
 	case ':':
 		n, err := number(line)
-		return redisReply{numbers: append(numbers[:0], n)}, err
+		return redisReply{numbers: []int64{n}}, err
 	case '$':
 		n, err := number(line)
 		switch {
@@ -72,7 +72,7 @@ func readReply(r *bufio.Reader, numbers []int64) (v redisReply, err error) {
 		if err != nil || n < 0 || n > maxArray {
 			return v, fmt.Errorf("%w: an array of %q", errReply, line)
 		}
-		v.numbers = numbers[:0]
+		v.numbers = make([]int64, 0, n)
 		for range n {
 			kind, line, err := readLine(r)
 			if err != nil {

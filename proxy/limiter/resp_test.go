@@ -22,7 +22,7 @@ func TestReadReply(t *testing.T) {
 		"$4\r\na\r\nb\r\n":           {text: "a\r\nb"},
 		":9223372036854775807\r\n+x": {numbers: []int64{9223372036854775807}},
 	} {
-		got, err := readReply(bufio.NewReader(strings.NewReader(in)), nil)
+		got, err := readReply(bufio.NewReader(strings.NewReader(in)))
 		if err != nil || got.text != want.text || !slices.Equal(got.numbers, want.numbers) {
 			t.Errorf("%q: %+v, %v; want %+v", in, got, err, want)
 		}
@@ -31,17 +31,17 @@ func TestReadReply(t *testing.T) {
 		"HTTP/1.1 400 Bad Request\r\n", "+OK\n", "\r\n", ":\r\n", ":1x\r\n", ":99999999999999999999\r\n", ":-9223372036854775808\r\n", "$-2\r\n", "$99999999\r\nx", "$1\r\nabc",
 		"*-1\r\n", "*99\r\n", "*1\r\n+x\r\n", "*1\r\n*1\r\n:1\r\n", "*1\r\n:x\r\n", "$x\r\n", "*x\r\n", "%1\r\n", "+" + strings.Repeat("x", 2*maxLine) + "\r\n",
 	} {
-		if got, err := readReply(bufio.NewReaderSize(strings.NewReader(in), maxLine), nil); !errors.Is(err, errReply) {
+		if got, err := readReply(bufio.NewReaderSize(strings.NewReader(in), maxLine)); !errors.Is(err, errReply) {
 			t.Errorf("%q: %+v, %v", in, got, err)
 		}
 	}
 	for _, in := range []string{"+OK", "$5\r\nab", "*2\r\n:1\r\n", "*2\r\n:1\r\n:"} {
-		if got, err := readReply(bufio.NewReader(strings.NewReader(in)), nil); !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, io.EOF) {
+		if got, err := readReply(bufio.NewReader(strings.NewReader(in))); !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, io.EOF) {
 			t.Errorf("%q: %+v, %v", in, got, err)
 		}
 	}
 	var e replyError
-	if _, err := readReply(bufio.NewReader(strings.NewReader("-ERR no\r\n")), nil); !errors.As(err, &e) || e != "ERR no" {
+	if _, err := readReply(bufio.NewReader(strings.NewReader("-ERR no\r\n"))); !errors.As(err, &e) || e != "ERR no" {
 		t.Errorf("%v", err)
 	}
 }
@@ -51,7 +51,7 @@ func FuzzReadReply(f *testing.F) {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		v, err := readReply(bufio.NewReaderSize(strings.NewReader(string(b)), maxLine), nil)
+		v, err := readReply(bufio.NewReaderSize(strings.NewReader(string(b)), maxLine))
 		if len(v.numbers) > maxArray || len(v.text) > maxString {
 			t.Errorf("%d numbers, %d bytes", len(v.numbers), len(v.text))
 		}

@@ -30,13 +30,14 @@ func (c *Cluster) KeepRates(want []RateSpec) []*ratelimit.Table {
 	return list
 }
 
-// Live returns how many endpoints of a service discovery has last called alive.
+// Live returns how many endpoints of a service discovery has last called alive,
+// and not about to go.
 func (r *Registry) Live(service string) int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	n := 0
 	for i := range r.latest[service] {
-		if r.latest[service][i].Healthy {
+		if e := &r.latest[service][i]; e.Healthy && e.Draining == "" {
 			n++
 		}
 	}

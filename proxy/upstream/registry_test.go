@@ -317,3 +317,18 @@ func BenchmarkOneChangeAmong10000(b *testing.B) {
 	}
 	bed.r.Release(c)
 }
+
+// Alive are those that the catalog does not call critical and that are not about
+// to go, also of a service that no plan wants.
+func TestLive(t *testing.T) {
+	b := newBed(t)
+	if n := b.r.Live("own"); n != 0 {
+		t.Errorf("%d of a service that nobody knows", n)
+	}
+	list := numbered(5)
+	list[1].Healthy, list[2].Draining = false, "maintenance"
+	b.r.SetEndpoints("own", list)
+	if n := b.r.Live("own"); n != 3 {
+		t.Errorf("%d of 5 are alive, of which one is critical and one drains", n)
+	}
+}
