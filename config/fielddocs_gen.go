@@ -757,8 +757,26 @@ func fieldDoc(id string) string {
 		return "Whether a limit refuses (enforce, the default) or only counts what it would have refused (observe)."
 	case "github.com/outrigger-mesh/outrigger/resilience/limit.Config.Queue":
 		return "Where requests beyond max_requests, or beyond the adaptive limit, wait for their turn. off (default): they are refused at once."
+	case "github.com/outrigger-mesh/outrigger/resilience/outlier.Caution.FailurePercent":
+		return "How many percentage points more of an endpoint's attempts may fail than of the others' before its share shrinks. It shrinks in a straight line down to floor_percent at four times as many. 0: failures do not count. Default 5."
+	case "github.com/outrigger-mesh/outrigger/resilience/outlier.Caution.FloorPercent":
+		return "The least share, of its own, that an endpoint keeps, so that there is evidence of its recovery. Default 10."
+	case "github.com/outrigger-mesh/outrigger/resilience/outlier.Caution.LatencyPercent":
+		return "How long an endpoint may take, in percent of the median of all, before its share shrinks: at twice as much it is half. Differences below 1ms never count. 0: latency does not count. Default 300."
+	case "github.com/outrigger-mesh/outrigger/resilience/outlier.Caution.MaxSharePercent":
+		return "How much of the pool's weight may be taken away from endpoints in all; beyond that each loses less. Default 30."
+	case "github.com/outrigger-mesh/outrigger/resilience/outlier.Caution.MinimumRequests":
+		return "How many attempts the recent past, of which Window is the time constant, must hold before an endpoint is judged. Default 10."
+	case "github.com/outrigger-mesh/outrigger/resilience/outlier.Caution.Mode":
+		return "Enforce (default) or observe."
+	case "github.com/outrigger-mesh/outrigger/resilience/outlier.Caution.Recovery":
+		return "How long a share takes from nothing back to all. Default 20s."
+	case "github.com/outrigger-mesh/outrigger/resilience/outlier.Caution.Window":
+		return "The time in which what was seen loses its weight to 1/e. Default 10s."
 	case "github.com/outrigger-mesh/outrigger/resilience/outlier.Config.BaseEjection":
 		return "How long the first ejection lasts; each further one in short order lasts twice as long as the one before. Default 1s."
+	case "github.com/outrigger-mesh/outrigger/resilience/outlier.Config.Caution":
+		return "caution gives endpoints that are worse than their peers, but not so bad that they are ejected, a smaller share of the attempts. off (default): none."
 	case "github.com/outrigger-mesh/outrigger/resilience/outlier.Config.ConsecutiveFailures":
 		return "consecutive_failures ejects an endpoint after this many failures in a row. 0 turns the rule off. Default 5 (Envoy consecutive_5xx)."
 	case "github.com/outrigger-mesh/outrigger/resilience/outlier.Config.ConsecutiveLocalFailures":

@@ -5,7 +5,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/outrigger-mesh/outrigger/resilience/guard"
 	"github.com/outrigger-mesh/outrigger/resilience/hand"
 )
 
@@ -91,7 +90,7 @@ func standing(e *EndpointView) StandingView {
 			list = append(list, reason{state: StandDraining})
 		}
 	}
-	if c := e.Caution; c != nil && c.SharePercent < 100 && c.Mode == guard.Enforce.String() {
+	if c := e.Caution; c != nil && c.SharePercent < 100 && c.Mode == "enforce" {
 		cause := fmt.Sprintf("gets %.0f%% of its share: of late %.1f%% failed, the others took %.1fms", c.SharePercent, c.FailedPercent, c.LatencyMs)
 		list = append(list, reason{StandSuspect, cause, c.Since, time.Time{}})
 	}
