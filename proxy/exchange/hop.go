@@ -33,7 +33,7 @@ type Hops struct{ block cipher.Block }
 // NewHops returns one with a key of its own.
 func NewHops() *Hops {
 	var key [16]byte
-	_, _ = rand.Read(key[:])           // never fails
+	_, _ = rand.Read(key[:])          // never fails
 	block, _ := aes.NewCipher(key[:]) // nor does this with 16 bytes
 	return &Hops{block}
 }
