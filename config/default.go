@@ -14,6 +14,7 @@ import (
 	"github.com/outrigger-mesh/outrigger/resilience/balance"
 	"github.com/outrigger-mesh/outrigger/resilience/breaker"
 	"github.com/outrigger-mesh/outrigger/resilience/health"
+	"github.com/outrigger-mesh/outrigger/resilience/hedge"
 	"github.com/outrigger-mesh/outrigger/resilience/limit"
 	"github.com/outrigger-mesh/outrigger/resilience/outlier"
 	"github.com/outrigger-mesh/outrigger/resilience/queue"
@@ -160,6 +161,8 @@ func newSection(t reflect.Type) reflect.Value {
 		*p = health.DefaultHTTP()
 	case *admission.Config:
 		*p = admission.Default()
+	case *hedge.Config:
+		*p = hedge.Default()
 	case *breaker.Config:
 		*p = breaker.Default()
 	case *adaptive.Config:

@@ -9,6 +9,7 @@ import (
 	"github.com/outrigger-mesh/outrigger/resilience/balance"
 	"github.com/outrigger-mesh/outrigger/resilience/breaker"
 	"github.com/outrigger-mesh/outrigger/resilience/health"
+	"github.com/outrigger-mesh/outrigger/resilience/hedge"
 	"github.com/outrigger-mesh/outrigger/resilience/limit"
 	"github.com/outrigger-mesh/outrigger/resilience/outlier"
 	"github.com/outrigger-mesh/outrigger/resilience/retry"
@@ -27,7 +28,7 @@ const (
 )
 
 // Policy is how one upstream is called. The sections retry, outlier,
-// health, breaker, admission and adaptive take the word "off" in place of their keys, which makes them nil
+// health, breaker, admission, hedge and adaptive take the word "off" in place of their keys, which makes them nil
 // here; an empty section turns one on with its defaults.
 type Policy struct {
 	// How long a whole exchange may take, all attempts together. 0: no limit.
@@ -61,6 +62,8 @@ type Policy struct {
 	Breaker *breaker.Config `yaml:"breaker" off:"true"`
 	// Admission control: a share of requests is held back while the upstream accepts too few of them.
 	Admission *admission.Config `yaml:"admission" off:"true"`
+	// Another attempt beside one that is slow to be answered; the first answer counts. It takes from retry's budget.
+	Hedge *hedge.Config `yaml:"hedge" off:"true"`
 	// How long WebSockets may be idle, and last.
 	WebSocket websocket.Config `yaml:"websocket"`
 	// Limits on connections and requests.
@@ -91,6 +94,13 @@ func (c *Config) Policy(service string) Policy {
 		return p
 	}
 	return DefaultPolicy()
+}
+
+// guards checks what sections of a policy mean for the service's protocol.
+func (v *validator) guards(path, name string, p *Policy) {
+	v.health(path, name, p)
+	v.balance(path, name, p)
+	v.hedge(path, name, p)
 }
 
 // health refuses a check that cannot be made over the upstream's protocol.

@@ -40,6 +40,8 @@ type Route struct {
 	Priority *queue.Priority `yaml:"priority"`
 	// Changes to the policy's retry for these requests, key by key; the budget is the policy's. off: exactly one attempt. Only under outbound.
 	Retry *RouteRetry `yaml:"retry" off:"true"`
+	// Changes to the policy's hedge for these requests, key by key; where that is off, to its defaults. off: none is hedged. Only under outbound.
+	Hedge *RouteHedge `yaml:"hedge" off:"true"`
 }
 
 // RouteMatch is a set of conditions, all of which must be met. Paths, header
@@ -276,7 +278,7 @@ func (v *validator) routes(path, last string, list []Route, proto Protocol, unma
 		}
 		names[title] = "the name of " + at
 		if !outbound {
-			for key, given := range map[string]bool{"to": r.To != "", "split": len(r.Split) > 0, "retry": r.Retry != nil} {
+			for key, given := range map[string]bool{"to": r.To != "", "split": len(r.Split) > 0, "retry": r.Retry != nil, "hedge": r.Hedge != nil} {
 				if given {
 					v.say(at+"."+key, "is for outbound.upstreams: what comes in goes to the service, once")
 				}
@@ -310,6 +312,7 @@ func (v *validator) targets() {
 		u := &v.Outbound.Upstreams[i]
 		for j := range u.Routes {
 			v.routeRetry(joinIndex(joinIndex("outbound.upstreams", i)+".routes", j), u.Service, &u.Routes[j])
+			v.routeHedge(joinIndex(joinIndex("outbound.upstreams", i)+".routes", j), u.Service, &u.Routes[j])
 		}
 	}
 }
@@ -329,17 +332,7 @@ func (v *validator) routeRetry(path, upstream string, r *Route) {
 	if r.Retry == nil || r.Retry.none {
 		return
 	}
-	services := []string{upstream}
-	if r.To != "" {
-		services[0] = r.To
-	}
-	if len(r.Split) > 0 {
-		services = services[:0]
-		for k := range r.Split {
-			services = append(services, r.Split[k].Service)
-		}
-	}
-	for _, name := range services {
+	for _, name := range r.services(upstream) {
 		p := v.Policy(name)
 		if p.Retry == nil {
 			v.say(path+".retry", "changes nothing: policies.%s.retry is off, so there is no budget; write retry: {attempts: 1} there", name)

@@ -30,7 +30,7 @@ func (r Route) Validate(add func(field, problem string)) {
 	if r.Respond != nil {
 		for field, given := range map[string]bool{
 			"rewrite": r.Rewrite != nil, "request_headers": r.RequestHeaders != nil, "timeout": r.Timeout != nil,
-			"stream_idle_timeout": r.StreamIdleTimeout != nil, "retry": r.Retry != nil, "limits": r.Limits != nil, "priority": r.Priority != nil,
+			"stream_idle_timeout": r.StreamIdleTimeout != nil, "retry": r.Retry != nil, "hedge": r.Hedge != nil, "limits": r.Limits != nil, "priority": r.Priority != nil,
 		} {
 			if given {
 				add(field, "has no effect beside respond: nothing is sent on; remove it")

@@ -239,8 +239,7 @@ func (v *validator) policy(path, name string, p *Policy) {
 	if name != AnyService && p.Transport == TransportMTLS && !v.Identity.Configured() {
 		v.say("identity", "is required: the upstream %s is reached over mtls; give workload_api or files, or set policies.%s.transport: plaintext", name, name)
 	}
-	v.health(path, name, p)
-	v.balance(path, name, p)
+	v.guards(path, name, p)
 	proto := ProtocolHTTP
 	if name != AnyService {
 		proto = v.ServiceProtocol(name)

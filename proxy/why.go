@@ -131,7 +131,7 @@ func attemptView(a *ledger.Attempt) admin.AttemptView {
 	v := admin.AttemptView{
 		Endpoint: a.Endpoint, Algorithm: a.Algorithm, Candidates: []admin.CandidateView{},
 		OffsetMs: millis(a.Offset), DurationMs: millis(a.Duration), ConnectMs: millis(a.Connect),
-		Reason: a.Reason.String(), Status: int(a.Status), Fault: a.Fault,
+		Reason: a.Reason.String(), Status: int(a.Status), Fault: a.Fault, Hedge: a.Hedge,
 	}
 	for i := range a.Candidates[:a.Compared] {
 		c := &a.Candidates[i]

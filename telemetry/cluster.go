@@ -67,10 +67,11 @@ const (
 	WouldRateLimit              // a rate limit would have rejected a request
 	WouldCaution                // caution would have given an endpoint less traffic
 	WouldThrottle               // admission control would have held a request back
+	WouldHedge                  // another attempt would have been started beside a slow one
 	guardKindCount
 )
 
-var guardNames = [guardKindCount]string{"ejected", "broken", "limited", "retried", "denied", "unhealthy", "rate_limited", "cautious", "throttled"}
+var guardNames = [guardKindCount]string{"ejected", "broken", "limited", "retried", "denied", "unhealthy", "rate_limited", "cautious", "throttled", "hedged"}
 
 // String returns the label value.
 func (g Guard) String() string { return nameOf(guardNames[:], int(g)) }
@@ -175,6 +176,7 @@ type Cluster struct {
 	failovers       Counter
 	queueing        queueing
 	faulted         faulted
+	hedges          hedges
 }
 
 // ClusterGauges are read at each scrape; a nil one is left out. They must be
@@ -381,6 +383,7 @@ func (c *Cluster) collect(s *scrape) {
 	c.collectQueue(s)
 	c.faulted.collect(s)
 	c.collectPlaces(s)
+	c.hedges.collect(s)
 	s.counter(mBreakerOpenings, c.BreakerOpened.Value())
 	s.counter(mUpstreamConnections, c.UpstreamConnections.Value())
 	if g := c.gauges.Load(); g != nil {

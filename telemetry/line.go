@@ -79,6 +79,9 @@ func appendAttempts(b []byte, r *Record) []byte {
 		}
 		b = appendNumber(b, "start_us", a.Offset.Microseconds())
 		b = appendNumber(b, "duration_us", a.Duration.Microseconds())
+		if a.Hedge {
+			b = append(b, `,"hedge":true`...)
+		}
 		b = append(b, '}')
 	}
 	return append(b, ']')

@@ -165,6 +165,14 @@ func updateAll(m *Metrics) {
 	for g := range guardKindCount {
 		c.WouldHave(g)
 	}
+	for r := range hedgeResultCount {
+		c.Hedged(r)
+	}
+	c.Hedged(hedgeResultCount)
+	for a := range HedgeAnswer(hedgeAnswerCount) {
+		c.HedgeWithheld(a)
+	}
+	c.HedgeWithheld(hedgeAnswerCount)
 	c.WouldHave(guardKindCount)
 	for o := range orderCount {
 		c.Ordered(o)

@@ -69,6 +69,7 @@ type Attempt struct {
 	Sent     time.Duration // from Offset to when the request was sent; 0 at once, or never
 	First    time.Duration // from Offset to the head of the answer; 0 without one
 	Fault    string        // the fault made on purpose that it met, in words
+	Hedge    bool          // started beside an earlier one that was slow
 }
 
 // AddAttempt appends a. When the Record is full the last place is taken over,

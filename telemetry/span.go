@@ -49,7 +49,7 @@ func (t *Tracer) Export(r *Record) {
 			name: spanName(method, known, r.Cluster), kind: trace.SpanKindClient,
 			start: start, end: start.Add(a.Duration),
 			attrs: clientAttributes(r, a, i, method, known), reason: a.Reason,
-			failed: a.Reason != outcome.OK,
+			failed: a.Reason != outcome.OK && a.Reason != outcome.Superseded,
 		})
 	}
 }
@@ -152,6 +152,9 @@ func clientAttributes(r *Record, a *Attempt, i int, method string, known bool) [
 	}
 	if a.Status != 0 {
 		kvs = append(kvs, attribute.Int("http.response.status_code", int(a.Status)))
+	}
+	if a.Hedge {
+		kvs = append(kvs, attribute.Bool("outrigger.hedge", true))
 	}
 	return kvs
 }

@@ -32,6 +32,8 @@ const (
 	mRetries
 	mRetriesWithheld
 	mRetryBudget
+	mHedges
+	mHedgesWithheld
 	mLimitRejections
 	mConcurrencyLimit
 	mAdaptiveLimit
@@ -154,7 +156,9 @@ var table = [metricCount]metric{
 	mCallDuration:     {"outrigger_grpc_call_duration_seconds", histogramType, "s", "cluster direction service method", "How long gRPC calls took, to their last byte."},
 	mRetries:          {"outrigger_retries_total", counter, "{attempt}", "cluster direction reason", "Attempts after the first, by the reason that the one before failed for."},
 	mRetriesWithheld:  {"outrigger_retries_withheld_total", counter, "{attempt}", "cluster direction why", "Failed attempts that were not tried again, and why; budget_spent is an exhausted retry budget."},
-	mRetryBudget:      {"outrigger_retry_budget_balance", gauge, "{attempt}", "cluster direction", "Retries that the budget allows now."},
+	mRetryBudget:      {"outrigger_retry_budget_balance", gauge, "{attempt}", "cluster direction", "Retries and hedges that the budget allows now."},
+	mHedges:           {"outrigger_hedges_total", counter, "{attempt}", "cluster direction result", "Attempts that were started beside one that was slow to answer, by how they ended: won (it answered first), cancelled (another did, or nobody waited any more), failed."},
+	mHedgesWithheld:   {"outrigger_hedges_withheld_total", counter, "{attempt}", "cluster direction why", "Attempts that were not started although one was slow to answer, and why; too_few_samples counts requests for which it was not known what is slow."},
 	mLimitRejections:  {"outrigger_limit_rejections_total", counter, "{exchange}", "cluster direction limit", "Exchanges rejected by a limit."},
 	mConcurrencyLimit: {"outrigger_concurrency_limit", gauge, "{exchange}", "cluster direction", "How many exchanges may be under way now, by all limits that are enforced: 0 for no limit."},
 	mAdaptiveLimit:    {"outrigger_adaptive_limit", gauge, "{exchange}", "cluster direction", "The adaptive limit on exchanges under way, whether it is enforced or only observed."},
@@ -172,7 +176,7 @@ var table = [metricCount]metric{
 	mAdmission:        {"outrigger_admission_rejection_ratio", gauge, "1", "cluster direction", "Share of requests that admission control holds back now, or would in observe mode; of several routes the largest."},
 	mBreakerState:     {"outrigger_breaker_state", gauge, "", "cluster direction", "State of the circuit breaker, of several (breaker.scope) the one that refuses most: 0 closed, 1 half-open, 2 open."},
 	mBreakerOpenings:  {"outrigger_breaker_openings_total", counter, "{opening}", "cluster direction", "Times that a circuit breaker of the cluster, its routes or its endpoints opened."},
-	mWouldHave:        {"outrigger_would_have_total", counter, "{decision}", "cluster direction action", "What guards in observe mode would have done: ejected, broken (rejected by the breaker), limited, retried, denied, unhealthy (taken out by its active checks), rate_limited, cautious (less traffic for an endpoint under suspicion), throttled (held back by admission control)."},
+	mWouldHave:        {"outrigger_would_have_total", counter, "{decision}", "cluster direction action", "What guards in observe mode would have done: ejected, broken (rejected by the breaker), limited, retried, denied, unhealthy (taken out by its active checks), rate_limited, cautious (less traffic for an endpoint under suspicion), throttled (held back by admission control), hedged."},
 	mAffinity:         {"outrigger_affinity_total", counter, "{request}", "cluster direction result", "Affinity of clients by cookie: kept (it led to its endpoint), lost (it names none that may be used), given (the client got one)."},
 	mSpills:           {"outrigger_balance_spills_total", counter, "{attempt}", "cluster direction", "Attempts that went to another endpoint than their hash says, as that one had its bounded load."},
 	mPlaces:           {"outrigger_balance_places_total", counter, "{attempt}", "cluster direction place", "Attempts by where their endpoints are, of clusters whose attempts are divided by zone or priority: zone (the proxy's own), region, elsewhere."},

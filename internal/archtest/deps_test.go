@@ -34,7 +34,7 @@ const floors = `
 	proxy/outcome, resilience/breaker, resilience/outlier, resilience/retry < resilience/verdict;
 	resilience/verdict, resilience/balance, resilience/limit, internal/hist < resilience/replay;
 
-	resilience/retry < resilience/admission;
+	resilience/retry < resilience/admission, resilience/retry < resilience/hedge;
 
 	# Floor 1: sources of identity and endpoints, authorization, telemetry.
 	mtls < mtls/workload, mtls/devca;
@@ -51,7 +51,7 @@ const floors = `
 	# which names, values and paths there can be.
 	mtls, mtls/authz, proxy/http1, proxy/memory, proxy/limiter, proxy/websocket,
 	discovery/consul, discovery/dns, discovery/file,
-	resilience/adaptive, resilience/admission, resilience/balance, resilience/breaker, resilience/fault, resilience/health, resilience/limit, resilience/outlier, resilience/ratelimit, resilience/retry,
+	resilience/adaptive, resilience/admission, resilience/balance, resilience/breaker, resilience/fault, resilience/health, resilience/hedge, resilience/limit, resilience/outlier, resilience/ratelimit, resilience/retry,
 	telemetry/ledger, telemetry/outcomes
 	< config;
 	config, proxy/outcome < config/internal/docgen;
@@ -62,7 +62,7 @@ const floors = `
 	proxy/http1, proxy/wire < proxy/http2;
 	proxy/http2, proxy/websocket < proxy/relay;
 	mtls, telemetry, proxy/outcome, proxy/wire, proxy/http2, proxy/websocket,
-	resilience/adaptive, resilience/admission, resilience/balance, resilience/breaker, resilience/hand, resilience/health, resilience/limit, resilience/outlier, resilience/ratelimit, resilience/verdict,
+	resilience/adaptive, resilience/admission, resilience/balance, resilience/breaker, resilience/hand, resilience/health, resilience/hedge, resilience/limit, resilience/outlier, resilience/ratelimit, resilience/verdict,
 	telemetry/outcomes
 	< proxy/upstream;
 	proxy/http1, proxy/upstream < proxy/check;
@@ -111,6 +111,7 @@ var machines = []string{
 	"resilience/guard",
 	"resilience/hand",
 	"resilience/health",
+	"resilience/hedge",
 	"resilience/limit",
 	"resilience/outlier",
 	"resilience/queue",

@@ -236,7 +236,7 @@ func (c *compiler) service(path, name string) int {
 		Policy: upstream.Policy{
 			Timeout: p.Timeout, ConnectTimeout: p.ConnectTimeout, StreamIdle: p.StreamIdleTimeout,
 			Keepalive: p.KeepaliveTimeout, MaxAge: p.MaxConnectionAge, TCPIdle: p.TCPIdleTimeout,
-			HTTP2: proto.HTTP2(), SameHTTP: proto == config.ProtocolAuto, Retry: p.Retry, Outlier: p.Outlier, Health: p.Health, Breaker: p.Breaker, Admission: p.Admission, Limits: p.Limits, Adaptive: p.Adaptive, Balance: p.Balance, WebSocket: p.WebSocket,
+			HTTP2: proto.HTTP2(), SameHTTP: proto == config.ProtocolAuto, Retry: p.Retry, Outlier: p.Outlier, Health: p.Health, Breaker: p.Breaker, Admission: p.Admission, Hedge: p.Hedge, Limits: p.Limits, Adaptive: p.Adaptive, Balance: p.Balance, WebSocket: p.WebSocket,
 		},
 	}
 	s.Policy.Subsets, s.Policy.Region, s.Policy.Zone = subsets(&p), c.cfg.Service.Region, c.cfg.Service.Zone

@@ -59,6 +59,7 @@ func (d *Draft) Build(r *upstream.Registry, m *telemetry.Metrics) *plan.Plan {
 		u.route.Priorities = d.specs[u.spec].turns
 	}
 	d.bindGuards(p.Clusters)
+	bindLatencies(d.uses, p.Clusters)
 	for _, l := range d.listeners {
 		l.Metrics = m.Listener(l.Direction, l.Name)
 		if l.Routes != nil {

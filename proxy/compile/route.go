@@ -90,7 +90,7 @@ func parts(weight float64) uint32 { return uint32(math.Round(weight * plan.Parts
 // override is the cluster's policy with what the route changes; nil when that
 // is nothing.
 func override(r *config.Route, p *upstream.Policy) *upstream.Policy {
-	if r.Timeout == nil && r.StreamIdleTimeout == nil && r.Retry == nil {
+	if r.Timeout == nil && r.StreamIdleTimeout == nil && r.Retry == nil && r.Hedge == nil {
 		return nil
 	}
 	o := *p
@@ -100,7 +100,7 @@ func override(r *config.Route, p *upstream.Policy) *upstream.Policy {
 	if r.StreamIdleTimeout != nil {
 		o.StreamIdle = *r.StreamIdleTimeout
 	}
-	o.Retry = r.Retry.Apply(p.Retry)
+	o.Retry, o.Hedge = r.Retry.Apply(p.Retry), r.Hedge.Apply(p.Hedge)
 	return &o
 }
 

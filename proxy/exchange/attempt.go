@@ -49,28 +49,21 @@ func (x *exchange) attempt(began time.Duration) (r outcome.Reason, again bool) {
 		a.Span = child.Span
 	}
 	if r = x.meet(began); r == outcome.OK {
-		r = x.connect(ep, began, false)
-	}
-	if r == outcome.OK {
-		r = x.roundTrip(a.Span)
-		if r == outcome.StaleConnection && x.kept() && (x.unsent || x.repeatable()) {
-			// Nobody's fault and nothing was read: once more on a new
-			// connection, as part of the same attempt.
-			x.unsent = false
-			if x.stream {
-				x.uploader.begin()
-			}
-			if r = x.connect(ep, x.now(), true); r == outcome.OK {
-				r = x.roundTrip(a.Span)
-			}
-		}
+		r = x.try(ep, began, a.Span)
 	}
 	if x.status == 0 {
 		x.now() // else it was read when the answer came
 	}
+	if x.race != nil && x.race.n > 0 {
+		r, began = x.settle(r, &a, began)
+		ep = x.ep
+	}
 	rtt := x.at - x.sent + x.heldTime()
 	if x.sent == 0 {
 		rtt = x.at - began
+	}
+	if x.pol.Hedge != nil {
+		x.learn(r, rtt)
 	}
 	x.heedRetryAfter()
 	a.Status, a.Reason, a.Fault = uint16(x.status), r, x.faultWords()
@@ -83,7 +76,35 @@ func (x *exchange) attempt(began time.Duration) (r outcome.Reason, again bool) {
 	a.First, a.Sent = x.moments(began)
 	x.rec.AddAttempt(a)
 	x.cl.Finish(ep, x.at, rtt, x.judged(r), x.status)
+	x.confess()
 	return r, r != outcome.FaultInjected || x.fate.as != outcome.OK
+}
+
+// try sends the request to ep and reads up to the final response head.
+func (x *exchange) try(ep *upstream.Endpoint, began time.Duration, span telemetry.SpanID) outcome.Reason {
+	r := x.connect(ep, began, false)
+	if r != outcome.OK {
+		return r
+	}
+	r = x.roundTrip(span)
+	if x.armed {
+		x.disarm()
+	}
+	if r == outcome.StaleConnection && x.kept() && (x.unsent || x.repeatable()) && x.calledOff() == outcome.OK {
+		// Nobody's fault and nothing was read: once more on a new
+		// connection, as part of the same attempt.
+		x.unsent = false
+		if x.stream {
+			x.uploader.begin()
+		}
+		if r = x.connect(ep, x.now(), true); r == outcome.OK {
+			r = x.roundTrip(span)
+			if x.armed {
+				x.disarm()
+			}
+		}
+	}
+	return r
 }
 
 // kept reports whether the request can be sent a second time.
@@ -101,7 +122,7 @@ func (x *exchange) connect(ep *upstream.Endpoint, now time.Duration, fresh bool)
 	w := upstream.Want{
 		Now: now, Deadline: x.deadline, Fresh: fresh,
 		Careful: x.stream || !x.req.Method.Idempotent(),
-		HTTP2:   x.st != nil && x.st.Origin != http2.FromHTTP1,
+		HTTP2:   x.origin() != http2.FromHTTP1,
 	}
 	leg, oe := ep.Get(w)
 	x.rec.ConnectTime = 0
@@ -113,6 +134,9 @@ func (x *exchange) connect(ep *upstream.Endpoint, now time.Duration, fresh bool)
 		return oe.Reason
 	}
 	x.up, x.ust, x.upID = leg.Conn, leg.Stream, leg.PeerID
+	if x.rival.of != nil && x.caller.gone.Load() {
+		return x.unused()
+	}
 	if !leg.Reused {
 		x.rec.ConnectTime = x.now() - now
 	}
@@ -121,12 +145,8 @@ func (x *exchange) connect(ep *upstream.Endpoint, now time.Duration, fresh bool)
 		x.attemptEnd = x.tryEnd(now)
 	}
 	x.setUpstreamDeadline()
-	switch {
-	case x.st == nil:
-	case x.ust != nil:
-		x.caller.watch(x.ust)
-	default:
-		x.caller.watch(x.up)
+	if x.st != nil || x.rival.of != nil {
+		x.watch()
 	}
 	return outcome.OK
 }
@@ -203,6 +223,9 @@ func (x *exchange) roundTrip(span telemetry.SpanID) outcome.Reason {
 			err = x.up.Fill()
 		}
 	} else {
+		if x.pol.Hedge != nil {
+			x.arm()
+		}
 		err = x.up.WriteRead(x.out)
 	}
 	for {
@@ -278,9 +301,8 @@ func (x *exchange) upstreamFailed(err error) outcome.Reason {
 		x.attemptEnd = time.Duration(end)
 	}
 	x.dropUpstream()
-	if x.caller.gone.Load() {
-		x.cause = x.st.Err()
-		return outcome.DownstreamGone
+	if r := x.calledOff(); r != outcome.OK {
+		return r
 	}
 	if r := x.uploader.failed(); r != outcome.OK {
 		x.cause = x.uploader.err
@@ -324,9 +346,7 @@ func (x *exchange) upstreamFailed(err error) outcome.Reason {
 const rounded = time.Millisecond
 
 func (x *exchange) dropUpstream() {
-	if x.st != nil {
-		x.caller.watch(nil)
-	}
+	x.unwatch()
 	if x.ust != nil {
 		if x.upload == uploadRunning {
 			x.ust.Expire()
@@ -365,9 +385,7 @@ func (x *exchange) keepUpstream(clean bool) {
 		x.dropUpstream()
 		return
 	}
-	if x.st != nil {
-		x.caller.watch(nil)
-	}
+	x.unwatch()
 	x.up.Release()
 	x.inexact()
 	x.ep.Put(x.up, x.now())

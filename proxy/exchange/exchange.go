@@ -85,7 +85,12 @@ type exchange struct {
 	uploader uploader
 	caller   caller
 
-	ahead uint32 // requests of the cluster in flight when this one was let in
+	ahead    uint32 // requests of the cluster in flight when this one was let in
+	race     *race  // nil until an attempt may be hedged
+	rival    rival
+	armed    bool // race's timer runs
+	watching bool // caller has the upstream leg
+
 	notes notes
 	rec   telemetry.Record
 }
@@ -140,6 +145,11 @@ func (x *exchange) free() {
 	x.upload = uploadNone
 	x.uploader.reset()
 	x.caller.gone.Store(false)
+	x.rival = rival{}
+	x.watching = false
+	if x.race != nil {
+		x.race.total = 0
+	}
 	exchanges.Put(x)
 }
 

@@ -38,7 +38,13 @@ func (n *notes) decided(d retry.Decision, b *retry.Budget, now time.Duration) {
 // attempted moves the last attempt of rec into the draft, before the next pick
 // forgets what was looked at.
 func (n *notes) attempted(ring *ledger.Ring, rec *telemetry.Record, tried *upstream.Tried, at time.Duration) {
-	if ring == nil || rec.AttemptCount == n.attempts {
+	if ring == nil {
+		return
+	}
+	if rec.AttemptCount == n.attempts {
+		if n.draft != nil {
+			n.answer(n.draft.Latest())
+		}
 		return
 	}
 	if n.draft == nil {
@@ -49,12 +55,18 @@ func (n *notes) attempted(ring *ledger.Ring, rec *telemetry.Record, tried *upstr
 	a := n.draft.Next()
 	a.Endpoint, a.Offset, a.Duration, a.Connect, a.Reason, a.Status = t.Endpoint, t.Offset, t.Duration, rec.ConnectTime, t.Reason, t.Status
 	a.Fault = t.Fault
+	a.Hedge = t.Hedge
 	seen := tried.Seen()
 	a.Algorithm, a.Compared = seen.Algorithm, seen.Count
 	for i := range seen.Count {
 		c := &seen.Compared[i]
 		a.Candidates[i] = ledger.Candidate{Address: c.Endpoint.Address(), Score: c.Score, State: c.Endpoint.Condition(at)}
 	}
+	n.answer(a)
+}
+
+// answer notes with an attempt whether another may follow.
+func (n *notes) answer(a *ledger.Attempt) {
 	if n.asked {
 		a.Asked, a.Why, a.Wait, a.Budget, a.HasBudget = true, n.verdict.Why, n.verdict.Wait, n.budget, n.hasBudget
 		n.asked = false

@@ -103,6 +103,9 @@ func (n *notes) log(log *outcomes.Log, o *outcomes.Exchange, rec *telemetry.Reco
 		a, l := &rec.Attempts[i], &list[i]
 		l.Endpoint, l.Offset, l.Duration, l.First, l.Sent = a.Endpoint, a.Offset, a.Duration, a.First, a.Sent
 		l.Reason, l.Status = a.Reason, a.Status
+		if a.Hedge {
+			l.Marks |= outcomes.Hedge
+		}
 		if p := &n.answers[i]; p.asked {
 			l.Marks |= outcomes.Asked
 			l.Why, l.Wait = p.d.Why, p.d.Wait

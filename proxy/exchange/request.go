@@ -224,8 +224,8 @@ func (x *exchange) buildRequest(span telemetry.SpanID) int {
 	}
 	b = append(b, "\r\n"...)
 	head := len(b)
-	if x.st != nil && x.ust == nil && r.Framing == http1.FramingChunked && !x.stream {
-		x.out = http1.AppendLastChunk(http1.AppendChunk(b, x.body), x.st.Trailers())
+	if x.byStream() && x.ust == nil && r.Framing == http1.FramingChunked && !x.stream {
+		x.out = http1.AppendLastChunk(http1.AppendChunk(b, x.body), x.behind())
 	} else {
 		x.out = append(b, behind...)
 	}

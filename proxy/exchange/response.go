@@ -12,7 +12,7 @@ import (
 // forwardInterim passes a 1xx response on (RFC 9110 section 15.2). HTTP/1.0
 // clients do not know them.
 func (x *exchange) forwardInterim(raw []byte) outcome.Reason {
-	if x.req.Minor == 0 {
+	if x.req.Minor == 0 || x.rival.of != nil {
 		return outcome.OK
 	}
 	b := wire.GetSmall()

@@ -47,7 +47,7 @@ func (x *exchange) attempts() outcome.Reason {
 		if x.call.held {
 			failure = outcome.UpstreamError
 		}
-		d, ok := x.decide(n, failure, ended-began, budget)
+		d, ok := x.decide(n+x.hedged(), failure, ended-began, budget)
 		if !ok {
 			if x.status != 0 && r != outcome.FaultInjected {
 				return x.forward(r)

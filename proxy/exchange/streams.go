@@ -129,9 +129,10 @@ func (s *Session) contain(l *plan.Listener, st *http2.Stream) {
 // caller ends the upstream leg when the stream that the request came on ends
 // before its time: nobody waits for the answer any more.
 type caller struct {
-	gone atomic.Bool
-	mu   sync.Mutex
-	leg  upstreamLeg // nil while there is none
+	gone   atomic.Bool
+	beaten atomic.Bool // a rival has won: the leg is not waited for either
+	mu     sync.Mutex
+	leg    upstreamLeg // nil while there is none
 }
 
 // Canceled implements http2.Canceler.
@@ -150,7 +151,7 @@ func (c *caller) watch(leg upstreamLeg) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.leg = leg
-	if leg != nil && c.gone.Load() {
+	if leg != nil && (c.gone.Load() || c.beaten.Load()) {
 		leg.Expire()
 	}
 }
@@ -181,13 +182,11 @@ func (x *exchange) answer() []byte {
 // roundTripStream is roundTrip on an HTTP/2 stream. x.out has the request.
 func (x *exchange) roundTripStream(head int) outcome.Reason {
 	x.takeReady()
-	body, whole := x.body, true
-	var trailers []byte
-	switch {
-	case x.stream && x.hasBody():
+	body, trailers, whole := x.body, []byte(nil), true
+	if x.stream && x.hasBody() {
 		body, trailers, whole = x.uploader.again()
-	case x.st != nil && !x.st.Ended:
-		trailers = x.st.Trailers()
+	} else {
+		trailers = x.behind()
 	}
 	f := http2.Flags(0)
 	switch {
@@ -196,12 +195,9 @@ func (x *exchange) roundTripStream(head int) outcome.Reason {
 	case whole && !x.req.Upgrade:
 		f = http2.End
 	}
-	x.ust.Origin = http2.FromHTTP1
-	if x.st != nil {
-		x.ust.Origin = http2.FromHTTP2
-		if x.st.Raw() {
-			x.ust.Origin = x.st.Origin
-		}
+	x.ust.Origin = x.origin()
+	if x.pol.Hedge != nil {
+		x.arm()
 	}
 	err := x.ust.WriteRequest(x.out[:head], body, f)
 	if err == nil && len(trailers) > 0 {

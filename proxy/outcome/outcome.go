@@ -77,6 +77,8 @@ const (
 	RateUnknown
 	// Throttled: admission control held the request back, as the service accepts too few.
 	Throttled
+	// Superseded: another attempt of the same request answered first. Only an attempt ends so.
+	Superseded
 
 	reasonCount
 )
@@ -156,6 +158,7 @@ var table = [Count]Row{
 	RateLimited:       {"rate_limited", "RL", SourceLocal, 429, 8, RetryNever, false, "http_request_denied", "More requests came than a rate limit lets pass."},
 	FaultInjected:     {"fault_injected", "FI", SourceLocal, 503, 14, RetryNever, false, "proxy_internal_response", "A fault was made on purpose."},
 	RateUnknown:       {"rate_unknown", "RU", SourceLocal, 503, 14, RetryNever, false, "proxy_internal_response", "Who counts the requests of a rate limit gave no answer."},
+	Superseded:        {"superseded", "SP", SourceLocal, 0, 1, RetryNever, false, "", "Another attempt of the same request answered first."},
 }
 
 // Row returns the consequences of r.

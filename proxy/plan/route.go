@@ -7,6 +7,7 @@ import (
 	"github.com/outrigger-mesh/outrigger/proxy/http1"
 	"github.com/outrigger-mesh/outrigger/proxy/outcome"
 	"github.com/outrigger-mesh/outrigger/proxy/upstream"
+	"github.com/outrigger-mesh/outrigger/resilience/hedge"
 	"github.com/outrigger-mesh/outrigger/resilience/queue"
 	"github.com/outrigger-mesh/outrigger/telemetry"
 )
@@ -49,6 +50,9 @@ type Route struct {
 	Priority   queue.Priority
 	// Throttle is the route's own; nil unless the policy of Cluster gives each route one.
 	Throttle *upstream.Throttle
+	// Latency is what hedging has learnt of the route's requests; nil where it is
+	// told only by cluster.
+	Latency *hedge.Latency
 	// Metrics count by route; nil on a listener without a table.
 	Metrics *telemetry.Route
 }

@@ -44,6 +44,9 @@ func (r *Route) text() string {
 		} else {
 			words = append(words, fmt.Sprintf("retry=%+v", *p.Retry))
 		}
+		if p.Hedge != nil {
+			words = append(words, fmt.Sprintf("hedge=%+v", *p.Hedge))
+		}
 	}
 	return strings.Join(words, " ")
 }

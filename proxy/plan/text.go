@@ -63,6 +63,9 @@ func cluster(b *strings.Builder, c *upstream.Cluster) {
 	section(b, "retry", pol.Retry)
 	section(b, "outlier", pol.Outlier)
 	section(b, "breaker", pol.Breaker)
+	if pol.Hedge != nil {
+		section(b, "hedge", pol.Hedge)
+	}
 	l := &pol.Limits
 	fmt.Fprintf(b, "    limits     {Mode:%s MaxConnections:%d MaxPending:%d MaxRequests:%d MaxRequestsPerEndpoint:%d}\n",
 		l.Mode, l.MaxConnections, l.MaxPending, l.MaxRequests, l.MaxRequestsPerEndpoint)

@@ -12,6 +12,7 @@ import (
 	"github.com/outrigger-mesh/outrigger/resilience/balance"
 	"github.com/outrigger-mesh/outrigger/resilience/breaker"
 	"github.com/outrigger-mesh/outrigger/resilience/hand"
+	"github.com/outrigger-mesh/outrigger/resilience/hedge"
 	"github.com/outrigger-mesh/outrigger/resilience/limit"
 	"github.com/outrigger-mesh/outrigger/resilience/outlier"
 	"github.com/outrigger-mesh/outrigger/resilience/ratelimit"
@@ -25,6 +26,8 @@ type Cluster struct {
 	Limits limit.Limits
 	// Gate is where exchanges are let in, under the limit on active requests.
 	Gate Gate
+	// Latencies is what hedging has learnt, where the policy hedges.
+	Latencies hedge.Latencies
 
 	name      string
 	direction telemetry.Direction
@@ -49,7 +52,8 @@ type Cluster struct {
 	mu        sync.Mutex  // below: changes of endpoints and policy
 	endpoints []*Endpoint // sorted by address
 	rates     map[RateSpec]*ratelimit.Table
-	gates     map[string]*routeGate // of routes, by their names
+	gates     map[string]*routeGate     // of routes, by their names
+	latencies map[string]*hedge.Latency // by route
 	orders    hand.Orders
 	ordered   bool // the last rebuild had orders to obey
 	logged    logged
@@ -72,6 +76,7 @@ type endpointSet struct {
 	part        int   // ... with so many endpoints has none that may be used
 	tiered      bool  // attempts are divided by priority or zone
 	perEndpoint int64 // how many attempts one may have; 0 unlimited
+	ejected     int
 }
 
 // Name returns the cluster's name.
@@ -83,7 +88,7 @@ func (c *Cluster) Direction() telemetry.Direction { return c.direction }
 // Policy returns the policy in force.
 func (c *Cluster) Policy() *Policy { return c.policy.Load() }
 
-// Budget returns the retry budget, or nil when retries are off.
+// Budget returns the budget of retries and hedges, or nil when both are off.
 func (c *Cluster) Budget() *retry.Budget { return c.budget.Load() }
 
 // Metrics returns the cluster's handles.
@@ -167,10 +172,16 @@ func (c *Cluster) rebuild(now time.Duration) {
 			Ejected: p.Outlier != nil && e.Outlier.State() == outlier.Ejected,
 		}
 	}
+	ejected := 0
+	for i := range all {
+		if all[i].Ejected {
+			ejected++
+		}
+	}
 	left, pinned := c.obey(all, now)
 	left = c.withoutDraining(left, pinned)
 	set := c.newSet(p, left, pinned, c.set.Load(), nil)
-	set.total = len(all)
+	set.total, set.ejected = len(all), ejected
 	c.logSet(all, set.panicking, now)
 	c.set.Store(set)
 	c.Gate.hold(c.places(p, set), now)
@@ -314,11 +325,7 @@ func (c *Cluster) apply(spec *Spec, now time.Duration) {
 	} else {
 		c.applyBreaker(oldPolicy.Breaker, policy.Breaker)
 	}
-	if policy.Retry == nil {
-		c.budget.Store(nil)
-	} else if oldPolicy == nil || oldPolicy.Retry == nil || !sameBudget(oldPolicy.Retry, policy.Retry) {
-		c.budget.Store(retry.NewBudget(*policy.Retry))
-	}
+	c.applyBudget(oldPolicy, &policy)
 	if old != nil && old.Transport != spec.Transport {
 		c.generation.Add(1)
 		for _, e := range c.endpoints {
@@ -336,10 +343,6 @@ func (c *Cluster) apply(spec *Spec, now time.Duration) {
 		}
 		c.rebuild(now)
 	}
-}
-
-func sameBudget(a, b *retry.Config) bool {
-	return a.BudgetPercent == b.BudgetPercent && a.BudgetMinPerSecond == b.BudgetMinPerSecond
 }
 
 // Transport says in words how endpoints are reached.

@@ -10,6 +10,7 @@ import (
 	"github.com/outrigger-mesh/outrigger/resilience/balance"
 	"github.com/outrigger-mesh/outrigger/resilience/breaker"
 	"github.com/outrigger-mesh/outrigger/resilience/health"
+	"github.com/outrigger-mesh/outrigger/resilience/hedge"
 	"github.com/outrigger-mesh/outrigger/resilience/limit"
 	"github.com/outrigger-mesh/outrigger/resilience/outlier"
 	"github.com/outrigger-mesh/outrigger/resilience/retry"
@@ -37,6 +38,7 @@ type Policy struct {
 	Mesh bool
 
 	Retry   *retry.Config
+	Hedge   *hedge.Config
 	Outlier *outlier.Config
 	Breaker *breaker.Config
 	Health  *health.Config // active checks

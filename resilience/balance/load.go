@@ -107,6 +107,16 @@ func (l *Load) End(now, rtt time.Duration, failed bool) {
 	}
 }
 
+// Cut counts one attempt in flight less that was given up after so long without
+// an answer, through no fault of the endpoint's. As that is the least that the
+// answer would have taken, it can raise the estimate but not lower it.
+func (l *Load) Cut(now, soFar time.Duration) {
+	l.inflight.Add(-1)
+	if soFar >= 0 {
+		l.observe(l.rules(), now, float64(soFar), true)
+	}
+}
+
 // HoldOff takes the endpoint, which has asked for it, to be failing until it has
 // passed: it has the full penalty until then.
 func (l *Load) HoldOff(until time.Duration) { l.fail(until) }

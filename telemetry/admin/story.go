@@ -138,6 +138,9 @@ func (t *teller) tried(v *WhyView) {
 		if a.Fault != "" && a.Reason == "fault_injected" {
 			how = "before the endpoint saw it"
 		}
+		if a.Hedge {
+			how += "; a hedge, started while an earlier attempt was not answered"
+		}
 		t.line(fmt.Sprintf("attempt %d", n), "at +%s to %s: %s after %s, %s", ms(a.OffsetMs), a.Endpoint, end, ms(a.DurationMs), how)
 		t.picked(a)
 		if a.Fault != "" {

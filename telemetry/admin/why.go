@@ -84,6 +84,7 @@ type AttemptView struct {
 	ConnectMs  float64         `json:"connect_ms,omitempty"` // left out for a kept connection
 	Reason     string          `json:"reason"`
 	Status     int             `json:"status,omitempty"`
+	Hedge      bool            `json:"hedge,omitempty"` // started beside an earlier one that was slow
 	Retry      string          `json:"retry,omitempty"` // the answer to whether another attempt may follow
 	WaitMs     float64         `json:"wait_ms,omitempty"`
 	Budget     *float64        `json:"budget,omitempty"` // retries left for the cluster

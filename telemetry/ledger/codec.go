@@ -27,6 +27,7 @@ const (
 const (
 	flagAsked = 1 << iota
 	flagBudget
+	flagHedge
 )
 
 // encode writes e into its own memory. The id comes first, so that a search
@@ -73,6 +74,9 @@ func (a *Attempt) encode(b []byte) []byte {
 	}
 	if a.HasBudget {
 		flags |= flagBudget
+	}
+	if a.Hedge {
+		flags |= flagHedge
 	}
 	b = append(b, flags, byte(a.Reason), byte(a.Why), byte(a.Compared))
 	b = binary.AppendUvarint(b, uint64(a.Status))
@@ -171,7 +175,7 @@ func (r *reader) attempt() (a Attempt) {
 		r.bad = true
 		return Attempt{}
 	}
-	a.Asked, a.HasBudget = head[0]&flagAsked != 0, head[0]&flagBudget != 0
+	a.Asked, a.HasBudget, a.Hedge = head[0]&flagAsked != 0, head[0]&flagBudget != 0, head[0]&flagHedge != 0
 	a.Reason, a.Why, a.Compared = outcome.Reason(head[1]), retry.Why(head[2]), int(head[3])
 	a.Status = uint16(r.uvarint())
 	for _, d := range [...]*time.Duration{&a.Offset, &a.Duration, &a.Connect, &a.Wait} {

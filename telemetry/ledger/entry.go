@@ -118,6 +118,7 @@ type Attempt struct {
 	Connect  time.Duration // 0 for a connection that was there already
 	Reason   outcome.Reason
 	Status   uint16
+	Hedge    bool // started beside an earlier one that was slow
 
 	// Asked says that the policy was asked for another attempt after this one;
 	// the rest is its answer.
@@ -148,5 +149,8 @@ func (e *Entry) Next() *Attempt {
 	*a = Attempt{}
 	return a
 }
+
+// Latest returns the last place that Next gave.
+func (e *Entry) Latest() *Attempt { return &e.Attempts[len(e.Attempts)-1] }
 
 func (e *Entry) reset() { *e = Entry{Attempts: e.Attempts[:0], buf: e.buf[:0]} }

@@ -35,6 +35,7 @@ func packages() []string {
 		"resilience/breaker",
 		"resilience/fault",
 		"resilience/health",
+		"resilience/hedge",
 		"resilience/limit",
 		"resilience/outlier",
 		"resilience/queue",
