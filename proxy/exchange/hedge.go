@@ -17,7 +17,7 @@ const mostRivals = hedge.MostAttempts - 1
 
 // race is an attempt of an exchange, made by its own goroutine, with the rivals
 // that a timer has started beside it because it was slow to be answered. The
-// first good answer wins; see docs/adr/0014-hedging.md. An exchange makes it for
+// first good answer wins; see docs/adr/0015-hedging.md. An exchange makes it for
 // its first attempt that may be hedged and keeps it.
 type race struct {
 	timer *time.Timer
