@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/outrigger-mesh/outrigger/proxy/upstream"
 )
 
 // steadyOrigin answers each read with response, without allocating. Requests
@@ -110,6 +112,26 @@ func TestNoAllocation(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// TestNoAllocationHedged: where nothing is slow, hedging allocates nothing.
+func TestNoAllocationHedged(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector allocates")
+	}
+	for name, delay := range map[string]time.Duration{"fixed": time.Hour, "learnt": 0} {
+		t.Run(name, func(t *testing.T) {
+			got := mallocs(t, plain, 0, func(b *bed) {
+				b.apply(func(p *upstream.Policy) {
+					p.Hedge = hedged()
+					p.Hedge.Delay, p.Hedge.MinDelay = delay, time.Minute
+				})
+			})
+			if got > 0.05 {
+				t.Errorf("%.3f allocations an exchange", got)
+			}
+		})
 	}
 }
 

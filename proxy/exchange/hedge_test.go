@@ -56,6 +56,9 @@ func newSeveral(t testing.TB, l legs, n int, change func(*setup)) *several {
 		o := httptest.NewUnstartedServer(nil)
 		o.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			b, _ := io.ReadAll(r.Body)
+			if r.Header.Get("x-now") != "" {
+				return // answered as it comes
+			}
 			a := asked{o.Listener.Addr().String(), r, string(b), make(chan func(http.ResponseWriter), 1), make(chan struct{})}
 			s.asked <- a
 			select {
@@ -488,6 +491,44 @@ func TestHedgeDeadline(t *testing.T) {
 			s.wantReasons("try_timeout")
 		})
 	}
+}
+
+// TestHedgeLearns: after enough answers it is known what is slow, by route if it has
+// latencies of its own.
+func TestHedgeLearns(t *testing.T) {
+	var lat hedge.Latency
+	s := newSeveral(t, legs{}, 2, func(set *setup) {
+		h := set.policy.Hedge
+		h.Delay, h.Percentile, h.MinSamples = 0, 50, 20
+		set.route.Latency = &lat
+	})
+	for range 20 {
+		if g := <-s.send(t.Context(), "GET", "", "x-now", "yes"); g.status != 200 {
+			t.Fatalf("got %+v", g)
+		}
+	}
+	for range 100 { // what was found is kept for a moment
+		got := s.send(t.Context(), "GET", "")
+		a := s.next(t)
+		select {
+		case b := <-s.asked:
+			b.answer <- says(200, "good")
+			if g := <-got; g.body != "good" {
+				t.Errorf("got %+v", g)
+			}
+			a.calledOff(t)
+			for name, l := range map[string]*hedge.Latency{"route": &lat, "cluster": &s.cluster.Latencies.All} {
+				if _, ok := l.Quantile(s.sweeper.Now(), 60, 20); !ok {
+					t.Errorf("nothing was learnt of the %s", name)
+				}
+			}
+			return
+		case <-time.After(100 * time.Millisecond):
+			a.answer <- says(200, "")
+			<-got
+		}
+	}
+	t.Fatalf("nothing was hedged: %s", s.hedges())
 }
 
 // TestHedgeWords: telemetry has the words of the machine.

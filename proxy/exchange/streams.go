@@ -182,11 +182,9 @@ func (x *exchange) answer() []byte {
 // roundTripStream is roundTrip on an HTTP/2 stream. x.out has the request.
 func (x *exchange) roundTripStream(head int) outcome.Reason {
 	x.takeReady()
-	body, trailers, whole := x.body, []byte(nil), true
+	body, trailers, whole := x.body, x.behind(), true
 	if x.stream && x.hasBody() {
 		body, trailers, whole = x.uploader.again()
-	} else {
-		trailers = x.behind()
 	}
 	f := http2.Flags(0)
 	switch {

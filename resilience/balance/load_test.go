@@ -174,3 +174,18 @@ func TestLoadUnderContention(t *testing.T) {
 		t.Errorf("%d in flight", l.Inflight())
 	}
 }
+
+// TestCut: an attempt that was given up tells how long it would have taken at least.
+func TestCut(t *testing.T) {
+	const ms = time.Millisecond
+	var l Load
+	l.Begin(0)
+	l.End(0, 50*ms, false)
+	for _, test := range []struct{ soFar, want time.Duration }{{10 * ms, 50 * ms}, {-1, 50 * ms}, {80 * ms, 80 * ms}} {
+		l.Begin(0)
+		l.Cut(0, test.soFar)
+		if got := l.EWMA(0); got != test.want || l.Inflight() != 0 {
+			t.Errorf("after %v: %v, want %v; %d in flight", test.soFar, got, test.want, l.Inflight())
+		}
+	}
+}

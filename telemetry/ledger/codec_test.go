@@ -44,7 +44,7 @@ func some(r *rand.Rand) Entry {
 		a := e.Next()
 		*a = Attempt{
 			Endpoint: word(), Algorithm: word(), Offset: span(), Duration: span(), Connect: span(),
-			Reason: outcome.Reason(r.IntN(outcome.Count)), Status: uint16(r.IntN(600)), Compared: r.IntN(3),
+			Reason: outcome.Reason(r.IntN(outcome.Count)), Status: uint16(r.IntN(600)), Hedge: r.IntN(2) == 0, Compared: r.IntN(3),
 			Asked: r.IntN(2) == 0, Why: retry.Why(r.IntN(int(retry.Observed) + 1)), Wait: span(), Budget: r.NormFloat64(), HasBudget: r.IntN(2) == 0,
 		}
 		for i := range a.Compared {
