@@ -27,6 +27,7 @@ type Client struct {
 	random Random
 
 	guards   []Guard
+	gate     *gate
 	try      TryGuard // nil without one
 	hedger   Hedger   // nil without one
 	breaker  *breaker.Breaker
@@ -75,7 +76,8 @@ func NewClient(e *Engine, p Policy, w World, caller Caller) *Client {
 	}
 	c := &Client{Stats: &Stats{}, engine: e, policy: p, world: w, caller: caller, random: e.Fork(), mode: guard.Observe}
 	c.id = e.Add(c)
-	c.guards = append(c.guards, requestLimit{&c.policy.Limits, &c.limits})
+	c.gate = newGate(c)
+	c.guards = append(c.guards, c.gate)
 	if p.Breaker != nil {
 		c.breaker = breaker.New("", *p.Breaker, c.breakerChanged)
 	}

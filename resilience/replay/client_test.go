@@ -57,6 +57,7 @@ type source struct {
 	poisson bool
 	until   time.Duration
 	n       uint64
+	callers uint64
 	request Request
 }
 
@@ -74,6 +75,9 @@ func (s *source) Fire(now time.Duration, _ uint64) {
 	s.n++
 	r := s.request
 	r.ID = s.n
+	if s.callers > 0 {
+		r.Caller = s.n % s.callers
+	}
 	s.c.Offer(r)
 	wait := s.each
 	if s.poisson {

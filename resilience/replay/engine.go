@@ -17,7 +17,7 @@ type ActorID uint32
 // on nothing but its seed. It is not safe for concurrent use; runs side by side
 // have an engine each.
 type Engine struct {
-	queue  queue
+	queue  events
 	actors []Actor
 	now    time.Duration
 	number uint64

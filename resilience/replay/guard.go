@@ -4,7 +4,6 @@ import (
 	"time"
 
 	"github.com/outrigger-mesh/outrigger/proxy/outcome"
-	"github.com/outrigger-mesh/outrigger/resilience/limit"
 )
 
 // Answer is what a guard says to an exchange.
@@ -57,20 +56,3 @@ type Hedger interface {
 
 // maxGuards bounds the guards of a client: an exchange has a note for each.
 const maxGuards = 8
-
-// requestLimit is the limit on active requests as a guard.
-type requestLimit struct {
-	cfg    *limit.Config
-	limits *limit.Limits
-}
-
-func (g requestLimit) Enter(time.Duration, *Exchange, *uint64) (Answer, outcome.Reason) {
-	if g.limits.Acquire(g.cfg, limit.Requests) {
-		return Pass, outcome.OK
-	}
-	return Refuse, outcome.LimitRequests
-}
-
-func (g requestLimit) Leave(time.Duration, *Exchange, *uint64, bool, outcome.Reason) {
-	g.limits.Release(limit.Requests)
-}

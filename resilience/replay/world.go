@@ -19,8 +19,8 @@ type Request struct {
 	// Idempotent says that the method is, and Replayable that the body can be
 	// sent again: what retries ask.
 	Idempotent, Replayable bool
-	// Class is the caller's own, for guards that tell requests apart.
-	Class uint8
+	// Caller is whose request it is, for queues in which callers take turns.
+	Caller uint64
 }
 
 // Attempt is one try of an exchange against one endpoint, as a world sees it.

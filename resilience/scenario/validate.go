@@ -79,7 +79,7 @@ func (v *validator) services() {
 		v.say("services", "has %d; at most %d", len(v.names), maxServices)
 		return
 	}
-	callers := 0
+	callers, endpoints := 0, 0
 	for _, name := range v.names {
 		s, path := v.Services[name], "services."+name
 		if name == "" || name == config.AnyService || strings.ContainsAny(name, " \t") {
@@ -97,6 +97,7 @@ func (v *validator) services() {
 			v.percent(at+".percent", c.Percent)
 		}
 		callers += s.Endpoints * len(s.Calls)
+		endpoints += s.Endpoints
 		for i, u := range s.Unlike {
 			at := fmt.Sprintf("%s.unlike[%d]", path, i)
 			v.numbers(at+".endpoints", u.Endpoints, s.Endpoints)
@@ -109,6 +110,9 @@ func (v *validator) services() {
 	}
 	if callers > maxClients {
 		v.say("services", "make %d callers, endpoints times calls; at most %d", callers, maxClients)
+	}
+	if endpoints > maxEndpoints {
+		v.say("services", "have %d endpoints; at most %d", endpoints, maxEndpoints)
 	}
 	v.loops()
 }

@@ -11,7 +11,7 @@ import (
 func TestQueueAgainstSort(t *testing.T) {
 	r := NewRandom(1)
 	for round := range 200 {
-		var q queue
+		var q events
 		var model []event
 		number := uint64(0)
 		for range 300 {

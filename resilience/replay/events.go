@@ -19,13 +19,13 @@ func (e *event) before(o *event) bool {
 	return e.at < o.at || e.at == o.at && e.order < o.order
 }
 
-// queue is a heap of events with four children a node: flatter than one with
+// events is a heap of events with four children a node: flatter than one with
 // two, and the children share cache lines.
-type queue struct{ heap []event }
+type events struct{ heap []event }
 
-func (q *queue) len() int { return len(q.heap) }
+func (q *events) len() int { return len(q.heap) }
 
-func (q *queue) push(e event) {
+func (q *events) push(e event) {
 	q.heap = append(q.heap, e)
 	h, i := q.heap, len(q.heap)-1
 	for i > 0 {
@@ -40,7 +40,7 @@ func (q *queue) push(e event) {
 }
 
 // pop takes the first event off a queue that is not empty.
-func (q *queue) pop() event {
+func (q *events) pop() event {
 	h := q.heap
 	first, last := h[0], h[len(h)-1]
 	h = h[:len(h)-1]
