@@ -198,7 +198,7 @@ func (c *Client) learn(now time.Duration, t *try, took time.Duration, r outcome.
 	}
 	c.tries.retire(t.ref)
 	c.tries.free(t.ref)
-	c.gate.took(now, took, r)
+	c.gate.took(now, took, r, status)
 }
 
 // abandonAll gives up the attempts of x that are under way.

@@ -4,12 +4,13 @@ import (
 	"time"
 
 	"github.com/outrigger-mesh/outrigger/proxy/outcome"
+	"github.com/outrigger-mesh/outrigger/resilience/adaptive"
 	"github.com/outrigger-mesh/outrigger/resilience/guard"
 	"github.com/outrigger-mesh/outrigger/resilience/limit"
 	"github.com/outrigger-mesh/outrigger/resilience/queue"
 )
 
-// limiter finds a limit on active requests by itself, as adaptive.Limiter does.
+// limiter finds a limit on active requests by itself: adaptive.Limiter.
 type limiter interface {
 	Limit() int64
 	Mode() guard.Mode
@@ -27,6 +28,9 @@ type gate struct {
 	entering *waiter // asks at present
 	most     int64   // that may be in; 0 unlimited
 	would    int64   // that might be if what is only observed were enforced; 0 the same
+
+	counted *Stats // that count the limit, as shown
+	shown   int64
 }
 
 // waiter is an exchange in the queue.
@@ -42,6 +46,9 @@ func newGate(c *Client) *gate {
 	if cfg := c.policy.Limits.Queue; cfg != nil {
 		g.queue = queue.New(*cfg)
 		g.id = c.engine.Add(g)
+	}
+	if cfg := c.policy.Adaptive; cfg != nil {
+		g.adaptive = adaptive.New(*cfg)
 	}
 	g.settle(c.engine.now)
 	return g
@@ -63,6 +70,11 @@ func (g *gate) settle(now time.Duration) {
 	if g.adaptive != nil {
 		least(g.adaptive.Limit(), g.adaptive.Mode())
 	}
+	if s := g.c.Stats; g.counted != s {
+		g.counted, g.shown = s, 0
+	}
+	g.counted.now.Limit += g.most - g.shown
+	g.shown = g.most
 	g.dispatch(now)
 }
 
@@ -191,9 +203,10 @@ func (g *gate) free(w *waiter) {
 }
 
 // took tells the adaptive limit how an attempt went: one that was answered well,
-// or in vain waited for. Others say nothing of how long work takes.
-func (g *gate) took(now, rtt time.Duration, r outcome.Reason) {
-	if g.adaptive == nil || r != outcome.OK && r != outcome.RequestTimeout && r != outcome.TryTimeout {
+// or in vain waited for. Others say nothing of how long work takes, nor do those
+// that are not HTTP, which have no status.
+func (g *gate) took(now, rtt time.Duration, r outcome.Reason, status uint16) {
+	if g.adaptive == nil || (r != outcome.OK || status == 0) && r != outcome.RequestTimeout && r != outcome.TryTimeout {
 		return
 	}
 	if g.adaptive.Observe(now, rtt, g.c.limits.Requests.Value()) {

@@ -113,7 +113,7 @@ func TestLimiterIsFollowed(t *testing.T) {
 	var cl *Client
 	cl = NewClient(e, p, world{begin: func(time.Duration, Attempt) (Fate, bool) {
 		most = max(most, cl.limits.Requests.Value())
-		return Fate{Latency: time.Millisecond}, true
+		return Fate{Latency: time.Millisecond, Status: 200}, true
 	}}, nil)
 	cl.gate.adaptive = &alternating{}
 	cl.gate.settle(0)

@@ -3,6 +3,7 @@ package replay
 import (
 	"time"
 
+	"github.com/outrigger-mesh/outrigger/resilience/adaptive"
 	"github.com/outrigger-mesh/outrigger/resilience/balance"
 	"github.com/outrigger-mesh/outrigger/resilience/breaker"
 	"github.com/outrigger-mesh/outrigger/resilience/limit"
@@ -20,6 +21,7 @@ type Policy struct {
 	Outlier        *outlier.Config
 	Breaker        *breaker.Config
 	Limits         limit.Config
+	Adaptive       *adaptive.Config
 	Balance        balance.Config // the zero value means balance.Default
 }
 

@@ -55,6 +55,7 @@ type Point struct {
 	Active int64 // exchanges that had begun and not ended
 	Out    int64 // endpoints ejected or on probation, for each client
 	Open   int64 // breakers that were not closed
+	Limit  int64 // limits on active requests added up, as far as there are any
 }
 
 // Window counts the exchanges that began within it, and what came of them.
@@ -132,7 +133,7 @@ func (s *Stats) closePoint() {
 	}
 	s.Points = append(s.Points, p)
 	s.total.Add(&p.Counts)
-	s.now = Point{At: p.At + s.Interval, Active: p.Active, Out: p.Out, Open: p.Open}
+	s.now = Point{At: p.At + s.Interval, Active: p.Active, Out: p.Out, Open: p.Open, Limit: p.Limit}
 }
 
 // Close ends the time series at now, after the last event.

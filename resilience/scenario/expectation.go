@@ -27,6 +27,7 @@ const (
 	Attempts      Metric = "attempts"      // for each of them
 	Amplification Metric = "amplification" // attempts for each exchange that arrived from outside
 	Throughput    Metric = "throughput"    // that ended well, a second
+	Limit         Metric = "limit"         // on active requests, in the mean: limits.max_requests or adaptive, of all proxies
 	Ejections     Metric = "ejections"     // of endpoints, over the whole run
 	Openings      Metric = "openings"      // of breakers, over the whole run
 )
@@ -46,7 +47,7 @@ func (m Metric) unit() (unit, bool) {
 		return inPercent, true
 	case Mean, P50, P90, P95, P99, P999, Max:
 		return inTime, true
-	case Attempts, Amplification, Throughput, Ejections, Openings:
+	case Attempts, Amplification, Throughput, Limit, Ejections, Openings:
 		return asNumber, true
 	}
 	return 0, false
@@ -90,7 +91,7 @@ type Expectation struct {
 
 const expectationRule = `write it as METRIC [of SERVICE] OPERATOR VALUE [from TIME] [to TIME] [in VARIANT], such as "goodput >= 99% from 30s"`
 
-const metricRule = "use goodput, failed, refused, under TIME, mean, p50, p90, p95, p99, p99.9, max, attempts, amplification, throughput, ejections or openings"
+const metricRule = "use goodput, failed, refused, under TIME, mean, p50, p90, p95, p99, p99.9, max, attempts, amplification, throughput, limit, ejections or openings"
 
 // UnmarshalText implements encoding.TextUnmarshaler.
 func (e *Expectation) UnmarshalText(text []byte) error {

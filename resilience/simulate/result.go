@@ -117,6 +117,7 @@ type Check struct {
 // watched is an expectation with the windows that count for it.
 type watched struct {
 	expectation *scenario.Expectation
+	service     string
 	window      *replay.Window // of the service it is about
 	arrived     *replay.Window // of the service that is called from outside
 }
@@ -153,7 +154,7 @@ func (r *run) watch(variant string) []watched {
 		if s.to == 0 {
 			s.to = r.spec.Duration
 		}
-		w := watched{expectation: e, window: window(s)}
+		w := watched{expectation: e, service: s.service, window: window(s)}
 		s.service = r.spec.Entry()
 		w.arrived = window(s)
 		list = append(list, w)
@@ -192,6 +193,8 @@ func (out *Run) value(w *watched) float64 {
 		return float64(w.window.Attempts) / float64(w.arrived.Began)
 	case scenario.Throughput:
 		return float64(w.window.Good) / (w.window.To - w.window.From).Seconds()
+	case scenario.Limit:
+		return meanLimit(out.Service(w.service).Points, w.window.From, w.window.To)
 	case scenario.Ejections, scenario.Openings:
 		n := replay.Counts{}
 		for i := range out.Services {
@@ -206,6 +209,18 @@ func (out *Run) value(w *watched) float64 {
 	}
 	q, _ := e.Metric.Quantile()
 	return latency(&w.window.Latency, w.window.Latency.Quantile(q))
+}
+
+// meanLimit is that of the ends of the seconds within a time.
+func meanLimit(points []replay.Point, from, to time.Duration) float64 {
+	sum, n := 0.0, 0.0
+	for i := range points {
+		if at := points[i].At; at >= from && at < to {
+			sum += float64(points[i].Limit)
+			n++
+		}
+	}
+	return sum / n
 }
 
 // latency is NaN where there was none to measure.
