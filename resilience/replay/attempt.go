@@ -23,7 +23,9 @@ type try struct {
 	fate    Fate
 	cut     time.Duration // when the client gives it up; 0 never
 	cutFor  outcome.Reason
+	by      *breaker.Breaker // that has let it pass; nil none
 	ticket  breaker.Ticket
+	broken  bool   // an open breaker was met
 	note    uint64 // of the guard of attempts
 	mark    uint64 // of the world
 	request *Request
@@ -82,28 +84,25 @@ func (c *Client) attempt(now time.Duration, x *Exchange, hedge bool) {
 
 // mayTry asks the guards of attempts and chooses the endpoint of t.
 func (c *Client) mayTry(now time.Duration, t *try) outcome.Reason {
-	if c.breaker != nil {
-		ticket, ok := c.breaker.Allow(now)
-		if !ok {
-			return outcome.BreakerOpen
-		}
-		t.ticket = ticket
+	if c.breaker != nil && !t.admit(now, c.breaker) {
+		return outcome.BreakerOpen
 	}
 	r := outcome.OK
 	if c.try != nil {
 		r = c.try.Begin(now, t.x, &t.note)
 	}
 	if r == outcome.OK {
-		if t.ep = c.pick(now, t.x); t.ep != nil {
+		if t.ep = c.pick(now, t); t.ep != nil {
 			return outcome.OK
 		}
-		if r = outcome.NoEndpoints; c.try != nil {
+		if r = outcome.NoEndpoints; t.broken {
+			r = outcome.BreakerOpen
+		}
+		if c.try != nil {
 			c.try.End(now, t.x, &t.note, 0, r)
 		}
 	}
-	if c.breaker != nil {
-		c.breaker.Done(t.ticket, now, breaker.Ignored)
-	}
+	t.settle(now, breaker.Ignored)
 	return r
 }
 
@@ -190,9 +189,7 @@ func (c *Client) learn(now time.Duration, t *try, took time.Duration, r outcome.
 	if c.detector != nil && c.detector.Observe(&ep.state, now, res, status) {
 		c.sweep(now)
 	}
-	if c.breaker != nil {
-		c.breaker.Done(t.ticket, now, verdict.Breaker(r))
-	}
+	t.settle(now, verdict.Breaker(r))
 	if c.try != nil {
 		c.try.End(now, x, &t.note, took, r)
 	}

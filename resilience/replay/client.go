@@ -41,8 +41,7 @@ type Client struct {
 	all       []balance.Candidate
 	picker    *balance.Picker
 	panicking bool
-	out       int  // endpoints that were out at the last sweep
-	open      bool // the breaker was not closed
+	out       int // endpoints that were out at the last sweep
 
 	exchanges pool[Exchange]
 	tries     pool[try]
@@ -51,11 +50,12 @@ type Client struct {
 // endpoint is what a client remembers about an endpoint.
 type endpoint struct {
 	Endpoint
-	load   balance.Load
-	state  outlier.Endpoint
-	since  time.Duration
-	key    uint64
-	number int
+	load    balance.Load
+	state   outlier.Endpoint
+	breaker *breaker.Breaker // nil unless each endpoint has its own
+	since   time.Duration
+	key     uint64
+	number  int
 }
 
 // Events that a client schedules for itself. The kind is in the upper bits of
@@ -78,7 +78,7 @@ func NewClient(e *Engine, p Policy, w World, caller Caller) *Client {
 	c.id = e.Add(c)
 	c.gate = newGate(c)
 	c.guards = append(c.guards, c.gate)
-	if p.Breaker != nil {
+	if p.Breaker != nil && p.Breaker.Scope != breaker.ScopeEndpoint { // there is one route
 		c.breaker = breaker.New("", *p.Breaker, c.breakerChanged)
 	}
 	if p.Retry != nil {
@@ -129,9 +129,18 @@ func (c *Client) SetEndpoints(list []Endpoint) {
 		if e == nil {
 			e = &endpoint{since: since, key: balance.KeyOf(list[i].Name)}
 			e.load.Init(c.policy.Balance)
+			if b := c.policy.Breaker; b != nil && b.Scope == breaker.ScopeEndpoint {
+				e.breaker = breaker.New("", *b, c.breakerChanged)
+			}
 		}
+		delete(old, e.Name)
 		e.Endpoint, e.number = list[i], i
 		c.endpoints[i], c.states[i] = e, &e.state
+	}
+	for _, e := range old {
+		if e.breaker != nil && e.breaker.State(now) != breaker.Closed {
+			c.Stats.now.Open--
+		}
 	}
 	c.rebuild()
 }
@@ -183,17 +192,15 @@ func (c *Client) sweep(now time.Duration) {
 	}
 }
 
-func (c *Client) breakerChanged(_, to breaker.State) {
+func (c *Client) breakerChanged(from, to breaker.State) {
 	if to == breaker.Open {
 		c.Stats.count().BreakerOpened++
 	}
-	if open := to != breaker.Closed; open != c.open {
-		c.open = open
-		if open {
-			c.Stats.now.Open++
-		} else {
-			c.Stats.now.Open--
-		}
+	switch {
+	case from == breaker.Closed:
+		c.Stats.now.Open++
+	case to == breaker.Closed:
+		c.Stats.now.Open--
 	}
 }
 

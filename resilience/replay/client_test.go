@@ -176,6 +176,40 @@ func TestBreakerOnTheVirtualClock(t *testing.T) {
 	}
 }
 
+// TestBreakerOfAnEndpoint: one that fails is left alone, and others get its share.
+func TestBreakerOfAnEndpoint(t *testing.T) {
+	e := New(1)
+	b := breaker.Default()
+	b.Scope, b.ConsecutiveFailures, b.OpenFor = breaker.ScopeEndpoint, 3, time.Hour
+	sent := [3]int{}
+	bad := 1
+	cl := NewClient(e, Policy{Breaker: &b}, world{begin: func(_ time.Duration, a Attempt) (Fate, bool) {
+		sent[a.Endpoint]++
+		if a.Endpoint == bad || bad < 0 {
+			return Fate{Latency: time.Millisecond, Reason: outcome.ConnectFailed}, true
+		}
+		return Fate{Latency: time.Millisecond, Status: 200}, true
+	}}, nil)
+	cl.Policy().Balance.Algorithm = balance.WeightedRoundRobin
+	cl.SetEndpoints(endpoints(3))
+	offer(e, cl, 10*time.Millisecond, 10*time.Second, false)
+	e.Run(10 * time.Second)
+	if n := cl.Stats.Total(); n.Failed != 3 || n.Refused != 0 || sent[1] != 3 || cl.Stats.now.Open != 1 {
+		t.Errorf("%+v, sent %v, %d open", n, sent, cl.Stats.now.Open)
+	}
+	bad = -1 // all of them
+	for range 100 {
+		cl.Offer(Request{})
+		e.Run(e.Now() + 10*time.Millisecond)
+	}
+	if n := cl.Stats.Total(); n.Failed != 3+6 || n.Refused != 94 || cl.Stats.Reasons[outcome.BreakerOpen] != 94 {
+		t.Errorf("%+v", n)
+	}
+	if cl.SetEndpoints(endpoints(2)); cl.Stats.now.Open != 2 {
+		t.Errorf("%d open of those that are left", cl.Stats.now.Open)
+	}
+}
+
 // TestEjection: an endpoint that always fails is left out, and comes back.
 func TestEjection(t *testing.T) {
 	e := New(1)
@@ -320,6 +354,9 @@ func wild(t *testing.T, seed uint64) (*Client, *chaos, map[uint64]int) {
 	p.Limits.MaxRequests = 60
 	p.Balance = balance.Default()
 	p.Balance.Algorithm = balance.Algorithm(seed % 7)
+	if seed%3 == 0 {
+		b.Scope = breaker.ScopeEndpoint
+	}
 	seen := map[uint64]int{}
 	c := NewClient(e, p, w, counter(seen))
 	w.c = c
