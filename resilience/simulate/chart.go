@@ -3,6 +3,7 @@ package simulate
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"time"
 
@@ -14,7 +15,8 @@ import (
 const mostSteps = 120
 
 // Chart draws, for every variant, what happened to the exchanges with the
-// service that is called from outside: rates and latencies over time, as SVG.
+// service that is called from outside, over time: rates and latencies, or beside
+// the rates the attempts at every service where there are several. It is SVG.
 func (r *Result) Chart() []byte {
 	entry, end := r.scenario.Entry(), r.Duration
 	seconds := int((end + time.Second - 1) / time.Second)
@@ -43,7 +45,9 @@ func (r *Result) Chart() []byte {
 			}},
 		}}
 	}
-	if slowest == 0 {
+	if len(r.Runs[0].Services) > 1 {
+		fastest, slowest = r.layers(rows, seconds, merge)
+	} else if slowest == 0 {
 		slowest, fastest = 1, .001
 	}
 	dropIdle(rows)
@@ -66,6 +70,26 @@ func (r *Result) Chart() []byte {
 	return chart.Lines(title, r.about(entry), rows)
 }
 
+// layers puts the attempts at every service in the place of latencies, and
+// returns the least and the most of them a second.
+func (r *Result) layers(rows []chart.Row, seconds, merge int) (low, high float64) {
+	low, high = 1, 10
+	for i, run := range r.Runs {
+		p := &rows[i].Panels[1]
+		*p = chart.Panel{Title: "attempts a second at", Format: plain, Log: true}
+		for k, tone := range []chart.Tone{chart.Violet, chart.Blue, chart.Green, chart.Orange, chart.Red} {
+			if k == len(run.Services) {
+				break
+			}
+			s := &run.Services[k]
+			l := linesOf(merged(s.Points, seconds, merge), merge)
+			high = max(high, slices.Max(l.sent))
+			p.Series = append(p.Series, chart.Series{Name: s.Name, Tone: tone, Values: l.sent})
+		}
+	}
+	return low, high
+}
+
 func (r *Result) about(entry string) string {
 	s := fmt.Sprintf("%s of calls to %s on the virtual clock, seed %d.", plain(r.Duration.Seconds())+" s", entry, r.Seed)
 	if len(r.scenario.Failures) > 0 {
@@ -81,7 +105,8 @@ func (r *Result) about(entry string) string {
 func dropIdle(rows []chart.Row) {
 	for k := range rows[0].Panels {
 		for n := len(rows[0].Panels[k].Series) - 1; n >= 0; n-- {
-			used := rows[0].Panels[k].Series[n].Tone != chart.Red && rows[0].Panels[k].Series[n].Tone != chart.Violet
+			tone := rows[0].Panels[k].Series[n].Tone
+			used := k > 0 || tone != chart.Red && tone != chart.Violet
 			for i := range rows {
 				for _, v := range rows[i].Panels[k].Series[n].Values {
 					used = used || v > 0

@@ -65,13 +65,13 @@ warmup: 20s
 services: {api: {slots: %d, queue: 1000000, service_time: exponential 10ms, network: 0s}}
 arrivals: [{to: api, rate: %v}]
 policies: {"*": {retry: "off", outlier: "off"}}
-`, time.Duration(400_000/rate*float64(time.Second)).Round(time.Second), c.slots, rate))
+`, time.Duration(160_000/rate*float64(time.Second)).Round(time.Second), c.slots, rate))
 			a := c.load * float64(c.slots)
 			wait := erlangC(c.slots, a) * 0.010 / (float64(c.slots) - a)
-			within(t, "mean time in the system", s.Summary.Mean.Seconds(), wait+0.010, 4)
+			within(t, "mean time in the system", s.Summary.Mean.Seconds(), wait+0.010, 6)
 			if c.slots == 1 {
 				// The time in M/M/1 is exponential.
-				within(t, "p99", s.Summary.P99.Seconds(), (wait+0.010)*math.Log(100), 6)
+				within(t, "p99", s.Summary.P99.Seconds(), (wait+0.010)*math.Log(100), 8)
 			}
 			if s.Summary.Good != s.Summary.Began {
 				t.Errorf("%d of %d were good", s.Summary.Good, s.Summary.Began)
@@ -84,19 +84,19 @@ policies: {"*": {retry: "off", outlier: "off"}}
 // waiting of M/M/1 is left.
 func TestPollaczekKhinchine(t *testing.T) {
 	s := only(t, `
-duration: 4000s
+duration: 1500s
 warmup: 20s
 services: {api: {slots: 1, queue: 1000000, service_time: constant 10ms, network: 0s}}
 arrivals: [{to: api, rate: 80}]
 policies: {"*": {retry: "off", outlier: "off"}}
 `)
-	within(t, "mean", s.Summary.Mean.Seconds(), 0.010+0.8*0.010/(2*(1-0.8)), 3)
+	within(t, "mean", s.Summary.Mean.Seconds(), 0.010+0.8*0.010/(2*(1-0.8)), 4)
 }
 
 // TestErlangB: without a queue, a share of the arrivals is lost that is known too.
 func TestErlangB(t *testing.T) {
 	s := only(t, `
-duration: 1000s
+duration: 300s
 services: {api: {slots: 5, queue: 0, service_time: lognormal p50 6ms p99 90ms, network: 0s}}
 arrivals: [{to: api, rate: 300}]
 policies: {"*": {retry: "off", outlier: "off"}}
