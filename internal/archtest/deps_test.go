@@ -32,7 +32,7 @@ const floors = `
 
 	# Floor 1: what outcomes mean to the machines, and all of them on a virtual clock.
 	proxy/outcome, resilience/breaker, resilience/outlier, resilience/retry < resilience/verdict;
-	resilience/verdict, resilience/balance, resilience/adaptive, resilience/limit, resilience/queue, internal/hist < resilience/replay;
+	resilience/verdict, resilience/balance, resilience/adaptive, resilience/admission, resilience/limit, resilience/queue, internal/hist < resilience/replay;
 
 	resilience/retry < resilience/admission, resilience/retry < resilience/hedge;
 

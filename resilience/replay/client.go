@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/outrigger-mesh/outrigger/proxy/outcome"
+	"github.com/outrigger-mesh/outrigger/resilience/admission"
 	"github.com/outrigger-mesh/outrigger/resilience/balance"
 	"github.com/outrigger-mesh/outrigger/resilience/breaker"
 	"github.com/outrigger-mesh/outrigger/resilience/guard"
@@ -78,6 +79,9 @@ func NewClient(e *Engine, p Policy, w World, caller Caller) *Client {
 	c.id = e.Add(c)
 	c.gate = newGate(c)
 	c.guards = append(c.guards, c.gate)
+	if p.Admission != nil { // there is one route
+		c.guards = append(c.guards, &throttle{admission.New(*p.Admission), e.Fork()})
+	}
 	if p.Breaker != nil && p.Breaker.Scope != breaker.ScopeEndpoint { // there is one route
 		c.breaker = breaker.New("", *p.Breaker, c.breakerChanged)
 	}
@@ -94,8 +98,8 @@ func NewClient(e *Engine, p Policy, w World, caller Caller) *Client {
 // Policy returns the policy of the client. It must not be changed.
 func (c *Client) Policy() *Policy { return &c.policy }
 
-// Guard adds a guard behind those that are there; the first is the limit on
-// active requests. There can be 8.
+// Guard adds a guard behind those of the policy: the limit on active requests
+// and admission control. There can be 8 in all.
 func (c *Client) Guard(g Guard) {
 	if len(c.guards) == maxGuards {
 		panic("replay: more than 8 guards")

@@ -20,6 +20,7 @@ type Exchange struct {
 	first    *try
 	last     int // endpoint of the last attempt
 	passed   int // guards that let it pass
+	status   uint16
 	waiting  bool
 	tried    [maxTried]*balance.Load
 	nTried   int
@@ -108,6 +109,7 @@ func (c *Client) Cancel(ref Ref) {
 
 // end ends x: the guards are left in reverse, and its caller is told.
 func (c *Client) end(now time.Duration, x *Exchange, r outcome.Reason, status uint16) {
+	x.status = status
 	if x.waiting {
 		i := x.passed
 		c.guards[i].Leave(now, x, &x.notes[i], true, r)

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/outrigger-mesh/outrigger/proxy/outcome"
+	"github.com/outrigger-mesh/outrigger/resilience/admission"
 	"github.com/outrigger-mesh/outrigger/resilience/guard"
 	"github.com/outrigger-mesh/outrigger/resilience/queue"
 )
@@ -89,6 +90,33 @@ func TestQueueUnderChaos(t *testing.T) {
 		if c.Stats.Reasons[outcome.QueueTimeout] == 0 && c.Stats.Reasons[outcome.LimitRequests] == 0 {
 			t.Errorf("seed %d: nobody had to wait too long: %v", seed, c.Stats.Reasons)
 		}
+	}
+}
+
+// TestAdmission: while a service refuses, what reaches it falls, and comes back
+// with it.
+func TestAdmission(t *testing.T) {
+	e := New(1)
+	a := admission.Default()
+	a.Window = 5 * time.Second
+	cl := NewClient(e, Policy{Admission: &a}, world{begin: func(now time.Duration, _ Attempt) (Fate, bool) {
+		if now >= 10*time.Second && now < 40*time.Second {
+			return Fate{Latency: time.Millisecond, Reason: outcome.UpstreamError, Status: 503}, true
+		}
+		return Fate{Latency: time.Millisecond, Status: 200}, true
+	}}, nil)
+	cl.SetEndpoints(endpoints(2))
+	before, during, after := cl.Stats.Watch(0, 10*time.Second), cl.Stats.Watch(30*time.Second, 40*time.Second), cl.Stats.Watch(60*time.Second, 80*time.Second)
+	offer(e, cl, 2*time.Millisecond, 80*time.Second, true)
+	e.Run(81 * time.Second)
+	if before.Refused != 0 || after.Refused != 0 {
+		t.Errorf("%d and %d are held back while all is well", before.Refused, after.Refused)
+	}
+	if share := float64(during.Refused) / float64(during.Began); share < .7 || share > .9 {
+		t.Errorf("%.2f are held back while all are refused", share)
+	}
+	if cl.Stats.Reasons[outcome.Throttled] == 0 {
+		t.Errorf("%v", cl.Stats.Reasons)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/outrigger-mesh/outrigger/resilience/adaptive"
+	"github.com/outrigger-mesh/outrigger/resilience/admission"
 	"github.com/outrigger-mesh/outrigger/resilience/balance"
 	"github.com/outrigger-mesh/outrigger/resilience/breaker"
 	"github.com/outrigger-mesh/outrigger/resilience/limit"
@@ -20,6 +21,7 @@ type Policy struct {
 	Retry          *retry.Config
 	Outlier        *outlier.Config
 	Breaker        *breaker.Config
+	Admission      *admission.Config
 	Limits         limit.Config
 	Adaptive       *adaptive.Config
 	Balance        balance.Config // the zero value means balance.Default
