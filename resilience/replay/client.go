@@ -42,6 +42,9 @@ type Client struct {
 	all       []balance.Candidate
 	picker    *balance.Picker
 	panicking bool
+	seen      []outlier.Seen // by caution, at judged
+	judging   []*endpoint    // those in seen
+	judged    time.Duration
 	out       int // endpoints that were out at the last sweep
 
 	exchanges pool[Exchange]
@@ -53,6 +56,7 @@ type endpoint struct {
 	Endpoint
 	load    balance.Load
 	state   outlier.Endpoint
+	suspect outlier.Suspect
 	breaker *breaker.Breaker // nil unless each endpoint has its own
 	since   time.Duration
 	key     uint64
@@ -133,6 +137,7 @@ func (c *Client) SetEndpoints(list []Endpoint) {
 		if e == nil {
 			e = &endpoint{since: since, key: balance.KeyOf(list[i].Name)}
 			e.load.Init(c.policy.Balance)
+			e.load.Measure(c.caution() != nil)
 			if b := c.policy.Breaker; b != nil && b.Scope == breaker.ScopeEndpoint {
 				e.breaker = breaker.New("", *b, c.breakerChanged)
 			}
@@ -216,6 +221,9 @@ func (c *Client) Fire(now time.Duration, arg uint64) {
 	case fireSweep:
 		if len(c.states) > 0 {
 			c.sweep(now)
+			if cfg := c.caution(); cfg != nil {
+				c.judge(cfg, now)
+			}
 		}
 		c.engine.At(now+sweepInterval, c.id, fireSweep)
 	case fireTry:

@@ -10,6 +10,7 @@ import (
 	"github.com/outrigger-mesh/outrigger/proxy/outcome"
 	"github.com/outrigger-mesh/outrigger/resilience/balance"
 	"github.com/outrigger-mesh/outrigger/resilience/breaker"
+	"github.com/outrigger-mesh/outrigger/resilience/guard"
 	"github.com/outrigger-mesh/outrigger/resilience/outlier"
 	"github.com/outrigger-mesh/outrigger/resilience/retry"
 )
@@ -431,6 +432,43 @@ func TestSameSeedSameResult(t *testing.T) {
 	}
 	if reflect.DeepEqual(a.Stats.Points, other.Stats.Points) {
 		t.Error("two seeds give the same run")
+	}
+}
+
+// TestCaution: an endpoint that fails more than others, but not enough to be
+// ejected, gets less.
+func TestCaution(t *testing.T) {
+	share := func(caution *outlier.Caution) float64 {
+		e := New(1)
+		o := outlier.Default()
+		o.ConsecutiveFailures, o.FailurePercent, o.Caution = 0, 0, caution
+		sent, all := 0, 0
+		r := NewRandom(5)
+		cl := NewClient(e, Policy{Outlier: &o}, world{begin: func(now time.Duration, a Attempt) (Fate, bool) {
+			if all++; a.Endpoint == 1 {
+				sent++
+			}
+			if a.Endpoint == 1 && r.Fraction() < .5 {
+				return Fate{Latency: time.Millisecond, Reason: outcome.UpstreamError, Status: 503}, true
+			}
+			return Fate{Latency: time.Millisecond, Status: 200}, true
+		}}, nil)
+		cl.Policy().Balance.Algorithm = balance.Random
+		cl.SetEndpoints(endpoints(5))
+		offer(e, cl, 2*time.Millisecond, time.Minute, true)
+		e.Run(time.Minute)
+		return float64(sent) / float64(all)
+	}
+	cfg := outlier.DefaultCaution()
+	if s := share(nil); s < .19 || s > .21 {
+		t.Errorf("without caution the endpoint has %.3f", s)
+	}
+	if s := share(&cfg); s > .08 {
+		t.Errorf("with caution the endpoint has %.3f", s)
+	}
+	cfg.Mode = guard.Observe
+	if s := share(&cfg); s < .19 {
+		t.Errorf("in observe mode the endpoint has %.3f", s)
 	}
 }
 
