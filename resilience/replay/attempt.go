@@ -5,6 +5,7 @@ import (
 
 	"github.com/outrigger-mesh/outrigger/proxy/outcome"
 	"github.com/outrigger-mesh/outrigger/resilience/breaker"
+	"github.com/outrigger-mesh/outrigger/resilience/guard"
 	"github.com/outrigger-mesh/outrigger/resilience/outlier"
 	"github.com/outrigger-mesh/outrigger/resilience/retry"
 	"github.com/outrigger-mesh/outrigger/resilience/verdict"
@@ -64,7 +65,7 @@ func (c *Client) attempt(now time.Duration, x *Exchange, hedge bool) {
 		t.cut, t.cutFor = now+p.PerTryTimeout, outcome.TryTimeout
 	}
 	exchange := x.ref
-	fate, known := c.world.Begin(now, t.attempt())
+	fate, known := c.world.Begin(now, c.attemptOf(t))
 	if c.tries.get(ref) != t {
 		return // the world has answered already
 	}
@@ -106,8 +107,15 @@ func (c *Client) mayTry(now time.Duration, t *try) outcome.Reason {
 	return r
 }
 
-func (t *try) attempt() Attempt {
-	return Attempt{Ref: t.ref, Request: t.request, Endpoint: t.ep.number, Number: t.number, Deadline: t.cut, Overall: t.x.deadline, Note: &t.mark, Hedge: t.hedge}
+// repeats reports whether this client may send r again after an endpoint may have
+// processed it.
+func (c *Client) repeats(r *Request) bool {
+	p := c.policy.Retry
+	return p != nil && p.Mode == guard.Enforce && p.Attempts > 1 && (r.Idempotent || p.NonIdempotent)
+}
+
+func (c *Client) attemptOf(t *try) Attempt {
+	return Attempt{Ref: t.ref, Request: t.request, Endpoint: t.ep.number, Number: t.number, Deadline: t.cut, Overall: t.x.deadline, Note: &t.mark, Repeated: t.x.Request.CallerRetries || c.repeats(t.request), Hedge: t.hedge}
 }
 
 // due ends a try whose end was known, or whose time is over.
@@ -119,7 +127,7 @@ func (c *Client) due(now time.Duration, t *try) {
 	if t.cut == 0 || now < t.cut {
 		return
 	}
-	c.world.Abandon(now, t.attempt())
+	c.world.Abandon(now, c.attemptOf(t))
 	c.ended(now, t, Fate{Reason: t.cutFor})
 }
 
@@ -201,7 +209,7 @@ func (c *Client) learn(now time.Duration, t *try, took time.Duration, r outcome.
 // abandonAll gives up the attempts of x that are under way.
 func (c *Client) abandonAll(now time.Duration, x *Exchange, r outcome.Reason) {
 	for t := x.first; t != nil; t = x.first {
-		c.world.Abandon(now, t.attempt())
+		c.world.Abandon(now, c.attemptOf(t))
 		c.learn(now, t, now-t.began, r, 0)
 	}
 }
@@ -214,7 +222,7 @@ func (c *Client) decide(now time.Duration, x *Exchange, number int, took time.Du
 	q := retry.Question{
 		Attempt: number, Retryable: verdict.Class(f.Reason), Condition: verdict.Condition(f.Reason),
 		Status: f.Status, Idempotent: x.Request.Idempotent, BodyReplayable: x.Request.Replayable,
-		RetryAfter: f.RetryAfter, Elapsed: took,
+		CallerRetries: x.Request.CallerRetries, RetryAfter: f.RetryAfter, Elapsed: took,
 	}
 	if f.Unsent {
 		q.Retryable = retry.IfUnsent

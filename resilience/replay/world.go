@@ -19,6 +19,8 @@ type Request struct {
 	// Idempotent says that the method is, and Replayable that the body can be
 	// sent again: what retries ask.
 	Idempotent, Replayable bool
+	// CallerRetries says that a proxy before this one repeats the request.
+	CallerRetries bool
 	// Caller is whose request it is, for queues in which callers take turns.
 	Caller uint64
 }
@@ -38,6 +40,8 @@ type Attempt struct {
 	Deadline, Overall time.Duration
 	// Note is the world's own word about the attempt, kept to its end.
 	Note *uint64
+	// Repeated says that this client, or one before it, repeats the request.
+	Repeated bool
 	// Hedge says that it runs beside an earlier attempt.
 	Hedge bool
 }

@@ -50,6 +50,9 @@ type Service struct {
 	Network time.Duration `yaml:"network"`
 	// Whether an endpoint stops working on a request whose caller has gone.
 	Cancels bool `yaml:"cancels"`
+	// Whether the endpoints pass x-outrigger-retries on to those that they call, so that only the outermost proxy repeats
+	// a request (retry.layer).
+	PassesRetries bool `yaml:"passes_retries"`
 	// What is called for each request, one after the other, through a proxy of the endpoint's own.
 	Calls []Call `yaml:"calls"`
 	// Endpoints that are not like the others.

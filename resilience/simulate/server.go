@@ -46,6 +46,7 @@ type job struct {
 	gone       bool // nobody waits for the answer
 	overall    time.Duration
 	idempotent bool
+	repeated   bool       // a proxy before the calls repeats the request
 	call       int        // the next of the service's calls
 	called     replay.Ref // the one under way
 	fate       replay.Fate
@@ -114,6 +115,7 @@ func (s *server) begin(now time.Duration, c *replay.Client, a *replay.Attempt) (
 	}
 	j, i := s.newJob()
 	j.client, j.ref, j.overall, j.idempotent = c, a.Ref, a.Overall, a.Request.Idempotent
+	j.repeated = a.Repeated && s.service.spec.PassesRetries
 	*a.Note = s.handle(i)
 	if s.free() {
 		s.work(now, j, i)
@@ -166,7 +168,7 @@ func (s *server) proceed(now time.Duration, j *job, i uint32) {
 		}
 		j.state = calling
 		handle := s.handle(i)
-		ref := s.clients[k].Offer(replay.Request{ID: handle, Deadline: j.overall, Idempotent: j.idempotent, Replayable: true})
+		ref := s.clients[k].Offer(replay.Request{ID: handle, Deadline: j.overall, Idempotent: j.idempotent, Replayable: true, CallerRetries: j.repeated})
 		if again, _ := s.job(handle); again == j && j.state == calling && j.call == k+1 {
 			j.called = ref
 		}
