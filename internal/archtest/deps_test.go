@@ -30,11 +30,11 @@ const floors = `
 	< resilience/adaptive, resilience/breaker, resilience/fault, resilience/health, resilience/outlier, resilience/retry;
 	resilience/guard, resilience/queue < resilience/limit;
 
+	resilience/retry < resilience/admission, resilience/hedge;
+
 	# Floor 1: what outcomes mean to the machines, and all of them on a virtual clock.
 	proxy/outcome, resilience/breaker, resilience/outlier, resilience/retry < resilience/verdict;
 	resilience/verdict, resilience/balance, resilience/adaptive, resilience/admission, resilience/limit, resilience/queue, internal/hist < resilience/replay;
-
-	resilience/retry < resilience/admission, resilience/retry < resilience/hedge;
 
 	# Floor 1: sources of identity and endpoints, authorization, telemetry.
 	mtls < mtls/workload, mtls/devca;
