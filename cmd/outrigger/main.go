@@ -50,6 +50,7 @@ func newRoot() *cobra.Command {
 		newWhyCommand(),
 		newExplainCommand(),
 		newOutcomesCommand(),
+		newReplayCommand(),
 		newSimulateCommand(),
 		newDevCACommand(),
 		newDemoCommand(),

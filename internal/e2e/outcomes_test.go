@@ -97,6 +97,41 @@ func TestOutcomes(t *testing.T) {
 		t.Errorf("the first exchange: %+v", first)
 	}
 
+	var report struct {
+		Requests int
+		Clusters []struct {
+			Cluster  string
+			Off      float64 `json:"off_percent"`
+			Replayed struct{ Retries, Good, Failed int }
+			New      struct {
+				Retries, Good, Failed int
+				Confidence            struct {
+					Observed float64 `json:"observed_percent"`
+				}
+			}
+		}
+	}
+	other := filepath.Join(m.dir, "other.yaml")
+	writeFile(t, other, web.conf.with(plaintext("retry: off")).yaml())
+	chart := filepath.Join(m.dir, "chart.svg")
+	out, _ := runProgram(t, "replay", "--outcomes", path, "--config", other, "--json", "--chart", chart)
+	if err := json.Unmarshal([]byte(out), &report); err != nil {
+		t.Fatalf("%v in %s", err, out)
+	}
+	if c := report.Clusters; report.Requests != 3 || len(c) != 1 || c[0].Cluster != "api" || c[0].Off != 0 || c[0].Replayed.Retries != 1 ||
+		c[0].New.Failed != 1 || c[0].New.Good != 2 || c[0].New.Retries != 0 || c[0].New.Confidence.Observed != 100 {
+		t.Errorf("replay: %s", out)
+	}
+	if b, err := os.ReadFile(chart); err != nil || !strings.HasPrefix(string(b), "<svg") {
+		t.Errorf("chart: %v", err)
+	}
+	text, _ := runProgram(t, "replay", "--outcomes", path, "--config", other)
+	for _, want := range []string{"api (outbound)", "failed for the caller", "differs by 0.00 %", "Confidence in the new configuration's figures: high"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("the replay does not say %q:\n%s", want, text)
+		}
+	}
+
 	b, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)

@@ -189,6 +189,7 @@ func (x *exchange) run() {
 		return
 	}
 	if r := x.enter(); r != outcome.OK {
+		x.notes.refused = max(x.at-x.start, 1)
 		x.reply(r, x.cause)
 		x.finish(r)
 		return

@@ -24,6 +24,7 @@ type notes struct {
 	deadline  ledger.Deadline
 	wouldDeny bool
 	caller    time.Duration // the caller's own deadline, from the start; 0 none
+	refused   time.Duration // when an attempt was refused, from the start; 0 none was
 	answers   answers       // for the outcome log
 }
 

@@ -56,7 +56,7 @@ func (x *exchange) logOutcome() {
 	if x.route != nil {
 		o.Route = x.route.Name
 	}
-	o.At = x.start
+	o.At, o.Waited = x.start, x.turn.waited
 	x.notes.log(log, &o, &x.rec, x.l.Direction, x.cl, &x.tried)
 }
 
@@ -78,7 +78,7 @@ func (t *tcpExchange) logOutcome() {
 	if !log.On() {
 		return
 	}
-	o := outcomes.Exchange{At: t.start, Route: t.l.Route.Name, Key: t.wish.Key, Active: t.ahead}
+	o := outcomes.Exchange{At: t.start, Route: t.l.Route.Name, Key: t.wish.Key, Active: t.ahead, Waited: t.turn.waited}
 	o.Marks = outcomes.IsTCP | outcomes.Idempotent | outcomes.Replayable | mark(t.wish.Keyed, outcomes.Keyed)
 	t.notes.log(log, &o, &t.rec, t.l.Direction, t.cl, &t.tried)
 }
@@ -94,6 +94,7 @@ func mark(on bool, m outcomes.Marks) outcomes.Marks {
 func (n *notes) log(log *outcomes.Log, o *outcomes.Exchange, rec *telemetry.Record, dir telemetry.Direction, cl *upstream.Cluster, tried *upstream.Tried) {
 	o.Duration, o.Reason, o.Status, o.Attempts = rec.Duration, rec.Reason, rec.Status, rec.AttemptCount
 	o.Marks |= mark(dir == telemetry.Inbound, outcomes.Inbound) | mark(n.wouldDeny, outcomes.WouldDeny)
+	o.Refused = n.refused
 	if cl != nil {
 		o.Cluster = cl.Name()
 	}

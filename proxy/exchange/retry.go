@@ -35,6 +35,7 @@ func (x *exchange) attempts() outcome.Reason {
 			return r
 		}
 		if !x.passesBreaker(began) {
+			x.notes.refused = max(began-x.start, 1)
 			return outcome.BreakerOpen
 		}
 		r, again := x.attempt(began)

@@ -61,7 +61,7 @@ func (c *Client) attempt(now time.Duration, x *Exchange, hedge bool) {
 	t.ep.load.Begin(now)
 	t.number, t.next, x.first = x.attempts, x.first, t
 	t.cut, t.cutFor = x.deadline, outcome.RequestTimeout
-	if p := c.policy.Retry; p != nil && p.PerTryTimeout > 0 && (t.cut == 0 || now+p.PerTryTimeout < t.cut) {
+	if p := c.retry(x); p != nil && p.PerTryTimeout > 0 && (t.cut == 0 || now+p.PerTryTimeout < t.cut) {
 		t.cut, t.cutFor = now+p.PerTryTimeout, outcome.TryTimeout
 	}
 	exchange := x.ref
@@ -70,6 +70,12 @@ func (c *Client) attempt(now time.Duration, x *Exchange, hedge bool) {
 		return // the world has answered already
 	}
 	t.fate, t.known = fate, known
+	if known && fate.Head > 0 && t.cutFor == outcome.TryTimeout && now+fate.Head < t.cut {
+		t.cut, t.cutFor = x.deadline, outcome.RequestTimeout // the answer has begun in time
+	}
+	if known && fate.Late {
+		t.cut = max(t.cut, now+fate.Latency)
+	}
 	switch {
 	case known && (t.cut == 0 || now+fate.Latency < t.cut):
 		c.at(now+fate.Latency, fireTry, ref)
@@ -149,7 +155,11 @@ func (c *Client) ended(now time.Duration, t *try, f Fate) {
 			ep.load.HoldOff(now + d)
 		}
 	}
-	c.learn(now, t, took, f.Reason, f.Status)
+	rtt := took
+	if f.RTT > 0 {
+		rtt = f.RTT
+	}
+	c.learn(now, t, rtt, f.Reason, f.Status)
 	if f.Reason == outcome.OK {
 		if c.hedger != nil {
 			c.hedger.Observe(now, took)
@@ -174,6 +184,11 @@ func (c *Client) ended(now time.Duration, t *try, f Fate) {
 		c.abandonAll(now, x, outcome.DownstreamGone)
 		c.end(now, x, f.Reason, f.Status)
 		return
+	}
+	if c.script != nil {
+		if w, ok := c.script.Wait(&x.Request, number); ok {
+			d.Wait = w
+		}
 	}
 	c.at(now+d.Wait, fireRetry, x.ref)
 }
@@ -216,7 +231,8 @@ func (c *Client) abandonAll(now time.Duration, x *Exchange, r outcome.Reason) {
 
 // decide asks the retry machine.
 func (c *Client) decide(now time.Duration, x *Exchange, number int, took time.Duration, f Fate) retry.Decision {
-	if c.policy.Retry == nil || f.Reason == outcome.DownstreamGone {
+	p := c.retry(x)
+	if p == nil || f.Reason == outcome.DownstreamGone {
 		return retry.Decision{Why: retry.NotConfigured}
 	}
 	q := retry.Question{
@@ -232,7 +248,7 @@ func (c *Client) decide(now time.Duration, x *Exchange, number int, took time.Du
 			q.Deadline = -1
 		}
 	}
-	d := c.policy.Retry.Decide(q, c.budget, now, c.random.Next())
+	d := p.Decide(q, c.budget, now, c.random.Next())
 	c.Stats.Withheld[d.Why]++
 	return d
 }

@@ -31,6 +31,8 @@ type Client struct {
 	gate     *gate
 	try      TryGuard // nil without one
 	hedger   Hedger   // nil without one
+	script   Script   // nil without one
+	reviewed bool     // the turns of reviews are scheduled
 	breaker  *breaker.Breaker
 	budget   *retry.Budget
 	detector *outlier.Detector
@@ -94,6 +96,7 @@ func NewClient(e *Engine, p Policy, w World, caller Caller) *Client {
 	}
 	if p.Outlier != nil {
 		c.detector, c.mode = outlier.New(*p.Outlier), p.Outlier.Mode
+		c.reviewed = true
 		e.At(e.now+sweepInterval, c.id, fireSweep)
 	}
 	return c
@@ -182,7 +185,7 @@ func (c *Client) rebuild() {
 
 // sweep lets outlier detection act.
 func (c *Client) sweep(now time.Duration) {
-	events := c.detector.Sweep(now, c.random.Next(), c.states)
+	events := c.detector.Sweep(now, c.word(now), c.states)
 	for i := range events {
 		switch ev := &events[i]; ev.Kind {
 		case outlier.KindEjected:
@@ -219,7 +222,7 @@ func (c *Client) Fire(now time.Duration, arg uint64) {
 	kind, ref := arg&(1<<fireBits-1), Ref(arg>>fireBits)
 	switch kind {
 	case fireSweep:
-		if len(c.states) > 0 {
+		if len(c.states) > 0 && c.detector != nil {
 			c.sweep(now)
 			if cfg := c.caution(); cfg != nil {
 				c.judge(cfg, now)

@@ -44,8 +44,11 @@ func (c *Client) Offer(r Request) Ref {
 	c.Stats.began(now)
 	x, ref := c.exchanges.take()
 	*x = Exchange{Request: r, ref: ref, start: now, last: -1}
-	if c.policy.Timeout > 0 {
-		x.deadline = now + c.policy.Timeout
+	if r.Arrived > 0 {
+		x.start = r.Arrived
+	}
+	if t := c.timeout(&r); t > 0 {
+		x.deadline = x.start + t
 	}
 	x.deadline = sooner(x.deadline, r.Deadline)
 	c.enter(now, x)

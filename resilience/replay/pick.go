@@ -16,6 +16,11 @@ func (c *Client) pick(now time.Duration, t *try) *endpoint {
 	if c.picker == nil || c.picker.Len() == 0 {
 		return nil
 	}
+	if c.script != nil {
+		if e := c.scripted(now, x); e != nil {
+			return e
+		}
+	}
 	avoid := x.tried[:x.nTried]
 	var passed [maxTried]*balance.Load
 	for k := range maxTried {

@@ -16,6 +16,11 @@ type Request struct {
 	Keyed bool
 	// Deadline is when the caller gives up, beside the policy's timeout; 0 never.
 	Deadline time.Duration
+	// Arrived is when the exchange began where that was earlier than its first
+	// attempt may; 0 for the time of Offer.
+	Arrived time.Duration
+	// Override is what its route changes in the policy; nil nothing.
+	Override *Override
 	// Idempotent says that the method is, and Replayable that the body can be
 	// sent again: what retries ask.
 	Idempotent, Replayable bool
@@ -51,6 +56,14 @@ type Fate struct {
 	// Latency is the time from its beginning; a fate given to Client.Answer has
 	// no use for it.
 	Latency time.Duration
+	// Head is the time from its beginning to the head of the answer, after which no
+	// per-try timeout ends it; 0: Latency.
+	Head time.Duration
+	// RTT is what the endpoint's latency is taken to be; 0: Latency.
+	RTT time.Duration
+	// Late says that the client itself gives the attempt up after Latency, although
+	// its time was over a little before: timers are not exact.
+	Late bool
 	// Reason is OK or why the attempt failed.
 	Reason outcome.Reason
 	// Status is the endpoint's, 0 when it did not answer.

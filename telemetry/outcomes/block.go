@@ -32,6 +32,8 @@ const (
 	recDeadline  = 0x01 // the caller set a deadline
 	recPlain     = 0x02 // ended with OK and status 200
 	recAttempted = 0x04 // by exactly one attempt
+	recRefused   = 0x08 // an attempt was refused
+	recWaited    = 0x10 // it waited for its turn
 )
 
 // The first byte of an attempt, beside its marks in the low bits.
@@ -95,6 +97,12 @@ func (k *block) exchange(x *Exchange, attempts []Attempt) {
 	if x.Attempts == 1 && len(attempts) == 1 {
 		head |= recAttempted
 	}
+	if x.Refused > 0 {
+		head |= recRefused
+	}
+	if x.Waited > 0 {
+		head |= recWaited
+	}
 	k.b = append(k.b, head, byte(x.Marks))
 	k.moment(x.At)
 	k.text(x.Cluster)
@@ -113,6 +121,12 @@ func (k *block) exchange(x *Exchange, attempts []Attempt) {
 	}
 	if x.Deadline > 0 {
 		k.number(uint64(x.Deadline))
+	}
+	if x.Refused > 0 {
+		k.number(uint64(x.Refused))
+	}
+	if x.Waited > 0 {
+		k.number(uint64(x.Waited))
 	}
 	if head&recAttempted == 0 {
 		k.number(uint64(x.Attempts))

@@ -61,6 +61,12 @@ func random(r *rand.Rand, now time.Duration) entry {
 	if r.IntN(3) == 0 {
 		x.Deadline = 1 + duration(time.Minute)
 	}
+	if r.IntN(4) == 0 {
+		x.Refused = 1 + duration(time.Second)
+	}
+	if r.IntN(4) == 0 {
+		x.Waited = 1 + duration(time.Second)
+	}
 	attempts := make([]Attempt, r.IntN(MaxAttempts+1))
 	x.Attempts = len(attempts)
 	if x.Attempts == MaxAttempts {

@@ -228,6 +228,12 @@ func (r *Reader) readExchange(head byte) int {
 	if head&recDeadline != 0 {
 		x.Deadline = d.duration()
 	}
+	if head&recRefused != 0 {
+		x.Refused = d.duration()
+	}
+	if head&recWaited != 0 {
+		x.Waited = d.duration()
+	}
 	n := 1
 	if x.Attempts = 1; head&recAttempted == 0 {
 		x.Attempts = int(d.number() & 0xffff)

@@ -23,6 +23,8 @@ const MaxAttempts = 8
 type Exchange struct {
 	At       time.Duration // when it came
 	Duration time.Duration
+	Refused  time.Duration // from At: when this proxy refused another attempt, or the first; 0 it did not
+	Waited   time.Duration // for its turn, under the limit on active requests
 	Deadline time.Duration // from At, where the caller set one; 0 none
 	Key      uint64        // by which it was balanced, with Keyed
 	Cluster  string

@@ -37,6 +37,8 @@ type exchangeView struct {
 	GRPC       *uint8        `json:"grpc_status,omitempty"`
 	DurationMs float64       `json:"duration_ms"`
 	DeadlineMs float64       `json:"deadline_ms,omitempty"`
+	RefusedMs  float64       `json:"refused_ms,omitempty"`
+	WaitedMs   float64       `json:"waited_ms,omitempty"`
 	Key        string        `json:"key,omitempty"`
 	Active     uint32        `json:"active"`
 	Made       int           `json:"attempt_count"`
@@ -98,7 +100,7 @@ func (r *Record) exchangeView() exchangeView {
 		Cluster: x.Cluster, Route: x.Route, Method: x.Method,
 		Idempotent: x.Marks&Idempotent != 0, Replayable: x.Marks&Replayable != 0, WouldDeny: x.Marks&WouldDeny != 0,
 		Reason: x.Reason.String(), ClosedBy: ClosedBy(x.Reason), Status: x.Status,
-		DurationMs: millis(x.Duration), DeadlineMs: millis(x.Deadline), Active: x.Active, Made: x.Attempts,
+		DurationMs: millis(x.Duration), DeadlineMs: millis(x.Deadline), RefusedMs: millis(x.Refused), WaitedMs: millis(x.Waited), Active: x.Active, Made: x.Attempts,
 		Attempts: make([]attemptView, len(r.Attempts)),
 	}
 	switch {
