@@ -51,6 +51,7 @@ func newRoot() *cobra.Command {
 		newExplainCommand(),
 		newOutcomesCommand(),
 		newReplayCommand(),
+		newAdviseCommand(),
 		newSimulateCommand(),
 		newDevCACommand(),
 		newDemoCommand(),

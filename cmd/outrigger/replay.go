@@ -116,7 +116,7 @@ func replayLog(out io.Writer, path string, last time.Duration, next *config.Load
 // writeReplay writes a report as text.
 func writeReplay(out io.Writer, t *rerun.Trace, v *rerun.Report) error {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%d requests in %s from %s; replayed at %s outcomes a second\n", v.Requests, t.Span.Round(time.Millisecond), v.From.Format(time.RFC3339), approximately(v.PerSecond))
+	fmt.Fprintf(&b, "%d requests in %s from %s; replayed in %s\n", v.Requests, t.Span.Round(time.Millisecond), v.From.Format(time.RFC3339), time.Duration(v.TookMs*float64(time.Millisecond)).Round(time.Millisecond))
 	if v.Outside > 0 {
 		fmt.Fprintf(&b, "%d more ended by what is not replayed: rules, rate limits, routes, callers\n", v.Outside)
 	}
@@ -134,22 +134,11 @@ func writeReplay(out io.Writer, t *rerun.Trace, v *rerun.Report) error {
 			continue
 		}
 		n := &c.New.Confidence
-		fmt.Fprintf(&b, "Confidence in the new configuration's figures: %s. %.1f %% of the attempts were really made so; of the rest %.1f %% end as\nothers at that endpoint did at the time, %.1f %% as others of the cluster did, and %.1f %% are guessed.\n",
+		fmt.Fprintf(&b, "Confidence in the new configuration's figures: %s. %.1f %% of the attempts were really made so, %.1f %% end as others at\nthat endpoint did at the time, %.1f %% as others of the cluster did, and %.1f %% are guessed.\n",
 			n.Word(), n.Observed, n.Endpoint, n.Peers, n.Guessed)
 	}
 	_, err := io.WriteString(out, b.String())
 	return err
-}
-
-// approximately is n with three digits.
-func approximately(n float64) string {
-	switch {
-	case n >= 1e6:
-		return fmt.Sprintf("%.1f million", n/1e6)
-	case n >= 1e3:
-		return fmt.Sprintf("%.0f thousand", n/1e3)
-	}
-	return fmt.Sprintf("%.0f", n)
 }
 
 // replayRows is the table of a cluster.

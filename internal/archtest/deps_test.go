@@ -81,7 +81,8 @@ const floors = `
 	# Floor 5: programs.
 	proxy, mtls/devca < internal/demo;
 	config, telemetry/outcomes, resilience/replay, internal/chart < internal/rerun;
-	config/lint, internal/demo, internal/cgroup, internal/rerun, resilience/simulate < cmd/outrigger;
+	internal/rerun < internal/advise;
+	config/lint, internal/demo, internal/cgroup, internal/advise, resilience/simulate < cmd/outrigger;
 
 	# The benchmark knows no package of the product, but its histogram and its drawing: it runs the binary.
 	NONE < bench/h2, bench/peers, bench/procstat, bench/socket;

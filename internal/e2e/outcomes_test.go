@@ -145,3 +145,52 @@ func TestOutcomes(t *testing.T) {
 		t.Errorf("of a file that was cut off:\n%s%s", out, said)
 	}
 }
+
+// Advice from the traffic of a sidecar is a configuration that it takes, and too
+// little traffic is said to be too little.
+func TestAdvise(t *testing.T) {
+	t.Parallel()
+	m := newMesh(t)
+	var n atomic.Int64
+	app := serve(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		if n.Add(1)%50 == 0 {
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}
+	}))
+	m.catalog(map[string][]string{"api": {fmt.Sprintf("127.0.0.1:%d", app)}})
+	path := filepath.Join(m.dir, "outcomes")
+	conf := plaintext("retry: off, timeout: 1m")
+	web, call := m.outbound("web", "api", conf.with(sections{"telemetry": fmt.Sprintf(`{outcomes: {path: "%s"}, access_log: {path: "off"}}`, path)}))
+	web.ready()
+	client := &http.Client{Transport: &http.Transport{}}
+	defer client.CloseIdleConnections()
+	ask := func(count int) {
+		t.Helper()
+		for range count {
+			resp, err := client.Get("http://" + call + "/")
+			if err != nil {
+				t.Fatal(err)
+			}
+			_ = resp.Body.Close()
+		}
+	}
+	ask(100)
+	web.counts(100, "outrigger_outcomes_records_total")
+	if out, _ := runProgram(t, "advise", "--outcomes", path); !strings.Contains(out, "Not enough data: api has") {
+		t.Errorf("of 100 requests:\n%s", out)
+	}
+	ask(1100)
+	web.counts(1200, "outrigger_outcomes_records_total")
+	out, _ := runProgram(t, "advise", "--outcomes", path)
+	for _, want := range []string{"retry.attempts", "off", "first attempts failed so that another may be made", "failed for the caller", "policies:", "attempts: 2"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("the advice does not say %q:\n%s", want, out)
+		}
+	}
+	yaml, _ := runProgram(t, "advise", "--outcomes", path, "--yaml")
+	next := strings.Replace(yaml, "api:", "api:\n    transport: plaintext", 1)
+	_, policies, _ := strings.Cut(next, "policies:")
+	before := web.overview().Reload.Version
+	web.rewrite(sections{"policies": policies})
+	web.applied(before)
+}

@@ -89,7 +89,8 @@ type Confidence struct {
 	Picks    float64 `json:"picks_as_recorded_percent"` // endpoints that were chosen as they had been
 }
 
-func (c *ClusterResult) confidence() Confidence {
+// Confidence says how much of it was seen.
+func (c *ClusterResult) Confidence() Confidence {
 	sum := uint64(0)
 	for _, n := range c.Ends {
 		sum += n
@@ -159,7 +160,7 @@ func (t *Trace) Compare(same, next *Result) *Report {
 			r.New = &struct {
 				Figures
 				Confidence Confidence `json:"confidence"`
-			}{n.Figures(), n.confidence()}
+			}{n.Figures(), n.Confidence()}
 		}
 		v.Clusters = append(v.Clusters, r)
 	}

@@ -69,6 +69,24 @@ func TestTheSameConfigurationIsTheSame(t *testing.T) {
 	}
 }
 
+// Another attempt at the only endpoint does not end as the one that failed.
+func TestARetryIsAnotherAttempt(t *testing.T) {
+	p := newTape(policy("retry: off"), 1)
+	for i := range 1000 {
+		at := 2*time.Second + time.Duration(i)*5*time.Millisecond
+		if i%50 == 0 {
+			p.ask(at, outcomes.Exchange{}, failed(0, 0, time.Millisecond, outcome.UpstreamError, 503))
+		} else {
+			p.ask(at, outcomes.Exchange{}, good(0, 0, time.Millisecond))
+		}
+	}
+	tr := p.trace()
+	v := tr.Compare(mustRecorded(t, tr), under(t, tr, policy(""))).Clusters[0]
+	if v.New.Retries != 20 || v.New.Bad > 4 || v.New.Confidence.Endpoint == 0 {
+		t.Errorf("%+v %+v", v.New.Figures, v.New.Confidence)
+	}
+}
+
 // Without retries what a retry had saved fails; nothing else changes.
 func TestWithoutRetries(t *testing.T) {
 	tr := busy(20_000, policy(""))

@@ -19,12 +19,8 @@ const slack = 150 * time.Millisecond
 func (k *client) recorded(id uint64, number int, name uint32, now time.Duration) *attempt {
 	q := &k.r.t.requests[id]
 	list := k.r.t.attempts[q.first : q.first+uint32(q.n)]
-	if number <= len(list) {
-		if a := &list[number-1]; a.endpoint == name && apart(a.begin, now) <= there {
-			return a
-		}
-	}
-	for i := range list {
+	// Not one that came before: that has had its end already.
+	for i := number - 1; i < len(list); i++ {
 		if a := &list[i]; a.endpoint == name && apart(a.begin, now) <= there {
 			return a
 		}

@@ -217,11 +217,16 @@ func (l *Log) Run(ctx context.Context) error {
 		case <-tick.C:
 		case <-l.full:
 		}
-		l.fileMu.Lock()
-		if l.file != nil {
-			l.flush()
-		}
-		l.fileMu.Unlock()
+		l.Flush()
+	}
+}
+
+// Flush writes out what waits, as Run does from time to time.
+func (l *Log) Flush() {
+	l.fileMu.Lock()
+	defer l.fileMu.Unlock()
+	if l.file != nil {
+		l.flush()
 	}
 }
 
