@@ -71,7 +71,7 @@ type client struct {
 	gone     map[uint64]replay.Ref
 }
 
-var errNoConfig = errors.New("the log does not say which configuration was in force; its first block is missing")
+var errNoConfig = errors.New("the log does not say which configuration was in force: it is empty, or its beginning is missing")
 
 // Recorded reruns t under the configurations that it was recorded with.
 func (t *Trace) Recorded() (*Result, error) {
