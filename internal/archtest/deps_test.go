@@ -34,7 +34,7 @@ const floors = `
 
 	# Floor 1: what outcomes mean to the machines, and all of them on a virtual clock.
 	proxy/outcome, resilience/breaker, resilience/outlier, resilience/retry < resilience/verdict;
-	resilience/verdict, resilience/balance, resilience/adaptive, resilience/admission, resilience/limit, resilience/queue, internal/hist < resilience/replay;
+	resilience/verdict, resilience/balance, resilience/adaptive, resilience/admission, resilience/hedge, resilience/limit, resilience/queue, internal/hist < resilience/replay;
 
 	# Floor 1: sources of identity and endpoints, authorization, telemetry.
 	mtls < mtls/workload, mtls/devca;

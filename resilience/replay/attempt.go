@@ -35,7 +35,9 @@ type try struct {
 // attempt begins an attempt of x.
 func (c *Client) attempt(now time.Duration, x *Exchange, hedge bool) {
 	if x.deadline > 0 && now >= x.deadline {
-		c.end(now, x, outcome.RequestTimeout, 0)
+		if !hedge { // else others are under way, and end now
+			c.end(now, x, outcome.RequestTimeout, 0)
+		}
 		return
 	}
 	t, ref := c.tries.take()
@@ -64,7 +66,6 @@ func (c *Client) attempt(now time.Duration, x *Exchange, hedge bool) {
 	if p := c.retry(x); p != nil && p.PerTryTimeout > 0 && (t.cut == 0 || now+p.PerTryTimeout < t.cut) {
 		t.cut, t.cutFor = now+p.PerTryTimeout, outcome.TryTimeout
 	}
-	exchange := x.ref
 	fate, known := c.world.Begin(now, c.attemptOf(t))
 	if c.tries.get(ref) != t {
 		return // the world has answered already
@@ -83,8 +84,8 @@ func (c *Client) attempt(now time.Duration, x *Exchange, hedge bool) {
 		c.at(t.cut, fireTry, ref)
 	}
 	if c.hedger != nil {
-		if wait, ok := c.hedger.After(now, x, x.attempts); ok {
-			c.at(now+wait, fireHedge, exchange)
+		if wait, ok := c.hedger.After(now, x); ok {
+			c.at(now+wait, fireHedge, ref)
 		}
 	}
 }
@@ -161,14 +162,11 @@ func (c *Client) ended(now time.Duration, t *try, f Fate) {
 	}
 	c.learn(now, t, rtt, f.Reason, f.Status)
 	if f.Reason == outcome.OK {
-		if c.hedger != nil {
-			c.hedger.Observe(now, took)
-		}
 		if hedge {
 			c.Stats.count().HedgesWon++
 		}
 		x.last = ep.number
-		c.abandonAll(now, x, outcome.DownstreamGone)
+		c.abandonAll(now, x, outcome.Superseded)
 		c.end(now, x, outcome.OK, f.Status)
 		return
 	}
@@ -204,11 +202,17 @@ func (c *Client) learn(now time.Duration, t *try, took time.Duration, r outcome.
 	}
 	x.under--
 	res := verdict.Outlier(r)
-	rtt := took
-	if res == outlier.Ignored {
-		rtt = -1
+	switch {
+	case r == outcome.Superseded:
+		ep.load.Cut(now, took)
+	case res == outlier.Ignored:
+		ep.load.End(now, -1, false)
+	default:
+		ep.load.End(now, took, res != outlier.Success)
 	}
-	ep.load.End(now, rtt, res == outlier.Failure || res == outlier.LocalFailure)
+	if c.hedger != nil && t.number == 1 {
+		c.hedger.Observe(now, took, r)
+	}
 	if c.detector != nil && c.detector.Observe(&ep.state, now, res, status) {
 		c.sweep(now)
 	}
@@ -255,9 +259,6 @@ func (c *Client) decide(now time.Duration, x *Exchange, number int, took time.Du
 
 // hedge begins an attempt beside those under way, if it still may.
 func (c *Client) hedge(now time.Duration, x *Exchange) {
-	if x.under == 0 || !c.hedger.May(now, x) {
-		return
-	}
 	// The others' endpoints are avoided, without forgetting that they have not
 	// failed.
 	had := x.nTried
@@ -265,9 +266,11 @@ func (c *Client) hedge(now time.Duration, x *Exchange) {
 		x.tried[x.nTried] = &t.ep.load
 		x.nTried++
 	}
-	ref := x.ref
-	c.attempt(now, x, true)
-	if c.exchanges.get(ref) == x {
-		x.nTried = min(had, x.nTried)
+	if ref := x.ref; c.hedger.May(now, x) {
+		c.attempt(now, x, true)
+		if c.exchanges.get(ref) != x {
+			return // it has ended
+		}
 	}
+	x.nTried = min(had, x.nTried)
 }

@@ -91,8 +91,14 @@ func NewClient(e *Engine, p Policy, w World, caller Caller) *Client {
 	if p.Breaker != nil && p.Breaker.Scope != breaker.ScopeEndpoint { // there is one route
 		c.breaker = breaker.New("", *p.Breaker, c.breakerChanged)
 	}
-	if p.Retry != nil {
+	switch {
+	case p.Retry != nil:
 		c.budget = retry.NewBudget(*p.Retry)
+	case p.Hedge != nil:
+		c.budget = retry.NewBudget(retry.Default())
+	}
+	if p.Hedge != nil {
+		c.hedger = &hedger{c: c, cfg: p.Hedge}
 	}
 	if p.Outlier != nil {
 		c.detector, c.mode = outlier.New(*p.Outlier), p.Outlier.Mode
@@ -117,7 +123,7 @@ func (c *Client) Guard(g Guard) {
 // GuardTries adds the guard of every attempt, behind the breaker.
 func (c *Client) GuardTries(g TryGuard) { c.try = g }
 
-// Hedge lets attempts be started beside others.
+// Hedge lets attempts be started beside others, in place of what the policy says.
 func (c *Client) Hedge(h Hedger) { c.hedger = h }
 
 // SetEndpoints makes list the client's endpoints; their numbers are the places
@@ -238,8 +244,8 @@ func (c *Client) Fire(now time.Duration, arg uint64) {
 			c.attempt(now, x, false)
 		}
 	case fireHedge:
-		if x := c.exchanges.get(ref); x != nil {
-			c.hedge(now, x)
+		if t := c.tries.get(ref); t != nil {
+			c.hedge(now, t.x)
 		}
 	case fireLate:
 		if x := c.exchanges.get(ref); x != nil && x.waiting {

@@ -11,6 +11,7 @@ import (
 	"github.com/outrigger-mesh/outrigger/resilience/balance"
 	"github.com/outrigger-mesh/outrigger/resilience/breaker"
 	"github.com/outrigger-mesh/outrigger/resilience/guard"
+	"github.com/outrigger-mesh/outrigger/resilience/hedge"
 	"github.com/outrigger-mesh/outrigger/resilience/outlier"
 	"github.com/outrigger-mesh/outrigger/resilience/retry"
 )
@@ -334,13 +335,13 @@ func (g *parking) Leave(_ time.Duration, x *Exchange, note *uint64, waiting bool
 // eager hedges after a fixed time.
 type eager struct{ allow int }
 
-func (h *eager) After(_ time.Duration, _ *Exchange, n int) (time.Duration, bool) {
-	return 20 * time.Millisecond, n < 3
+func (h *eager) After(_ time.Duration, x *Exchange) (time.Duration, bool) {
+	return 20 * time.Millisecond, x.attempts < 3
 }
 
 func (h *eager) May(time.Duration, *Exchange) bool { h.allow++; return h.allow%7 != 0 }
 
-func (h *eager) Observe(time.Duration, time.Duration) {}
+func (h *eager) Observe(time.Duration, time.Duration, outcome.Reason) {}
 
 // wild runs a client through everything and returns what came of it.
 func wild(t *testing.T, seed uint64) (*Client, *chaos, map[uint64]int) {
@@ -469,6 +470,52 @@ func TestCaution(t *testing.T) {
 	cfg.Mode = guard.Observe
 	if s := share(&cfg); s < .19 {
 		t.Errorf("in observe mode the endpoint has %.3f", s)
+	}
+}
+
+// TestHedging: what is slow for one in a hundred is answered by another endpoint,
+// for little more load, and the losers are called off.
+func TestHedging(t *testing.T) {
+	run := func(h *hedge.Config) (*Client, uint64) {
+		e := New(1)
+		r := NewRandom(2)
+		abandoned := uint64(0)
+		cl := NewClient(e, Policy{Hedge: h}, world{
+			begin: func(time.Duration, Attempt) (Fate, bool) {
+				f := Fate{Latency: time.Duration((.5 + r.Fraction()) * float64(10*time.Millisecond)), Status: 200}
+				if r.Fraction() < .01 {
+					f.Latency *= 100
+				}
+				return f, true
+			},
+			abandon: func(time.Duration, Attempt) { abandoned++ },
+		}, nil)
+		cl.SetEndpoints(endpoints(10))
+		w := cl.Stats.Watch(10*time.Second, time.Minute)
+		offer(e, cl, 5*time.Millisecond, time.Minute, true)
+		e.Run(2 * time.Minute)
+		if w.Good != w.Began || cl.tries.used() != 0 {
+			t.Errorf("%d of %d are good, %d attempts are left", w.Good, w.Began, cl.tries.used())
+		}
+		return cl, abandoned
+	}
+	cfg := hedge.Default()
+	without, _ := run(nil)
+	with, abandoned := run(&cfg)
+	was, is := without.Stats.windows[0].Latency.Quantile(.999), with.Stats.windows[0].Latency.Quantile(.999)
+	n := with.Stats.Total()
+	if is*10 > was {
+		t.Errorf("p99.9 falls from %v to %v only", was, is)
+	}
+	if more := float64(n.Hedges) / float64(n.Offered); more > .06 || more < .02 {
+		t.Errorf("%.3f hedges a request", more)
+	}
+	if n.Hedges != abandoned || n.HedgesWon == 0 {
+		t.Errorf("%+v, %d called off", n, abandoned)
+	}
+	cfg.Mode = guard.Observe
+	if n := func() Counts { c, _ := run(&cfg); return c.Stats.Total() }(); n.Hedges != 0 {
+		t.Errorf("%d hedges while only observed", n.Hedges)
 	}
 }
 

@@ -44,14 +44,13 @@ type TryGuard interface {
 
 // Hedger says when an attempt is started beside one that is still waited for.
 type Hedger interface {
-	// After is how long after the beginning of the first attempt of x the next
-	// one is considered, n of them being under way or over; ok is false when
-	// there is to be none.
-	After(now time.Duration, x *Exchange, n int) (wait time.Duration, ok bool)
-	// May is asked when that time has come: whether the budget has room.
+	// After is how long after the beginning of an attempt of x, now, another one
+	// is considered; ok is false when there is to be none.
+	After(now time.Duration, x *Exchange) (wait time.Duration, ok bool)
+	// May is asked when that time has come and the attempt is still waited for.
 	May(now time.Duration, x *Exchange) bool
-	// Observe is told how long the successful attempts took.
-	Observe(now, took time.Duration)
+	// Observe is told how the first attempt of an exchange ended, after how long.
+	Observe(now, took time.Duration, r outcome.Reason)
 }
 
 // maxGuards bounds the guards of a client: an exchange has a note for each.

@@ -7,6 +7,7 @@ import (
 	"github.com/outrigger-mesh/outrigger/resilience/admission"
 	"github.com/outrigger-mesh/outrigger/resilience/balance"
 	"github.com/outrigger-mesh/outrigger/resilience/breaker"
+	"github.com/outrigger-mesh/outrigger/resilience/hedge"
 	"github.com/outrigger-mesh/outrigger/resilience/limit"
 	"github.com/outrigger-mesh/outrigger/resilience/outlier"
 	"github.com/outrigger-mesh/outrigger/resilience/retry"
@@ -19,6 +20,7 @@ type Policy struct {
 	ConnectTimeout time.Duration // for worlds that model connections
 	StreamIdle     time.Duration // the same for answers that never come; 0 none
 	Retry          *retry.Config
+	Hedge          *hedge.Config
 	Outlier        *outlier.Config
 	Breaker        *breaker.Config
 	Admission      *admission.Config

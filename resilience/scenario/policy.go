@@ -9,6 +9,6 @@ import (
 func Machines(p *config.Policy) replay.Policy {
 	return replay.Policy{
 		Timeout: p.Timeout, ConnectTimeout: p.ConnectTimeout, StreamIdle: p.StreamIdleTimeout,
-		Retry: p.Retry, Outlier: p.Outlier, Breaker: p.Breaker, Admission: p.Admission, Limits: p.Limits, Adaptive: p.Adaptive, Balance: p.Balance,
+		Retry: p.Retry, Hedge: p.Hedge, Outlier: p.Outlier, Breaker: p.Breaker, Admission: p.Admission, Limits: p.Limits, Adaptive: p.Adaptive, Balance: p.Balance,
 	}
 }
