@@ -1,6 +1,7 @@
 package replay
 
 import (
+	"reflect"
 	"time"
 
 	"github.com/outrigger-mesh/outrigger/proxy/outcome"
@@ -10,12 +11,30 @@ import (
 // throttle is admission control as a guard, behind the gate as in a proxy: what
 // counts is what reaches the service.
 type throttle struct {
-	*admission.Throttle
-	random Random
+	*admission.Throttle // nil: it lets everybody pass
+	random              Random
 }
 
+// configure makes cfg what it goes by; nil takes it away. What it knows is kept
+// where the settings stay.
+func (t *throttle) configure(cfg *admission.Config, e *Engine) {
+	switch {
+	case cfg == nil:
+		t.Throttle = nil
+	case t.Throttle == nil || !reflect.DeepEqual(t.Config(), cfg):
+		t.Throttle, t.random = admission.New(*cfg), e.Fork()
+	}
+}
+
+// asked is the note of an exchange that it has let pass.
+const asked = 1
+
 // Enter implements Guard.
-func (t *throttle) Enter(now time.Duration, _ *Exchange, _ *uint64) (Answer, outcome.Reason) {
+func (t *throttle) Enter(now time.Duration, _ *Exchange, note *uint64) (Answer, outcome.Reason) {
+	if t.Throttle == nil {
+		return Pass, outcome.OK
+	}
+	*note = asked
 	if t.Ask(now, t.random.Next()).OK {
 		return Pass, outcome.OK
 	}
@@ -23,7 +42,10 @@ func (t *throttle) Enter(now time.Duration, _ *Exchange, _ *uint64) (Answer, out
 }
 
 // Leave implements Guard.
-func (t *throttle) Leave(now time.Duration, x *Exchange, _ *uint64, _ bool, r outcome.Reason) {
+func (t *throttle) Leave(now time.Duration, x *Exchange, note *uint64, _ bool, r outcome.Reason) {
+	if t.Throttle == nil || *note != asked {
+		return // it was not there when x came, or has gone
+	}
 	res := admission.Unknown
 	switch {
 	case r == outcome.OK || r == outcome.UpstreamError:

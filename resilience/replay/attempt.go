@@ -266,7 +266,7 @@ func (c *Client) hedge(now time.Duration, x *Exchange) {
 		x.tried[x.nTried] = &t.ep.load
 		x.nTried++
 	}
-	if ref := x.ref; c.hedger.May(now, x) {
+	if ref := x.ref; c.hedger != nil && c.hedger.May(now, x) {
 		c.attempt(now, x, true)
 		if c.exchanges.get(ref) != x {
 			return // it has ended

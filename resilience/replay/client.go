@@ -4,7 +4,6 @@ import (
 	"time"
 
 	"github.com/outrigger-mesh/outrigger/proxy/outcome"
-	"github.com/outrigger-mesh/outrigger/resilience/admission"
 	"github.com/outrigger-mesh/outrigger/resilience/balance"
 	"github.com/outrigger-mesh/outrigger/resilience/breaker"
 	"github.com/outrigger-mesh/outrigger/resilience/guard"
@@ -27,6 +26,7 @@ type Client struct {
 	caller Caller
 	random Random
 
+	throttle *throttle
 	guards   []Guard
 	gate     *gate
 	try      TryGuard // nil without one
@@ -84,13 +84,10 @@ func NewClient(e *Engine, p Policy, w World, caller Caller) *Client {
 	c := &Client{Stats: &Stats{}, engine: e, policy: p, world: w, caller: caller, random: e.Fork(), mode: guard.Observe}
 	c.id = e.Add(c)
 	c.gate = newGate(c)
-	c.guards = append(c.guards, c.gate)
-	if p.Admission != nil { // there is one route
-		c.guards = append(c.guards, &throttle{admission.New(*p.Admission), e.Fork()})
-	}
-	if p.Breaker != nil && p.Breaker.Scope != breaker.ScopeEndpoint { // there is one route
-		c.breaker = breaker.New("", *p.Breaker, c.breakerChanged)
-	}
+	c.throttle = &throttle{}
+	c.throttle.configure(p.Admission, e) // there is one route
+	c.guards = append(c.guards, c.gate, c.throttle)
+	c.breaker = c.newBreaker(&p, false)
 	switch {
 	case p.Retry != nil:
 		c.budget = retry.NewBudget(*p.Retry)
@@ -106,6 +103,15 @@ func NewClient(e *Engine, p Policy, w World, caller Caller) *Client {
 		e.At(e.now+sweepInterval, c.id, fireSweep)
 	}
 	return c
+}
+
+// newBreaker is the breaker of an endpoint, or of the whole: there is one route.
+// It is nil where the policy has none of that kind.
+func (c *Client) newBreaker(p *Policy, endpoint bool) *breaker.Breaker {
+	if p.Breaker == nil || (p.Breaker.Scope == breaker.ScopeEndpoint) != endpoint {
+		return nil
+	}
+	return breaker.New("", *p.Breaker, c.breakerChanged)
 }
 
 // Policy returns the policy of the client. It must not be changed.
@@ -147,9 +153,7 @@ func (c *Client) SetEndpoints(list []Endpoint) {
 			e = &endpoint{since: since, key: balance.KeyOf(list[i].Name)}
 			e.load.Init(c.policy.Balance)
 			e.load.Measure(c.caution() != nil)
-			if b := c.policy.Breaker; b != nil && b.Scope == breaker.ScopeEndpoint {
-				e.breaker = breaker.New("", *b, c.breakerChanged)
-			}
+			e.breaker = c.newBreaker(&c.policy, true)
 		}
 		delete(old, e.Name)
 		e.Endpoint, e.number = list[i], i

@@ -4,7 +4,6 @@ import (
 	"time"
 
 	"github.com/outrigger-mesh/outrigger/resilience/balance"
-	"github.com/outrigger-mesh/outrigger/resilience/breaker"
 	"github.com/outrigger-mesh/outrigger/resilience/guard"
 	"github.com/outrigger-mesh/outrigger/resilience/outlier"
 	"github.com/outrigger-mesh/outrigger/resilience/retry"
@@ -89,15 +88,29 @@ func (c *Client) SetPolicy(p Policy) {
 	}
 	old := c.policy
 	c.policy = p
+	if p.Breaker == nil || old.Breaker == nil || *old.Breaker != *p.Breaker {
+		c.breaker = c.newBreaker(&p, false)
+		for _, e := range c.endpoints {
+			e.breaker = c.newBreaker(&p, true)
+		}
+	}
+	c.throttle.configure(p.Admission, c.engine)
 	switch {
-	case p.Breaker == nil:
-		c.breaker = nil
-	case old.Breaker == nil || *old.Breaker != *p.Breaker:
-		c.breaker = breaker.New("", *p.Breaker, c.breakerChanged)
+	case p.Hedge == nil:
+		c.hedger = nil
+	case old.Hedge == nil:
+		c.hedger = &hedger{c: c, cfg: p.Hedge}
+	default: // what is learnt stays
+		if h, ok := c.hedger.(*hedger); ok {
+			h.cfg = p.Hedge
+		}
 	}
 	switch {
-	case p.Retry == nil:
+	case p.Retry == nil && p.Hedge == nil:
 		c.budget = nil
+	case p.Retry == nil && (c.budget == nil || old.Retry != nil):
+		c.budget = retry.NewBudget(retry.Default())
+	case p.Retry == nil:
 	case c.budget == nil:
 		c.budget = retry.NewBudget(*p.Retry)
 	case old.Retry == nil || old.Retry.BudgetPercent != p.Retry.BudgetPercent || old.Retry.BudgetMinPerSecond != p.Retry.BudgetMinPerSecond:
@@ -124,6 +137,7 @@ func (c *Client) SetPolicy(p Policy) {
 	}
 	for _, e := range c.endpoints {
 		e.load.Init(p.Balance)
+		e.load.Measure(c.caution() != nil)
 	}
 	if len(c.endpoints) > 0 {
 		c.rebuild()
