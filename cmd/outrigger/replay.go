@@ -33,7 +33,7 @@ the other configuration makes, ends as attempts at that endpoint did within five
 seconds, else as those of its peers; how many of them there are is said.
 
 Policies under policies.<service>, inbound and routes are obeyed as far as they set
-timeout, retry, outlier, breaker, limits.max_requests and balance. Everything else
+timeout, retry, hedge, outlier, breaker, limits.max_requests and balance. Everything else
 ends as it did.`,
 		Example: "  outrigger replay --outcomes /var/lib/outrigger/outcomes --config new.yaml --last 1h",
 		Args:    cobra.NoArgs,

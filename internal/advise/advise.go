@@ -117,7 +117,7 @@ func makeFor(t *rerun.Trace, i int, m *rerun.Measure, loaded *config.Loaded) (*C
 	before := best.Figures()
 	c.Before = &before
 	figures := before
-	for _, propose := range []func(*rerun.Measure, *config.Policy) []proposal{proposeOutlier, proposeRetry, proposeTimeout, proposeTryTimeout, proposeBudget, proposeLimit} {
+	for _, propose := range []func(*rerun.Measure, *config.Policy) []proposal{proposeOutlier, proposeRetry, proposeTimeout, proposeTryTimeout, proposeHedge, proposeBudget, proposeLimit} {
 		options := propose(m, &policy)
 		var chosen *proposal
 		var result *rerun.ClusterResult
@@ -179,6 +179,10 @@ func copyPolicy(p *config.Policy) config.Policy {
 	if p.Retry != nil {
 		r := *p.Retry
 		n.Retry = &r
+	}
+	if p.Hedge != nil {
+		h := *p.Hedge
+		n.Hedge = &h
 	}
 	if p.Outlier != nil {
 		o := *p.Outlier

@@ -8,6 +8,7 @@ import (
 	"github.com/outrigger-mesh/outrigger/config"
 	"github.com/outrigger-mesh/outrigger/internal/rerun"
 	"github.com/outrigger-mesh/outrigger/resilience/guard"
+	"github.com/outrigger-mesh/outrigger/resilience/hedge"
 	"github.com/outrigger-mesh/outrigger/resilience/outlier"
 	"github.com/outrigger-mesh/outrigger/resilience/retry"
 )
@@ -118,6 +119,31 @@ func proposeTryTimeout(m *rerun.Measure, p *config.Policy) []proposal {
 	}
 	if len(list) == 0 {
 		return []proposal{{Advice: Advice{Setting: "retry.per_try_timeout", Now: now, Verdict: Kept, Evidence: "the slowest attempts take more than half of the timeout: no time would be left for another"}}}
+	}
+	return list
+}
+
+// proposeHedge proposes after what time another attempt is started beside one that is
+// slow, where replay gains by it.
+func proposeHedge(m *rerun.Measure, p *config.Policy) []proposal {
+	if p.Hedge != nil || len(m.Endpoints) < 2 || 2*m.Idempotent < m.Requests || len(m.Heads) < leastTail {
+		return nil
+	}
+	var list []proposal
+	for _, q := range []float64{.95, .99} {
+		t := max(rounded(rerun.Quantile(m.Heads, q)), 2*time.Millisecond)
+		list = append(list, proposal{
+			Advice: Advice{
+				Setting: "hedge.delay", Now: "off", Proposed: t.String(),
+				Evidence: fmt.Sprintf("first byte of attempts: %s; %.1f %% took longer than %s", latencies(m.Heads), rerun.Above(m.Heads, t), short(t)),
+			},
+			set: map[string]string{"hedge.delay": t.String()},
+			do: func(p *config.Policy) {
+				h := hedge.Default()
+				h.Delay = t
+				p.Hedge = &h
+			},
+		})
 	}
 	return list
 }

@@ -49,7 +49,7 @@ func policyOf(cfg *config.Config, c *cluster) replay.Policy {
 	p := cfg.Policy(c.name)
 	return replay.Policy{
 		Timeout: p.Timeout, ConnectTimeout: p.ConnectTimeout,
-		Retry: p.Retry, Outlier: p.Outlier, Breaker: p.Breaker, Limits: p.Limits, Balance: p.Balance,
+		Retry: p.Retry, Hedge: p.Hedge, Outlier: p.Outlier, Breaker: p.Breaker, Limits: p.Limits, Balance: p.Balance,
 	}
 }
 

@@ -87,6 +87,23 @@ func TestARetryIsAnotherAttempt(t *testing.T) {
 	}
 }
 
+// A slow endpoint is hedged: those who would have waited are answered elsewhere.
+func TestHedging(t *testing.T) {
+	p := newTape(policy("retry: off"), 4)
+	for i := range 4000 {
+		took := 5 * time.Millisecond
+		if i%100 == 0 {
+			took = 200 * time.Millisecond
+		}
+		p.ask(2*time.Second+time.Duration(i)*5*time.Millisecond, outcomes.Exchange{}, good(i%4, 0, took))
+	}
+	tr := p.trace()
+	v := tr.Compare(mustRecorded(t, tr), under(t, tr, policy("retry: off, hedge: {delay: 20ms}"))).Clusters[0]
+	if v.New.Hedges != 40 || v.New.P999 > 60 || v.Replayed.P999 < 190 || v.New.Good != v.New.Requests {
+		t.Errorf("%+v", v.New.Figures)
+	}
+}
+
 // Without retries what a retry had saved fails; nothing else changes.
 func TestWithoutRetries(t *testing.T) {
 	tr := busy(20_000, policy(""))

@@ -1,6 +1,7 @@
 package replay
 
 import (
+	"reflect"
 	"time"
 
 	"github.com/outrigger-mesh/outrigger/resilience/balance"
@@ -80,6 +81,17 @@ func (c *Client) timeout(r *Request) time.Duration {
 	return c.policy.Timeout
 }
 
+// budgetOf is what the budget of retries and hedges goes by, if there is one.
+func budgetOf(p *Policy) (retry.Config, bool) {
+	switch {
+	case p.Retry != nil:
+		return *p.Retry, true
+	case p.Hedge != nil:
+		return retry.Default(), true
+	}
+	return retry.Config{}, false
+}
+
 // SetPolicy changes the policy, as a reload does: ejections, load and what is
 // under way stay; a breaker or budget whose settings change begins anew.
 func (c *Client) SetPolicy(p Policy) {
@@ -95,26 +107,18 @@ func (c *Client) SetPolicy(p Policy) {
 		}
 	}
 	c.throttle.configure(p.Admission, c.engine)
-	switch {
-	case p.Hedge == nil:
-		c.hedger = nil
-	case old.Hedge == nil:
-		c.hedger = &hedger{c: c, cfg: p.Hedge}
-	default: // what is learnt stays
-		if h, ok := c.hedger.(*hedger); ok {
-			h.cfg = p.Hedge
-		}
+	had, was := budgetOf(&old)
+	switch now, on := budgetOf(&p); {
+	case !on:
+		c.budget = nil
+	case !was || had.BudgetPercent != now.BudgetPercent || had.BudgetMinPerSecond != now.BudgetMinPerSecond:
+		c.budget = retry.NewBudget(now)
 	}
 	switch {
-	case p.Retry == nil && p.Hedge == nil:
-		c.budget = nil
-	case p.Retry == nil && (c.budget == nil || old.Retry != nil):
-		c.budget = retry.NewBudget(retry.Default())
-	case p.Retry == nil:
-	case c.budget == nil:
-		c.budget = retry.NewBudget(*p.Retry)
-	case old.Retry == nil || old.Retry.BudgetPercent != p.Retry.BudgetPercent || old.Retry.BudgetMinPerSecond != p.Retry.BudgetMinPerSecond:
-		c.budget = retry.NewBudget(*p.Retry)
+	case p.Hedge == nil && old.Hedge != nil:
+		c.hedger = nil
+	case p.Hedge != nil && (old.Hedge == nil || !reflect.DeepEqual(*old.Hedge, *p.Hedge)):
+		c.hedger = &hedger{c: c, cfg: p.Hedge}
 	}
 	switch {
 	case p.Outlier == nil:
