@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"regexp"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -317,14 +318,41 @@ var whyCases = []whyCase{
 			"another attempt after", "attempt 2", "(attempts_spent)", "cause fault down: delay 10ms, abort 503", "to change faults.rules[0].name = down (*web-1.yaml:*)",
 		},
 	},
+	{
+		reason: "draining",
+		make: func(m *mesh, app int, _ sections) (*sidecar, string) {
+			return inboundPlain(m, app, sections{"drain": "{delay: 0s, timeout: 1m}"})
+		},
+		app: func(t *testing.T) int {
+			chat := webSocketApp()
+			return serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if r.URL.Path != "/chat" {
+					<-r.Context().Done()
+					return
+				}
+				chat.ServeHTTP(w, r)
+			}))
+		},
+		provoke: func(b *whyBed) {
+			b.raw("GET /held HTTP/1.1\r\nHost: api\r\n\r\n") // so that the drain, and the admin API, last
+			c := b.raw("GET /chat HTTP/1.1\r\nHost: api\r\nX-Request-Id: " + whyID + "\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
+			eventually(b.T, patience, "both are under way", func() (bool, string) {
+				v, w := b.web.metric("outrigger_exchanges_active", `direction="inbound"`), b.web.metric("outrigger_tunnels_active", `direction="inbound"`)
+				return v == 2 && w == 1, fmt.Sprint(v, w)
+			})
+			b.web.signal(syscall.SIGTERM)
+			_, _ = io.Copy(io.Discard, c)
+		},
+		says: []string{whyID + ": GET */chat: draining, status 101", "end This proxy is shutting down.", "ended early by: this proxy", "to change drain.timeout = 1m (*api-1.yaml:*)"},
+	},
 }
 
-// notProvoked are the reasons of which no test of processes can tell.
-var notProvoked = map[string]string{
-	"no_identity": "the proxy does not start before it has an identity, and keeps the last one",
-	"draining":    "what is cut at the end of the drain is cut as the admin API ends",
-	"overload":    "needs memory to be short, as in TestMemoryBudget",
-	"internal":    "a defect",
+// notProvoked are the reasons that a test of processes cannot provoke at will:
+// why not, and the test, in proxy/exchange, that does it within one.
+var notProvoked = map[string]struct{ why, test string }{
+	"no_identity": {"the proxy does not start before it has an identity, and keeps the last one", "TestReasonNoIdentity"},
+	"overload":    {"takes memory to be short at a moment, which other requests end", "TestReasonOverload"},
+	"internal":    {"a defect", ""},
 }
 
 // outrigger why tells for each reason what happened, and which line of the
@@ -335,13 +363,19 @@ func TestWhy(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	within, err := os.ReadFile("../../proxy/exchange/reasons_test.go")
+	if err != nil {
+		t.Fatal(err)
+	}
 	tested := map[string]bool{}
 	for _, c := range whyCases {
 		tested[c.reason] = true
 	}
 	for _, m := range regexp.MustCompile("(?m)^\\| `(\\w+)` \\|").FindAllStringSubmatch(string(table), -1) {
-		if tested[m[1]] == (notProvoked[m[1]] != "") {
+		if other, ok := notProvoked[m[1]]; tested[m[1]] == ok {
 			t.Errorf("the reason %s must either be provoked or have a reason why not", m[1])
+		} else if ok && other.test != "" && !strings.Contains(string(within), "\nfunc "+other.test+"(") {
+			t.Errorf("the reason %s is not provoked (%s), and there is no %s", m[1], other.why, other.test)
 		}
 	}
 	for i, c := range whyCases {
