@@ -50,6 +50,7 @@ func (x *exchange) attempt(began time.Duration) (r outcome.Reason, again bool) {
 	}
 	if r = x.meet(began); r == outcome.OK {
 		r = x.try(ep, began, a.Span)
+		x.rec.ConnectTime = max(x.rec.ConnectTime-x.fate.held, 0)
 	}
 	if x.status == 0 {
 		x.now() // else it was read when the answer came

@@ -27,7 +27,7 @@ type fateful struct {
 // whose endpoint has been picked. OK: it goes on.
 func (x *exchange) meet(began time.Duration) outcome.Reason {
 	if !x.s.srv.Faults.InForce() {
-		x.fate.now = false
+		x.fate.now, x.fate.held = false, 0
 		return outcome.OK
 	}
 	return x.strike(began)
@@ -236,6 +236,9 @@ type pacedOut struct {
 func (o pacedOut) put(p []byte) error {
 	x := o.x
 	for len(p) > 0 {
+		if x.fate.rule.Ended() {
+			return o.sink.put(p)
+		}
 		n := min(len(p), pieceOf(x.fate.hit.Response))
 		if err := o.sink.put(p[:n]); err != nil {
 			return err

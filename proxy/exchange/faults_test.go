@@ -232,6 +232,9 @@ func TestFaultDelay(t *testing.T) {
 				if got := failures(p.bed); got != 0 {
 					t.Errorf("%d failures are held against the endpoint", got)
 				}
+				if a := &e.Attempts[0]; c.status == 200 && (a.Connect < 0 || a.Connect > a.Duration-delay) {
+					t.Errorf("%v to connect, of %v", a.Connect, a.Duration)
+				}
 			})
 		})
 	}

@@ -114,6 +114,9 @@ type pacedLeg struct {
 // Put implements relay.Leg.
 func (l pacedLeg) Put(b []byte) error {
 	for len(b) > 0 {
+		if l.p.rule.Ended() {
+			return l.Leg.Put(b)
+		}
 		n := min(len(b), pieceOf(l.rate))
 		if err := l.Leg.Put(b[:n]); err != nil {
 			return err

@@ -83,6 +83,16 @@ type Rule struct {
 // Over is closed when the fault has stopped: who is held by it goes on.
 func (r *Rule) Over() <-chan struct{} { return r.over }
 
+// Ended reports whether the fault has stopped.
+func (r *Rule) Ended() bool {
+	select {
+	case <-r.over:
+		return true
+	default:
+		return false
+	}
+}
+
 // Cause is what records of exchanges say that a fault has ended.
 func (r *Rule) Cause() error { return r.err }
 
