@@ -46,7 +46,7 @@ func TestFaultTCPDelay(t *testing.T) {
 		c.send("there")
 		c.expect("hello there")
 		_ = c.Close()
-		if r := b.records()[0]; r.Reason != "ok" || r.Fault != "slow" || r.Protocol != "tcp" {
+		if r := b.wantEnds("ok")[0]; r.Fault != "slow" || r.Protocol != "tcp" {
 			t.Errorf("%+v", r)
 		}
 		if e := b.server.Ledger.Last(1, false)[0]; e.Duration < delay || !strings.HasPrefix(e.Attempts[0].Fault, "slow: held for ") {
@@ -63,7 +63,7 @@ func TestFaultTCPReset(t *testing.T) {
 		if got, reset := b.firstBytes(); got != "" || !reset {
 			t.Errorf("read %q, reset %v", got, reset)
 		}
-		if r := b.wantReasons("fault_injected")[0]; r.Fault != "cut" || r.Attempts != 1 || r.Detail != "fault cut: reset" {
+		if r := b.wantEnds("fault_injected")[0]; r.Fault != "cut" || r.Attempts != 1 || r.Detail != "fault cut: reset" {
 			t.Errorf("%+v", r)
 		}
 		if m := b.cluster.Metrics().FaultTotals(); m.Met != 1 || m.MetFailed != 1 || m.Ended != 1 {
@@ -97,7 +97,7 @@ func TestFaultTCPBandwidth(t *testing.T) {
 			c.send(want)
 			c.expect("hello " + want)
 			_ = c.Close()
-			b.wantReasons("ok")
+			b.wantEnds("ok")
 			if e := b.server.Ledger.Last(1, false)[0]; e.Duration < least || e.BytesIn != size || e.BytesOut != size+6 {
 				t.Errorf("%v, %d in, %d out", e.Duration, e.BytesIn, e.BytesOut)
 			}
