@@ -122,9 +122,9 @@ func (x *exchange) collectMessage(most int) bool {
 }
 
 // takeReady takes what has come of the body since the head, so that it is sent
-// with it.
+// with it, unless a fault has it go at a rate.
 func (x *exchange) takeReady() {
-	if !x.stream || x.st == nil || x.upload != uploadNone || !x.hasBody() {
+	if !x.stream || x.st == nil || x.upload != uploadNone || !x.hasBody() || x.uploader.slow.Load() != nil {
 		return
 	}
 	x.takeUpTo(x.most())
