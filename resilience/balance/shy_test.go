@@ -30,7 +30,7 @@ func TestShareOfPicks(t *testing.T) {
 				picks := func() float64 {
 					hit := 0
 					for range n {
-						i := 0
+						var i int
 						if cfg.Algorithm.ByHash() {
 							i, _ = p.PickKey(rnd.Uint64(), 0, nil)
 						} else {
