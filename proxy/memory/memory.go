@@ -19,7 +19,7 @@ type Level int32
 const (
 	// Easy: nothing is given up.
 	Easy Level = iota
-	// Trim, from 70 %: what is only kept for later. Idle connections to endpoints
+	// Trim, from 75 %: what is only kept for later. Idle connections to endpoints
 	// are closed, downstream ones are kept for TrimIdle at most, and free memory
 	// is returned to the system.
 	Trim
@@ -45,7 +45,7 @@ func (l Level) String() string {
 
 // enter is the share of the budget, in percent, from which on a level holds.
 // It is left once hysteresis less is in use.
-var enter = [levels]int64{Easy: 0, Trim: 70, Narrow: 80, Refuse: 90, Shed: 95}
+var enter = [levels]int64{Easy: 0, Trim: 75, Narrow: 80, Refuse: 90, Shed: 95}
 
 const hysteresis = 5
 

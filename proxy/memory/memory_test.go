@@ -63,10 +63,10 @@ func TestLevelsRiseAtOnceAndFallOneByOne(t *testing.T) {
 		want Level
 	}{
 		{50, Easy},
+		{74, Easy},
+		{75, Trim},
+		{71, Trim}, // hysteresis
 		{69, Easy},
-		{70, Trim},
-		{66, Trim}, // hysteresis
-		{64, Easy},
 		{85, Narrow},
 		{90, Refuse},
 		{85, Refuse},
