@@ -14,6 +14,7 @@ import (
 	"github.com/outrigger-mesh/outrigger/bench/load"
 	"github.com/outrigger-mesh/outrigger/bench/peers"
 	"github.com/outrigger-mesh/outrigger/bench/procstat"
+	"github.com/outrigger-mesh/outrigger/bench/report"
 )
 
 // direct is the name of the connection without a proxy.
@@ -68,6 +69,12 @@ func (r *runner) addProxy(ctx context.Context, s subject, c *course, role peers.
 		AccessLog: r.o.accessLog,
 		Profile:   r.o.profile,
 		Certs:     r.certs.web,
+	}
+	if c.guarded {
+		p.Guards = "all"
+		if s.name() == report.Bare {
+			p.Guards = "none"
+		}
 	}
 	if role == peers.Inbound {
 		p.Certs = r.certs.origin

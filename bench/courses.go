@@ -30,9 +30,10 @@ type course struct {
 	protocol  peers.Protocol
 	load      load.Protocol
 	kind      origin.Kind
-	size      int // bytes of an answer
-	endpoints int // of the origin, at as many addresses
-	cores     int // for each proxy
+	size      int  // bytes of an answer
+	endpoints int  // of the origin, at as many addresses
+	cores     int  // for each proxy
+	guarded   bool // Outrigger with all its guards, against itself with none
 	levels    []level
 }
 
@@ -68,6 +69,7 @@ const (
 	bodies    = "bodies"
 	endpoints = "endpoints"
 	cores2    = "cores"
+	guards    = "guards"
 )
 
 // Connections of the scenarios that have a fixed number of them.
@@ -75,7 +77,8 @@ const (
 	latencyConnections   = 16
 	handshakeConnections = 4
 	bodyConnections      = 16
-	plainConnections     = 64 // endpoints, WebSocket, two cores
+	plainConnections     = 64 // endpoints, WebSocket, two cores, guards
+	guardedEndpoints     = 4
 )
 
 // plainCourse is HTTP/1.1 through one proxy.
@@ -151,6 +154,12 @@ func (o *options) courses(scenario string) []*course {
 				list = append(list, c)
 			}
 		}
+	case guards:
+		list = append(list, o.plainCourse(report.Guards+"h1", level{plainConnections, 1}))
+		list = append(list, small(o.plainCourse(report.Guards+"grpc", level{8, 8}), peers.GRPC, load.GRPC, origin.GRPC)...)
+		for _, c := range list {
+			c.guarded, c.endpoints = true, guardedEndpoints
+		}
 	}
 	return list
 }
@@ -176,6 +185,9 @@ var errElsewhere = errors.New("measured under another name")
 // only if any are named, has a place in a course: errElsewhere, or
 // errNotOffered with the reason.
 func takes(c *course, only []string, carries string) error {
+	if c.guarded {
+		return errElsewhere
+	}
 	if len(only) > 0 && !slices.Contains(only, c.name) {
 		return errElsewhere
 	}

@@ -38,7 +38,7 @@ func TestCourses(t *testing.T) {
 		return strings.Join(list, " ")
 	}
 	if got, want := names(quick), "h1-plain:16 h1-plain:64 mesh-hop:16 mesh-hop:64 h2:1 h2:8x8 grpc-unary:1 grpc-unary:8x8 grpc-stream:8x8 "+
-		"websocket:64 tcp:16 mesh-grpc:1 mesh-grpc:8x8 body-100k:16 body-10m:16 endpoints-1000:64"; got != want {
+		"websocket:64 tcp:16 mesh-grpc:1 mesh-grpc:8x8 body-100k:16 body-10m:16 endpoints-1000:64 guards-h1:64 guards-grpc:8x8"; got != want {
 		t.Errorf("quick: %s", got)
 	}
 	for _, want := range []string{"body-1k:16", "mesh-tcp:16", "tcp:1", "endpoints-10:64", "endpoints-10000:64", "h1-plain-cores-2:64", "h1-plain:256"} {
@@ -59,6 +59,7 @@ func TestCourses(t *testing.T) {
 		report.H1Plain:  "outrigger haproxy nginx envoy nghttpx caddy traefik reverseproxy",
 		report.MeshHop:  "outrigger haproxy haproxy-h2 nginx envoy envoy-h2 nghttpx caddy traefik reverseproxy",
 		report.MeshGRPC: "outrigger haproxy-h2 nginx envoy nghttpx caddy traefik reverseproxy",
+		guards:          "outrigger outrigger-bare",
 		report.H2:       "outrigger haproxy envoy nghttpx caddy traefik reverseproxy",
 	} {
 		if got := takers(scenario); got != want {

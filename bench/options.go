@@ -40,7 +40,7 @@ type options struct {
 
 var scenarioNames = []string{
 	report.H1Plain, report.MeshHop, report.H2, report.GRPCUnary, report.GRPCStream, report.WebSocket, report.TCP,
-	report.MeshGRPC, report.MeshTCP, bodies, endpoints, cores2, report.Latency, report.Idle, report.IdleH2, report.Handshake,
+	report.MeshGRPC, report.MeshTCP, bodies, endpoints, cores2, guards, report.Latency, report.Idle, report.IdleH2, report.Handshake,
 }
 
 // fullOnly are the scenarios that the quick form leaves out unless they are
@@ -49,7 +49,7 @@ var fullOnly = []string{cores2, report.MeshTCP, report.IdleH2}
 
 // quickSubjects are those of the quick form: the peers that goals are set
 // against.
-var quickSubjects = []string{"outrigger", "haproxy", "haproxy-h2", "nginx", "envoy", "nghttpx"}
+var quickSubjects = []string{"outrigger", report.Bare, "haproxy", "haproxy-h2", "nginx", "envoy", "nghttpx"}
 
 func parseOptions(args []string, output io.Writer) (*options, error) {
 	o := &options{}

@@ -15,7 +15,9 @@ import (
 )
 
 // references are the peers that ratios are made to.
-func references() []string { return []string{"haproxy", "nginx", "envoy", "haproxy-h2", "nghttpx"} }
+func references() []string {
+	return []string{"haproxy", "nginx", "envoy", "haproxy-h2", "nghttpx", report.Bare}
+}
 
 // scenarios runs what was asked for, one after the other. One that fails is
 // left out with a note.

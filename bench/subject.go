@@ -83,8 +83,10 @@ func allSubjects(o *options, say func(format string, args ...any)) []subject {
 	traefik.label, traefik.version, traefik.pkg, traefik.fetch = "traefik", traefikVersion, "github.com/traefik/traefik/v3/cmd/traefik", fetchGo
 	traefik.readyAt, traefik.versions, traefik.more = "/ping", []string{"version"}, "traefik-dynamic"
 	traefik.args = func(conf string, _ int) []string { return []string{"--configFile=" + conf} }
+	own := &outrigger{binary: o.outrigger, root: o.root}
 	return []subject{
-		&outrigger{binary: o.outrigger, root: o.root},
+		own,
+		&outrigger{binary: o.outrigger, root: o.root, bare: true, of: own},
 		&debian{label: "haproxy", pkg: "haproxy", versionFlag: "-v", carries: everything, args: haproxy, twins: true},
 		&debian{label: "haproxy-h2", pkg: "haproxy", versionFlag: "-v", carries: everything, args: haproxy, hop: true, twins: true, only: hop},
 		&debian{label: "nginx", pkg: "nginx-light libnginx-mod-stream", versionFlag: "-v", carries: nginxCarries(), args: func(bin, conf, dir string) []string {
@@ -172,16 +174,40 @@ func writeConfig(p peers.Params, template, file string) (string, error) {
 	return path, os.WriteFile(path, []byte(text), 0o600)
 }
 
-// outrigger is the proxy of this repository, built from it unless a binary is given.
-type outrigger struct{ binary, root string }
+// outrigger is the proxy of this repository, built from it unless a binary is
+// given. The bare one is the same program without guards, which the course with
+// all guards is compared with; it has no other.
+type outrigger struct {
+	binary, root string
+	bare         bool
+	of           *outrigger // whose binary a bare one is, where that is prepared
+}
 
-func (o *outrigger) name() string          { return "outrigger" }
-func (o *outrigger) ready() string         { return "/ready" }
-func (o *outrigger) hopH2() bool           { return false }
-func (o *outrigger) profiled() bool        { return true }
-func (o *outrigger) takes(c *course) error { return takes(c, nil, everything) }
+func (o *outrigger) name() string {
+	if o.bare {
+		return report.Bare
+	}
+	return "outrigger"
+}
+
+func (o *outrigger) ready() string  { return "/ready" }
+func (o *outrigger) hopH2() bool    { return false }
+func (o *outrigger) profiled() bool { return !o.bare }
+
+func (o *outrigger) takes(c *course) error {
+	switch {
+	case o.bare && !c.guarded:
+		return errElsewhere
+	case c.guarded:
+		return nil
+	}
+	return takes(c, nil, everything)
+}
 
 func (o *outrigger) prepare(ctx context.Context, dir string) (string, error) {
+	if o.binary == "" && o.of != nil {
+		o.binary = o.of.binary
+	}
 	if o.binary == "" {
 		o.binary = filepath.Join(dir, "outrigger")
 		build := exec.CommandContext(ctx, "go", "build", "-o", o.binary, "./cmd/outrigger")

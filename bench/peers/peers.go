@@ -45,7 +45,8 @@ type Params struct {
 	Upstreams []netip.AddrPort // the origin's endpoints, or the inbound sidecar
 	Admin     netip.AddrPort   // metrics and readiness
 	AccessLog bool
-	Profile   bool // the profiler is served on Admin, where a proxy has one
+	Guards    string // "all" or "none" of Outrigger's guards; empty: those that are on by default
+	Profile   bool   // the profiler is served on Admin, where a proxy has one
 	Certs     Certs
 }
 

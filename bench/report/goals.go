@@ -56,6 +56,8 @@ var targets = []target{
 	{TCP, nil, cpuRatio, 1, []string{"haproxy"}},
 	{Idle, nil, kBytes, 4, nil},
 	{IdleH2, nil, kBytes, 4, nil},
+	{Guards + "h1", nil, cpuRatio, 1.1, []string{Bare}},
+	{Guards + "grpc", nil, cpuRatio, 1.1, []string{Bare}},
 	{Latency, nil, p99, 0, nil},
 	{Latency, nil, p999, 0, nil},
 }
@@ -137,6 +139,8 @@ func (g *Goal) what() string {
 	where := title(g.Scenario)
 	switch g.Scenario {
 	case Idle, IdleH2, Latency:
+	case Guards + "h1", Guards + "grpc":
+		where += ", " + row.label()
 	case GRPCUnary:
 		where += ", " + row.label() + " streams"
 	default:

@@ -118,6 +118,7 @@ var tables = []table{
 	{TCP, "TCP", " through one relay", "connections", chartStreams, tcpTable},
 	{Body, "Bodies", "HTTP/1.1 plain with answers of other sizes, 16 connections.", "body", chartBodies, cpuTable},
 	{Endpoints, "Endpoints", "HTTP/1.1 plain in front of many endpoints, which are all one origin at as many addresses; 64 connections.", "endpoints", chartEndpoints, cpuTable},
+	{Guards, "What the guards cost", "Outrigger with every guard on, where none has to act, and the same program with none (`outrigger-bare`), in front of four endpoints: HTTP/1.1 plain, 64 connections, and unary gRPC calls, 8 × 8.", "protocol", "", cpuTable},
 	{Latency, "Latency at a fixed rate", "", "", chartLatency, latencyTable},
 	{Idle, "Memory of idle connections", "keep-alive connections", "", chartConnections, idleTable},
 	{IdleH2, "Memory of idle HTTP/2 connections", "HTTP/2 connections", "", chartConnections, idleTable},
@@ -148,18 +149,25 @@ func (row Row) label() string {
 			return rest
 		}
 	}
+	load := strconv.Itoa(row.Connections)
 	switch {
 	case row.Streams > 1:
-		return fmt.Sprintf("%d × %d", row.Connections/row.Streams, row.Streams)
+		load = fmt.Sprintf("%d × %d", row.Connections/row.Streams, row.Streams)
 	case slices.Contains([]string{H2, GRPCUnary, GRPCStream, MeshGRPC}, row.Scenario):
-		return fmt.Sprintf("%d × 1", row.Connections)
+		load = fmt.Sprintf("%d × 1", row.Connections)
 	}
-	return strconv.Itoa(row.Connections)
+	switch row.Scenario {
+	case Guards + "h1":
+		return "HTTP/1.1, " + load
+	case Guards + "grpc":
+		return "gRPC, " + load
+	}
+	return load
 }
 
 // peerNames are the peers that have a column of ratios, and their names in its head.
 var peerNames = []struct{ subject, name string }{
-	{"haproxy", "HAProxy"}, {"haproxy-h2", "HAProxy H2"}, {"nginx", "nginx"}, {"envoy", "Envoy"}, {"envoy-h2", "Envoy H2"}, {"nghttpx", "nghttpx"},
+	{"haproxy", "HAProxy"}, {"haproxy-h2", "HAProxy H2"}, {"nginx", "nginx"}, {"envoy", "Envoy"}, {"envoy-h2", "Envoy H2"}, {"nghttpx", "nghttpx"}, {Bare, "no guard"},
 }
 
 // ratioColumns writes the heads of the ratio columns that rows need, and

@@ -27,11 +27,15 @@ const (
 	Body       = "body-"
 	Endpoints  = "endpoints-"
 	Cores      = "h1-plain-cores-"
+	Guards     = "guards-" // all guards on, against none
 	Latency    = "latency"
 	Idle       = "idle"
 	IdleH2     = "idle-h2"
 	Handshake  = "handshake"
 )
+
+// Bare is the subject that is Outrigger with no guard on.
+const Bare = "outrigger-bare"
 
 // Report is one run of the benchmark.
 type Report struct {
