@@ -62,6 +62,13 @@ func TestGoldens(t *testing.T) {
 			}
 		}
 	}
+	for _, name := range []string{"outrigger", "outrigger-catalog"} {
+		for _, guards := range []string{"all", "none"} {
+			p := params(Plain, false)
+			p.Guards = guards
+			golden(t, name, "guards-"+guards, p)
+		}
+	}
 	for _, name := range []string{"haproxy", "envoy"} {
 		for _, role := range []Role{Outbound, Inbound} {
 			p := params(role, false)
@@ -89,6 +96,43 @@ func golden(t *testing.T, name, variant string, p Params) {
 	}
 	if got != string(want) {
 		t.Errorf("%s differs; run with -update and look at the difference. Got:\n%s", path, got)
+	}
+}
+
+// TestGuards holds that with all guards on there is none that is off, and with none
+// that there is none on.
+func TestGuards(t *testing.T) {
+	for _, guards := range []string{"all", "none"} {
+		for _, protocol := range []Protocol{HTTP, GRPC} {
+			p := params(Plain, false)
+			p.Guards, p.Protocol = guards, protocol
+			text, err := Render("outrigger", p)
+			if err != nil {
+				t.Fatal(err)
+			}
+			path := filepath.Join(t.TempDir(), "outrigger.yaml")
+			if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			loaded, err := config.Load(path)
+			if err != nil {
+				t.Fatalf("%v\n%s", err, text)
+			}
+			c := loaded.Config
+			policy := c.Policy("origin")
+			for what, on := range map[string]bool{
+				"timeout": policy.Timeout > 0, "retry": policy.Retry != nil, "hedge": policy.Hedge != nil, "outlier": policy.Outlier != nil,
+				"caution": policy.Outlier != nil && policy.Outlier.Caution != nil, "health": policy.Health != nil, "breaker": policy.Breaker != nil,
+				"admission": policy.Admission != nil, "adaptive": policy.Adaptive != nil, "queue": policy.Limits.Queue != nil,
+				"limits": policy.Limits.MaxRequests+policy.Limits.MaxRequestsPerEndpoint+policy.Limits.MaxPending > 0, "priorities": len(policy.Priorities) > 0,
+				"rate limits": len(policy.RateLimits) > 0, "zones": policy.Balance.Zones.Prefer, "faults": c.Faults.Allow,
+				"ledger": c.Telemetry.Ledger.SizeBytes > 0, "outcomes": c.Telemetry.Outcomes.Path != "",
+			} {
+				if on != (guards == "all") {
+					t.Errorf("%s over %s: %s is on: %v", guards, protocol, what, on)
+				}
+			}
+		}
 	}
 }
 

@@ -27,6 +27,7 @@ func TestGoals(t *testing.T) {
 		return s
 	}
 	r.Add([]Row{Summarise(TCP, 1, "outrigger", flow(99)), Summarise(TCP, 1, "haproxy", flow(100))})
+	r.Add([]Row{Summarise(Guards+"h1", 64, "outrigger", samples(11, 10, 12)), Summarise(Guards+"h1", 64, Bare, samples(10, 10, 12))})
 	r.Add([]Row{Summarise(Idle, 5000, "outrigger", samples(4.1, 4.1, 4.1))})
 	r.Add([]Row{
 		Summarise(Latency, 16, "direct", samples(1, 1, 1)),
@@ -45,6 +46,7 @@ func TestGoals(t *testing.T) {
 		"TCP, 1 connection: MB/s to HAProxy ≥ 1.00 0.99 no",
 		"TCP, 1 connection: CPU to HAProxy ≤ 1.00 1.00 (1.00) yes",
 		"Memory of idle connections: kB of a connection ≤ 4.00 4.10 no",
+		"What the guards cost, HTTP/1.1, 64: CPU to no guard ≤ 1.10 1.10 (1.00) yes",
 		"Latency at a fixed rate: p99 in µs, below every peer's < 300 (haproxy) 300 no",
 		"Latency at a fixed rate: p99.9 in µs, below every peer's < 500 (haproxy) 500 no",
 	}
@@ -52,7 +54,7 @@ func TestGoals(t *testing.T) {
 		t.Errorf("got:\n%s\nwant:\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
 	page := r.Markdown()
-	for _, want := range []string{"3 of 8 reached", "| by best slices only | no profile in this run |"} {
+	for _, want := range []string{"4 of 9 reached", "| by best slices only | no profile in this run |"} {
 		if !strings.Contains(page, want) {
 			t.Errorf("the page lacks %q", want)
 		}
