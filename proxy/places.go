@@ -3,8 +3,9 @@ package proxy
 import (
 	"maps"
 
+	"github.com/outrigger-mesh/outrigger/proxy/explain"
 	"github.com/outrigger-mesh/outrigger/proxy/upstream"
-	"github.com/outrigger-mesh/outrigger/resilience/balance"
+	"github.com/outrigger-mesh/outrigger/telemetry"
 	"github.com/outrigger-mesh/outrigger/telemetry/admin"
 )
 
@@ -21,6 +22,28 @@ func placeView(e *upstream.EndpointState, v *admin.EndpointView) {
 	}
 }
 
+// gateViews fills in the limits on active requests, and what became of those who
+// had to wait for one. What stands as the cluster's limit is the one in force.
+func gateViews(c *upstream.ClusterState, v *admin.ClusterView) {
+	for i := range c.Gates {
+		g := explain.Gate(&c.Gates[i])
+		if g.Route == "" && g.Most > 0 {
+			v.Limits.Requests.Max = g.Most
+		}
+		v.Gates = append(v.Gates, g)
+	}
+	for _, results := range c.Turns.Results {
+		for r, n := range results {
+			if n > 0 {
+				if v.QueueResults == nil {
+					v.QueueResults = map[string]uint64{}
+				}
+				v.QueueResults[telemetry.QueueResult(r).String()] += n
+			}
+		}
+	}
+}
+
 func subsetViews(list []upstream.SubsetState) (views []admin.SubsetView) {
 	for i := range list {
 		s := &list[i]
@@ -32,13 +55,6 @@ func subsetViews(list []upstream.SubsetState) (views []admin.SubsetView) {
 			v.Fallback = "any"
 		}
 		views = append(views, v)
-	}
-	return views
-}
-
-func shareViews(list []balance.TierState) (views []admin.ShareView) {
-	for _, t := range list {
-		views = append(views, admin.ShareView{Priority: t.Level, Place: t.Far.String(), Available: t.Members, Percent: 100 * t.Share})
 	}
 	return views
 }

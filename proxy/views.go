@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/outrigger-mesh/outrigger/proxy/explain"
 	"github.com/outrigger-mesh/outrigger/proxy/upstream"
 	"github.com/outrigger-mesh/outrigger/resilience/breaker"
 	"github.com/outrigger-mesh/outrigger/resilience/health"
@@ -150,7 +151,7 @@ func (p *Proxy) viewEndpoints() []admin.EndpointView {
 		v := admin.EndpointView{
 			Cluster: e.Cluster, Address: e.Address, ID: e.Spec.ID, Health: e.Spec.Health, Weight: e.Spec.Weight,
 			State: ev.State.String(), Since: p.wall(now, ev.Since), Until: p.wall(now, ev.Until),
-			Active: e.Active, EWMAMs: float64(e.EWMA.Microseconds()) / 1000,
+			Active: e.Active, MostActive: e.MostActive, EWMAMs: float64(e.EWMA.Microseconds()) / 1000,
 			Requests: e.Success + e.Failures, Failures: e.Failures,
 			Ejections: ev.Ejections, WouldHaveEjected: ev.WouldEject, Evidence: []admin.OutcomeView{},
 		}
@@ -222,16 +223,13 @@ func (p *Proxy) viewClusters() []admin.ClusterView {
 		for _, r := range []limit.Resource{limit.Connections, limit.Pending, limit.Requests} {
 			v.Limits.WouldHaveRejected += c.Limits.WouldHaveRejected(r)
 		}
-		v.Subsets, v.Shares = subsetViews(c.Subsets), shareViews(c.Tiers)
+		v.Subsets, v.Shares = subsetViews(c.Subsets), explain.Shares(c.Tiers)
+		gateViews(c, &v)
 		if b := upstream.Worst(c.Breakers); b != nil {
 			v.Breaker = p.breakerView(b, now)
 		}
 		for i := range c.Admission {
-			a := &c.Admission[i]
-			v.Admission = append(v.Admission, admin.AdmissionView{
-				Scope: a.Scope.String(), Route: a.Route, Mode: a.Mode.String(), Requests: a.Requests, Accepts: a.Accepts,
-				RejectionPercent: a.Rejection * 100, Rejected: a.Rejected, WouldHaveRejected: a.WouldHaveRejected,
-			})
+			v.Admission = append(v.Admission, explain.Admission(&c.Admission[i]))
 		}
 		for i := range c.Breakers {
 			if c.Breakers[i].Of != "" {

@@ -125,7 +125,7 @@ func writeEndpoints(w io.Writer, list []admin.EndpointView, now time.Time, colou
 		}
 		rows = append(rows, []cell{
 			left(e.Cluster), left(e.Address), left(e.ID), toned(tone(s.State), s.Words()), left(ago(s.Since, now)), left(coming(s, now)),
-			number("%d", e.Active), number("%d", e.Requests), number("%d", e.Failures), left(admin.Strip(e.Evidence)), left(strings.TrimPrefix(cause, "; ")),
+			number("%s", e.Busy()), number("%d", e.Requests), number("%d", e.Failures), left(admin.Strip(e.Evidence)), left(strings.TrimPrefix(cause, "; ")),
 		})
 		if placed {
 			last := &rows[len(rows)-1]

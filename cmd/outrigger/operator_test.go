@@ -98,6 +98,33 @@ web      127.0.0.1:8080  -      healthy              0  ░░░░░░░░
 	}
 }
 
+// What waits, is shed or held back has columns where there is something that could.
+func TestRatesOfLimits(t *testing.T) {
+	bounded := func(o *admin.Overview, rejected uint64) *admin.Overview {
+		c := &o.Clusters[0]
+		c.Limits.Requests.Max = 4
+		c.Gates = []admin.GateView{{Most: 4, Active: 4, Rejected: rejected, Queue: &admin.QueueView{Waiting: 3, Size: 10}}, {Route: "a", Rejected: 1, Queue: &admin.QueueView{Waiting: 2}}}
+		c.Admission = []admin.AdmissionView{{Mode: "enforce", RejectionPercent: 33.4}, {Mode: "observe", RejectionPercent: 90}}
+		o.Faults = []admin.FaultView{{Name: "slow", Does: "delay 1s", Percent: 20, Direction: "outbound", Cluster: "api\x1b[2J"}}
+		return o
+	}
+	r := between(bounded(look(0, 1000, 10, 5), 10), bounded(look(2*time.Second, 1400, 30, 9), 30))
+	var b strings.Builder
+	if err := r.write(&b, 0, false); err != nil {
+		t.Fatal(err)
+	}
+	_, got, _ := strings.Cut(b.String(), "\n")
+	got, _, _ = strings.Cut(got, "\n\nCLUSTER  ENDPOINT")
+	want := `fault slow: delay 1s for 20 % of outbound api [2J
+
+CLUSTER  DIRECTION  REQ/S  SUCCESS    P50    P99  RETRIES/S  ACTIVE  WAITING  SHED/S  HELD-BACK  ENDPOINTS  EJECTED  BY-HAND  BREAKER
+api      outbound     200  95.00 %  1.5ms  2.0ms        2.0     4/4        5    10.0       33 %        2/3        1        1  half-open
+web      inbound        0        -      -      -          0       0        0       0          0        1/1        0        0  -`
+	if got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+}
+
 func TestSuccessIsNotRoundedUp(t *testing.T) {
 	for share, want := range map[float64]string{1: "100 %", 0.99999: "99.99 %", 0.5: "50.00 %", 0: "0.00 %"} {
 		if c := success(&share); c.text != want {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"slices"
 	"strings"
 	"time"
 
@@ -23,6 +24,7 @@ type rates struct {
 	State     string         `json:"state"` // ready, not ready, draining
 	Clusters  []clusterRate  `json:"clusters"`
 	Endpoints []endpointRate `json:"endpoints"`
+	Faults    []string       `json:"faults,omitempty"` // made on purpose, that run, in words
 }
 
 type clusterRate struct {
@@ -40,6 +42,11 @@ type clusterRate struct {
 	ByHand    int      `json:"by_hand"` // now, ejected or passed over
 	Breaker   string   `json:"breaker,omitempty"`
 	Panic     bool     `json:"panic"`
+	Most      int64    `json:"most,omitempty"`      // that may be active; 0: unlimited
+	Waiting   int64    `json:"waiting,omitempty"`   // for their turn
+	Shed      float64  `json:"shed,omitempty"`      // refused for a limit, a second
+	HeldBack  float64  `json:"held_back,omitempty"` // by admission control now, in percent of the requests
+	Bounded   bool     `json:"-"`                   // there is a limit on active requests, or admission control
 }
 
 type endpointRate struct {
@@ -139,6 +146,8 @@ func between(before, now *admin.Overview) *rates {
 			Retries: float64(since(was.Retries, c.Retries)) / seconds, Active: c.Active,
 			Available: c.Available, Total: c.Endpoints, Ejected: c.Ejected, ByHand: byHand[c.Name], Panic: c.Panic,
 		}
+		cr.Most, cr.Waiting, cr.HeldBack = c.Limits.Requests.Max, c.Waiting(), c.HeldBack()
+		cr.Shed, cr.Bounded = float64(since(was.Shed(), c.Shed()))/seconds, len(c.Gates)+len(c.Admission) > 0
 		d := telemetry.DistributionOf(c.Durations).Since(telemetry.DistributionOf(was.Durations))
 		if d.Count() > 0 {
 			p50, p99 := d.Quantile(0.5).Seconds()*1000, d.Quantile(0.99).Seconds()*1000
@@ -148,6 +157,10 @@ func between(before, now *admin.Overview) *rates {
 			cr.Breaker = c.Breaker.State
 		}
 		r.Clusters = append(r.Clusters, cr)
+	}
+	for i := range now.Faults {
+		f := &now.Faults[i]
+		r.Faults = append(r.Faults, fmt.Sprintf("fault %s: %s for %g %% of %s %s", f.Name, f.Does, f.Percent, f.Direction, f.Cluster))
 	}
 	return r
 }
@@ -174,7 +187,16 @@ func (r *rates) write(w io.Writer, width int, colour bool) error {
 	if err := writeTable(w, [][]cell{top}, width, colour); err != nil {
 		return err
 	}
+	for _, f := range r.Faults {
+		if err := writeTable(w, [][]cell{{toned(toneWarn, f)}}, width, colour); err != nil {
+			return err
+		}
+	}
 	rows := [][]cell{head("CLUSTER DIRECTION -REQ/S -SUCCESS -P50 -P99 -RETRIES/S -ACTIVE -ENDPOINTS -EJECTED -BY-HAND BREAKER")}
+	bounded := slices.ContainsFunc(r.Clusters, func(c clusterRate) bool { return c.Bounded })
+	if bounded {
+		rows[0] = slices.Insert(rows[0], 8, head("-WAITING -SHED/S -HELD-BACK")...)
+	}
 	for i := range r.Clusters {
 		c := &r.Clusters[i]
 		up := number("%d/%d", c.Available, c.Total)
@@ -185,9 +207,13 @@ func (r *rates) write(w io.Writer, width int, colour bool) error {
 			up.tone = toneWarn
 		}
 		rows = append(rows, []cell{
-			left(c.Name), left(c.Direction), rate(c.Rate), success(c.Success), took(c.P50Ms), took(c.P99Ms), rate(c.Retries), number("%d", c.Active),
+			left(c.Name), left(c.Direction), rate(c.Rate), success(c.Success), took(c.P50Ms), took(c.P99Ms), rate(c.Retries), c.active(),
 			up, counted(c.Ejected, toneBad), counted(c.ByHand, toneWarn), breakerCell(c.Breaker),
 		})
+		if bounded {
+			last := &rows[len(rows)-1]
+			*last = slices.Insert(*last, 8, counted(int(c.Waiting), toneWarn), rate(c.Shed), c.heldBack())
+		}
 	}
 	if len(rows) > 1 {
 		if _, err := io.WriteString(w, "\n"); err != nil {
@@ -218,6 +244,25 @@ func (r *rates) write(w io.Writer, width int, colour bool) error {
 		return err
 	}
 	return writeTable(w, rows, width, colour)
+}
+
+// active is how many are under way, and may be where that is bounded.
+func (c *clusterRate) active() cell {
+	if c.Most == 0 {
+		return number("%d", c.Active)
+	}
+	n := number("%d/%d", c.Active, c.Most)
+	if c.Active >= c.Most {
+		n.tone = toneWarn
+	}
+	return n
+}
+
+func (c *clusterRate) heldBack() cell {
+	if c.HeldBack == 0 {
+		return number("0").in(toneSoft)
+	}
+	return number("%.0f %%", c.HeldBack).in(toneBad)
 }
 
 func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }

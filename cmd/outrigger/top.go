@@ -33,7 +33,10 @@ func newTopCommand() *cobra.Command {
 		Long: `Watch what a running proxy does: for each cluster requests a second, the share
 that succeeded, the duration of half and of 99 % of them, retries, and how many
 endpoints are ejected; for each endpoint its state, attempts and load. All is of
-the interval between two looks. SHARE is of the cluster's attempts.
+the interval between two looks. SHARE is of the cluster's attempts. Where there
+are limits on active requests or admission control: how many wait for their turn,
+how many a second are refused for a limit, and what share of the requests
+admission control holds back now.
 
 Without a terminal, tables follow each other; with --once there is one, after
 one interval. With --json there is one line of JSON a table. Ctrl-C ends it.`,

@@ -128,6 +128,7 @@ type EndpointState struct {
 	Check       *health.Snapshot
 	CheckConfig *health.Config
 	Breaker     *breaker.Snapshot // nil unless it has one of its own
+	MostActive  int64             // attempts that it may have at a time; 0 unlimited
 }
 
 // ClusterState is a copy of what is known about a cluster.
@@ -150,6 +151,8 @@ type ClusterState struct {
 	Requests  int64 // active
 	Subsets   []SubsetState
 	Tiers     []balance.TierState // how attempts are divided; nil where they are not
+	Gates     []GateState         // of the cluster, then of routes
+	Turns     telemetry.QueueTotals
 }
 
 // State returns a copy of what is known about the cluster itself; what its
@@ -158,7 +161,7 @@ func (c *Cluster) State(now time.Duration) ClusterState {
 	cs := ClusterState{
 		Name: c.name, Direction: c.direction, Spec: c.spec.Load(), Totals: c.metrics.Totals(),
 		Limits: &c.Limits, Requests: c.Limits.Requests.Value(), Balance: c.policy.Load().Balance,
-		Subsets: c.subsetStates(),
+		Subsets: c.subsetStates(), Gates: c.gateStates(now), Turns: c.metrics.QueueTotals(),
 	}
 	if s := c.set.Load(); s != nil {
 		cs.Endpoints, cs.Available, cs.Panicking, cs.Tiers = s.total, s.picker.Len(), s.panicking, s.picker.Tiers()
@@ -197,7 +200,7 @@ func (r *Registry) States() (clusters []ClusterState, endpoints []EndpointState)
 				snap := b.Snapshot(now)
 				es.Breaker = &snap
 			}
-			es.Caution = c.cautionState(e)
+			es.Caution, es.MostActive = c.cautionState(e), c.policy.Load().Limits.MaxRequestsPerEndpoint
 			if es.Evidence.State == outlier.Ejected {
 				cs.Ejected++
 			}

@@ -91,6 +91,14 @@ func (q *Queue) Config() Config { return q.cfg }
 // Len returns how many wait.
 func (q *Queue) Len() int { return q.length }
 
+// Delay is how long the one has waited who came first; 0 where nobody waits.
+func (q *Queue) Delay(now time.Duration) time.Duration {
+	if q.oldest == nil {
+		return 0
+	}
+	return max(now-q.oldest.since, 0)
+}
+
 // LenOf returns how many of a priority wait.
 func (q *Queue) LenOf(p Priority) int { return q.classes[p.Rank()].n }
 

@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 )
@@ -99,7 +100,13 @@ func (s *Server) endpointViews() []EndpointView {
 
 func (s *Server) clusterViews() []ClusterView {
 	v := call(s.opts.Views.Clusters)
+	running := s.running()
 	for i := range v {
+		for k := range running {
+			if f := &running[k]; f.Cluster == v[i].Name && f.Direction == v[i].Direction {
+				v[i].Faults = append(v[i].Faults, f.Name)
+			}
+		}
 		if v[i].Identities == nil {
 			v[i].Identities = []string{}
 		}
@@ -108,6 +115,11 @@ func (s *Server) clusterViews() []ClusterView {
 		}
 	}
 	return v
+}
+
+// running are the faults made on purpose that have not ended.
+func (s *Server) running() []FaultView {
+	return slices.DeleteFunc(call(s.opts.Views.Faults.List), func(f FaultView) bool { return f.State != "running" })
 }
 
 func (s *Server) identityView() IdentityView {
@@ -211,6 +223,7 @@ type Overview struct {
 	Discovery []WatchView    `json:"discovery"`
 	Clusters  []ClusterView  `json:"clusters"`
 	Endpoints []EndpointView `json:"endpoints"`
+	Faults    []FaultView    `json:"faults"` // made on purpose, that run
 }
 
 func (s *Server) overview(w http.ResponseWriter, r *http.Request) {
@@ -229,6 +242,7 @@ func (s *Server) overview(w http.ResponseWriter, r *http.Request) {
 		Discovery: call(s.opts.Views.Discovery),
 		Clusters:  s.clusterViews(),
 		Endpoints: s.endpointViews(),
+		Faults:    s.running(),
 	}
 	s.page(w, r, http.StatusOK, v, func(w io.Writer) { overviewText(w, v) })
 }

@@ -73,7 +73,9 @@ func sampleViews(now time.Time) Views {
 			return []ClusterView{
 				{
 					Name: "web", Direction: "inbound", Protocol: "http", Balance: "p2c_ewma", Endpoints: 1, Available: 1, BudgetBalance: 10, Active: 3, Requests: 1843220, Failures: 12,
-					P50Ms: 0.8, P99Ms: 6.1, Limits: LimitsView{Connections: LimitView{Value: 12}, Pending: LimitView{Max: 1024}, Requests: LimitView{Value: 3}},
+					Gates:        []GateView{{Most: 18, Active: 3, Rejected: 9, Queue: &QueueView{Size: 128, MaxWaitMs: 1000}, Adaptive: &AdaptiveView{Mode: "enforce", Limit: 18, BaselineMs: 0.7, LatencyMs: 0.8}}},
+					QueueResults: map[string]uint64{"entered": 412, "delayed": 7, "full": 2},
+					P50Ms:        0.8, P99Ms: 6.1, Limits: LimitsView{Connections: LimitView{Value: 12}, Pending: LimitView{Max: 1024}, Requests: LimitView{Value: 3, Max: 18, Rejected: 9}},
 				},
 				{
 					Name: "api", Direction: "outbound", Protocol: "http", Balance: "maglev by header:x-user", Endpoints: 4, Available: 2, Ejected: 1,
@@ -88,6 +90,14 @@ func sampleViews(now time.Time) Views {
 					BudgetBalance: 0.2, Active: 97, Requests: 40122, Failures: 3811, Retries: 800, P50Ms: 18.2, P99Ms: 1480,
 					Limits:     LimitsView{Connections: LimitView{Value: 100, Max: 100, Rejected: 37}, Pending: LimitView{Value: 211, Max: 1024}, Requests: LimitView{Value: 97}},
 					Identities: []string{"spiffe://example.test/ledger"},
+					Gates: []GateView{
+						{WouldMost: 50, Active: 97, Adaptive: &AdaptiveView{Mode: "observe", Limit: 50, BaselineMs: 9.5, LatencyMs: 18, Learning: true}},
+						{Route: "outbound:ledger/export", Most: 2, Active: 2, Rejected: 31, Queue: &QueueView{Waiting: 20, Size: 20, OldestMs: 431, MaxWaitMs: 500, Standing: true}},
+					},
+					Admission: []AdmissionView{
+						{Scope: "route", Route: "outbound:ledger/export", Mode: "enforce", Requests: 400, Accepts: 120, RejectionPercent: 39.9, Rejected: 77},
+						{Scope: "route", Route: "outbound:ledger/rest", Mode: "observe", Requests: 900, Accepts: 380, RejectionPercent: 15.5, WouldHaveRejected: 31},
+					},
 				},
 			}
 		},
@@ -108,6 +118,15 @@ func sampleViews(now time.Time) Views {
 				{Cluster: "ledger", Address: "10.1.9.5:20000", ID: "ledger-1", Health: "passing", State: "healthy", Since: now.Add(-50 * time.Minute), Evidence: outcomes(".x..x.xx...x.xx..x.."), Weight: 1, Active: 49, EWMAMs: 588, Requests: 20111, Failures: 1907},
 			}
 		},
+		Faults: FaultViews{List: func() []FaultView {
+			return []FaultView{
+				{
+					Name: "slow-ledger", Cluster: "ledger", Direction: "outbound", Does: "delay 300ms", Percent: 20, By: "127.0.0.1:39420", Began: now.Add(-5 * time.Second), Until: now.Add(time.Minute),
+					State: "running", Words: "it runs", Injected: map[string]uint64{"delay": 94}, Places: []FaultPlace{},
+				},
+				{Name: "over", Cluster: "api", Direction: "outbound", Does: "abort 503", Percent: 5, State: "time_over", Injected: map[string]uint64{}, Places: []FaultPlace{}},
+			}
+		}},
 		RateLimits: func() []RateLimitView {
 			return []RateLimitView{
 				{Cluster: "web", Direction: "inbound", Name: "caller", Requests: 100, PerMs: 1000, Burst: 50, Key: "identity", Scope: "proxy", Mode: "enforce", Keys: 3, MaxKeys: 10000, Evictions: 1, Passed: 48213, Limited: 17},

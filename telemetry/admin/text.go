@@ -141,7 +141,7 @@ func endpointsText(w io.Writer, v []EndpointView, now time.Time) {
 		for _, e := range v {
 			state, next := checkCells(e.Check, now)
 			cells := []any{
-				e.Cluster, e.Address, e.ID, e.Standing.Words(), e.Health, state, next, e.State, e.Cause, age(e.Since, now), ahead(e.Until, now), e.Weight, e.Active,
+				e.Cluster, e.Address, e.ID, e.Standing.Words(), e.Health, state, next, e.State, e.Cause, age(e.Since, now), ahead(e.Until, now), e.Weight, e.Busy(),
 				fmt.Sprintf("%.1fms", e.EWMAMs), e.Requests, e.Failures, e.Ejections, e.WouldHaveEjected, Strip(e.Evidence),
 			}
 			if placed {
@@ -207,14 +207,10 @@ func clustersText(w io.Writer, v []ClusterView, now time.Time) {
 				c.Requests, c.Failures, c.Retries, fmt.Sprintf("%.1fms", c.P50Ms), fmt.Sprintf("%.1fms", c.P99Ms))
 		}
 	})
+	gatesText(w, v)
 	subsetsText(w, v)
 	sharesText(w, v)
-	for i := range v {
-		for _, a := range v[i].Admission {
-			_, _ = fmt.Fprintf(w, "admission control of %s %s: %.0f %% of requests held back (%s), %d of %d accepted in the window\n",
-				Plain(v[i].Name), Plain(a.Route), a.RejectionPercent, a.Mode, a.Accepts, a.Requests)
-		}
-	}
+	heldText(w, v)
 }
 
 func rateLimitsText(w io.Writer, v []RateLimitView) {
@@ -311,6 +307,10 @@ func overviewText(w io.Writer, v Overview) {
 		_, _ = fmt.Fprintf(w, "memory %d of %d MiB in use, level %s\n", m.Used>>20, m.Budget>>20, Plain(m.Level))
 	}
 	readyText(w, readiness{v.Ready, v.Checks})
+	for i := range v.Faults {
+		f := &v.Faults[i]
+		_, _ = fmt.Fprintf(w, "fault %s: %s for %g %% of %s %s, ends %s\n", Plain(f.Name), Plain(f.Does), f.Percent, f.Direction, Plain(f.Cluster), ahead(f.Until, v.Now))
+	}
 	title("clusters")
 	clustersText(w, v.Clusters, v.Now)
 	title("endpoints")

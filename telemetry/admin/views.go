@@ -52,8 +52,9 @@ type EndpointView struct {
 	Until            time.Time     `json:"until,omitzero"` // when an ejection ends
 	Evidence         []OutcomeView `json:"evidence"`       // the last outcomes, oldest first
 	Weight           uint32        `json:"weight"`
-	Active           int64         `json:"active"`  // attempts in flight
-	EWMAMs           float64       `json:"ewma_ms"` // the balancer's latency estimate
+	Active           int64         `json:"active"`                // attempts in flight
+	MostActive       int64         `json:"most_active,omitempty"` // that it may have; 0: unlimited
+	EWMAMs           float64       `json:"ewma_ms"`               // the balancer's latency estimate
 	Requests         uint64        `json:"requests"`
 	Failures         uint64        `json:"failures"`
 	Ejections        uint64        `json:"ejections"`
@@ -136,6 +137,10 @@ type ClusterView struct {
 	Durations     []uint64        `json:"durations"`  // exchanges in each bucket of outrigger_exchange_duration_seconds, the last without bound
 	Identities    []string        `json:"identities"` // the SPIFFE IDs that its endpoints may have
 	Subsets       []SubsetView    `json:"subsets,omitempty"`
+	Gates         []GateView      `json:"gates,omitempty"` // limits on active requests: the cluster's, then those of routes
+	// QueueResults say how many of those who had to wait came to which end.
+	QueueResults map[string]uint64 `json:"queue_results,omitempty"`
+	Faults       []string          `json:"faults,omitempty"` // made on purpose, that run, by name; filled in by the server
 	// Shares are how attempts are divided by priority and zone; empty where they are not.
 	Shares []ShareView `json:"shares,omitempty"`
 }
@@ -201,7 +206,7 @@ type LimitsView struct {
 // LimitView is the use of one limit.
 type LimitView struct {
 	Value    int64  `json:"value"`
-	Max      int64  `json:"max"` // 0: unlimited
+	Max      int64  `json:"max"` // in force; 0: unlimited
 	Rejected uint64 `json:"rejected"`
 }
 

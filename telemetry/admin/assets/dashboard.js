@@ -99,8 +99,8 @@ function meter(l) {
 
 function breaker(b, now) {
   if (!b) return td("text-soft", "none");
-  const kinds = { closed: "good", "half-open": "warn", open: "bad" };
-  const cell = td("", pill(b.state, kinds[b.state]));
+  const kinds = { closed: "good", half_open: "warn", open: "bad" };
+  const cell = td("", pill(b.state.replace("_", "-"), kinds[b.state]));
   if (b.mode === "observe") cell.append(" ", pill("observe"));
   let sub = "";
   if (b.state === "open" && b.until) sub = "probe " + ahead(b.until, now);
@@ -109,6 +109,25 @@ function breaker(b, now) {
   if (b.opened) sub += (sub ? " · " : "") + "opened " + count(b.opened) + "×";
   if (b.would_have_rejected) sub += (sub ? " · " : "") + "would have rejected " + count(b.would_have_rejected);
   if (sub) cell.append(el("span", "sub", sub));
+  return cell;
+}
+
+// The limit on active requests, who waits for a turn, and how the limit was found.
+function active(c) {
+  const cell = meter(c.limits.requests);
+  const gates = c.gates || [];
+  const line = (kind, text) => cell.append(el("span", "sub " + kind, text));
+  for (const g of gates) {
+    const of = g.route ? g.route + ": " : "";
+    if (g.route) line("", of + count(g.active) + (g.most ? " / " + count(g.most) : "") + (g.rejected ? ", " + count(g.rejected) + " rejected" : ""));
+    if (g.queue && g.queue.waiting) line(g.queue.standing ? "text-bad" : "text-warn", of + count(g.queue.waiting) + " of " + count(g.queue.size) + " wait, " + millis(g.queue.oldest_ms) + (g.queue.standing ? ", standing" : ""));
+    if (g.would_most) line("", of + g.would_most + " observed");
+    if (g.adaptive) line("", of + "adaptive " + count(g.adaptive.limit) + (g.adaptive.learning ? ", learning" : "") + (g.adaptive.baseline_ms ? " · alone " + millis(g.adaptive.baseline_ms) + ", now " + millis(g.adaptive.latency_ms) : ""));
+  }
+  const q = c.queue_results || {};
+  const turned = ["full", "displaced", "delayed", "waited_out", "too_late"].filter((k) => q[k]).map((k) => count(q[k]) + " " + k.replace("_", " "));
+  if (q.entered) line("", count(q.entered) + " waited and entered");
+  if (turned.length) line("", turned.join(", "));
   return cell;
 }
 
@@ -123,10 +142,14 @@ function clusters(v, now, rate) {
     name.append(el("span", "sub", [c.direction, c.protocol].filter(Boolean).join(" · ")));
     const ids = (c.identities || []).join(", ");
     if (ids) name.title = ids;
+    for (const f of c.faults || []) name.append(el("span", "sub", pill("fault " + f, "warn")));
+    for (const a of c.admission || []) {
+      if (a.rejection_percent >= 0.5) name.append(el("span", "sub", pill((a.route ? a.route + " " : "") + (a.mode === "observe" ? "would hold back " : "holds back ") + a.rejection_percent.toFixed(0) + " %", a.mode === "observe" ? "warn" : "bad")));
+    }
     const requests = num(count(c.requests));
     if (c.retries) requests.append(el("span", "sub", count(c.retries) + " retries"));
     return el("tr", "", name, rateCell(r), successCell(r, c.requests, c.failures), num(millis(c.p50_ms)), num(millis(c.p99_ms)), requests,
-      share, breaker(c.breaker, now), num(c.budget_balance.toFixed(1)), meter(c.limits.connections), meter(c.limits.pending), meter(c.limits.requests));
+      share, breaker(c.breaker, now), num(c.budget_balance.toFixed(1)), meter(c.limits.connections), meter(c.limits.pending), active(c));
   });
   fill($("clusters"), ["name", "#req/s", "#success", "#p50", "#p99", "#requests", "available", "breaker", "#retry budget", "connections", "pending", "active"],
     rows, "No clusters.");
@@ -180,7 +203,7 @@ function endpoints(v, now, rate) {
       if (cause.length) health.append(el("span", "sub", cause.filter(Boolean).join(": ")));
     }
     const row = el("tr", "", td("group", e.cluster === last ? "" : e.cluster), address, health, state,
-      td("wrap", e.cause || "–"), td("", strip(e.evidence)), rateCell(r), successCell(r, e.requests, e.failures), num(count(e.active)),
+      td("wrap", e.cause || "–"), td("", strip(e.evidence)), rateCell(r), successCell(r, e.requests, e.failures), num(count(e.active) + (e.most_active ? " / " + count(e.most_active) : "")),
       num(millis(e.ewma_ms)), num(count(e.requests)), num(count(e.failures)), ejections);
     last = e.cluster;
     return row;
@@ -220,6 +243,7 @@ function banners(v, now) {
   const list = [];
   const m = v.process.memory;
   if (m && m.level !== "easy") list.push(el("div", "banner warn", "Memory is short (level " + m.level + "): " + Math.round(m.used / 1048576) + " of " + Math.round(m.budget / 1048576) + " MiB are in use."));
+  for (const f of v.faults || []) list.push(el("div", "banner warn", el("b", "", "Fault made on purpose: "), f.name + ", " + f.does + " for " + f.percent + " % of " + f.direction + " " + f.cluster + (f.of ? " (" + f.of + ")" : "") + ", ends " + ahead(f.until, now)));
   if (v.process.draining) list.push(el("div", "banner warn", "This proxy is draining: it finishes what it has and takes nothing new."));
   if (v.reload.last_error) {
     list.push(el("div", "banner bad", el("b", "", "The configuration could not be reloaded"), " " + ago(v.reload.last_error_at, now) + "; plan " + v.reload.version + " stays in use.",
