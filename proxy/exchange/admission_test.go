@@ -60,6 +60,23 @@ func TestAdmission(t *testing.T) {
 	})
 }
 
+// TestAdmissionGRPC: a call that is held back is told when to come again, too.
+func TestAdmissionGRPC(t *testing.T) {
+	runLegs(t, []legs{{true, true}, {true, false}}, holding, grpcOrigin, func(t *testing.T, p *pair) {
+		for range 1000 { // of which about one in a hundred goes on
+			got, alone, res := p.call(t, "/svc/only14", "m")
+			if res.Header.Get("x-outrigger-reason") != "throttled" {
+				continue
+			}
+			if got != "14" || !alone || res.StatusCode != 200 || res.Header.Get("retry-after") != "3" {
+				t.Errorf("status %q, headers only: %v, %d %v", got, alone, res.StatusCode, res.Header)
+			}
+			return
+		}
+		t.Error("none was held back")
+	})
+}
+
 // TestAdmissionObserved lets all through and counts what would have been.
 func TestAdmissionObserved(t *testing.T) {
 	b := newBed(t, plain, func(s *setup) { holding(s); s.policy.Admission.Mode = guard.Observe })

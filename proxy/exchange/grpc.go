@@ -91,6 +91,7 @@ func (x *exchange) replyGRPC(row *outcome.Row, cause error) {
 	b = append(b, "\r\nx-outrigger-reason: "...)
 	b = append(b, row.Name...)
 	b = x.appendExceeded(b)
+	b = x.appendHeldBack(b)
 	b = append(b, "\r\nx-request-id: "...)
 	b = append(b, x.id...)
 	b = x.appendProxyStatus(b, row, cause)
