@@ -17,6 +17,6 @@ func (p *Proxy) viewExplain(q *admin.Question) (*admin.LegView, error) {
 	}
 	return explain.Request(q, explain.Input{
 		Plan: current, Loaded: loaded, TrustDomain: p.trustDomain(loaded.Config),
-		Endpoints: p.viewEndpoints(), Live: true, Now: p.sweeper.Now(),
+		Endpoints: p.viewEndpoints(), Live: true, Now: p.sweeper.Now(), Faults: p.faults.InEffect(), Hops: p.server.Hops,
 	})
 }

@@ -78,16 +78,26 @@ func (h *hop) opens(s *Hops, value []byte, now time.Duration) bool {
 // heedHop notes whether a sidecar before this one repeats the request: it is
 // believed when it came by mTLS, the own application when it passes on a tag.
 func (x *exchange) heedHop() {
-	s := x.s.srv.Hops
-	v, ok := x.req.Get(http1.XRetries)
-	if !ok || s == nil || x.req.Count(http1.XRetries) != 1 {
-		return
+	x.hop.above = x.hop.heard(x.s.srv.Hops, &x.req, x.raw, x.l.Direction, !x.s.peer.ID.IsZero(), x.at)
+}
+
+// heard reports whether the head of a request says so, by one who is believed.
+func (h *hop) heard(s *Hops, req *http1.Request, raw []byte, d telemetry.Direction, known bool, now time.Duration) bool {
+	v, ok := req.Get(http1.XRetries)
+	switch {
+	case !ok || s == nil || req.Count(http1.XRetries) != 1:
+		return false
+	case d == telemetry.Inbound:
+		return known && string(v.Of(raw)) == callerRetries
 	}
-	if x.l.Direction == telemetry.Inbound {
-		x.hop.above = !x.s.peer.ID.IsZero() && string(v.Of(x.raw)) == callerRetries
-		return
-	}
-	x.hop.above = x.hop.opens(s, v.Of(x.raw), x.at)
+	return h.opens(s, v.Of(raw), now)
+}
+
+// CallerRepeats reports whether a sidecar before this one, which has s, would be
+// known to repeat a request with that head. known says that its caller has an
+// identity.
+func (s *Hops) CallerRepeats(req *http1.Request, raw []byte, d telemetry.Direction, known bool, now time.Duration) bool {
+	return new(hop).heard(s, req, raw, d, known, now)
 }
 
 // appendHop tells the next one: the own application by a tag, another sidecar in

@@ -12,7 +12,7 @@ import (
 	"github.com/outrigger-mesh/outrigger/proxy/upstream"
 	"github.com/outrigger-mesh/outrigger/resilience/breaker"
 	"github.com/outrigger-mesh/outrigger/resilience/guard"
-	"github.com/outrigger-mesh/outrigger/resilience/limit"
+	"github.com/outrigger-mesh/outrigger/resilience/retry"
 	"github.com/outrigger-mesh/outrigger/telemetry"
 	"github.com/outrigger-mesh/outrigger/telemetry/admin"
 )
@@ -24,6 +24,9 @@ func (e *explainer) goTo(route *plan.Route) {
 		d, r := e.destination(route, 100)
 		if r != outcome.OK {
 			e.end(r, "")
+		}
+		if r == outcome.FaultInjected {
+			e.view.Detail, e.view.Status = d.Faults[0].Name+", "+d.Faults[0].Does, e.aborts(route)
 		}
 		e.view.Destinations = append(e.view.Destinations, d)
 		return
@@ -59,12 +62,16 @@ func (e *explainer) destination(route *plan.Route, percent float64) (admin.Desti
 	}
 	broken := st.BreakerFor(route.Breaker)
 	if broken != nil {
-		d.Breaker = broken.State.String()
+		d.Breaker, d.BreakerOf = broken.State.String(), breakerOf(broken, &st)
 	}
 	if c.Budget() != nil && e.Live {
 		d.Budget = &st.Budget
 	}
-	r := e.standsInTheWay(&st, pol, broken)
+	e.guards(&d, route, &st)
+	r := e.standsInTheWay(&st, &d, broken)
+	if r == outcome.OK && e.aborts(route) != 0 {
+		r = outcome.FaultInjected
+	}
 	if r != outcome.OK {
 		d.Reason = r.String()
 	}
@@ -74,10 +81,9 @@ func (e *explainer) destination(route *plan.Route, percent float64) (admin.Desti
 }
 
 // standsInTheWay is why no endpoint would be asked at this moment.
-func (e *explainer) standsInTheWay(st *upstream.ClusterState, pol *upstream.Policy, b *upstream.BreakerState) outcome.Reason {
-	limits := &pol.Limits
+func (e *explainer) standsInTheWay(st *upstream.ClusterState, d *admin.DestinationView, b *upstream.BreakerState) outcome.Reason {
 	switch {
-	case limits.Mode == guard.Enforce && limits.MaxRequests > 0 && st.Limits.Gauge(limit.Requests).Value() >= limits.MaxRequests && e.l.Protocol != plan.TCP:
+	case refuses(d.Gates):
 		return outcome.LimitRequests
 	case b != nil && b.State == breaker.Open && b.Mode == guard.Enforce && b.Until > e.Now:
 		return outcome.BreakerOpen
@@ -97,6 +103,20 @@ func (e *explainer) worst(d *admin.DestinationView, route *plan.Route, pol *upst
 		if !tcp && (e.req.Method.Idempotent() || p.NonIdempotent || grpc && len(p.GRPCStatuses) > 0) {
 			d.Processed = d.Attempts
 		}
+		if d.CallerRepeats = !tcp && p.Attempts > 1 && p.Layer == retry.Outermost && e.Hops.CallerRepeats(&e.req, e.raw, e.l.Direction, !e.id.IsZero(), e.Now); d.CallerRepeats {
+			d.Processed = 1
+		}
+	}
+	// Hedges run beside the attempts: they take no time of their own.
+	most := d.Attempts
+	if d.Hedge = e.hedged(route, pol, grpc); d.Hedge != nil && pol.Hedge.Mode == guard.Enforce {
+		d.Attempts += d.Hedge.Extra
+		d.Processed += d.Hedge.Extra
+	}
+	queued := longestWait(d.Gates)
+	before := ""
+	if queued > 0 {
+		before = "max_wait in the queue, "
 	}
 	shortest := func(t time.Duration, by string) {
 		if v := float64(t) / float64(time.Millisecond); t > 0 && (d.WorstMs == 0 || v < d.WorstMs) {
@@ -104,7 +124,7 @@ func (e *explainer) worst(d *admin.DestinationView, route *plan.Route, pol *upst
 		}
 	}
 	if tcp {
-		shortest(e.attempts(pol, d.Attempts, 0), "connect_timeout for each attempt, and the waits between them")
+		shortest(queued+e.attempts(pol, most, 0), before+"connect_timeout for each attempt, and the waits between them")
 		return
 	}
 	shortest(pol.Timeout, "timeout")
@@ -115,10 +135,10 @@ func (e *explainer) worst(d *admin.DestinationView, route *plan.Route, pol *upst
 		shortest(t, "the caller's grpc-timeout")
 	}
 	if p := pol.Retry; p != nil && p.PerTryTimeout > 0 {
-		shortest(e.attempts(pol, d.Attempts, p.PerTryTimeout), "per_try_timeout for each attempt, and the waits between them")
+		shortest(queued+e.attempts(pol, most, p.PerTryTimeout), before+"per_try_timeout for each attempt, and the waits between them")
 	}
 	if pol.StreamIdle > 0 {
-		shortest(e.attempts(pol, d.Attempts, pol.StreamIdle), "stream_idle_timeout for each attempt, and the waits between them")
+		shortest(queued+e.attempts(pol, most, pol.StreamIdle), before+"stream_idle_timeout for each attempt, and the waits between them")
 	}
 }
 

@@ -28,6 +28,8 @@ type Input struct {
 	Endpoints   []admin.EndpointView
 	Live        bool          // states are those of a running proxy
 	Now         time.Duration // on the clock of the plan's clusters
+	Faults      []*plan.Fault // made on purpose, that are in force, in the order in which they are drawn
+	Hops        *exchange.Hops
 }
 
 // explainer is one question to one proxy.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"time"
 
 	"github.com/outrigger-mesh/outrigger/config"
@@ -12,6 +13,7 @@ import (
 	"github.com/outrigger-mesh/outrigger/discovery/file"
 	"github.com/outrigger-mesh/outrigger/mtls"
 	"github.com/outrigger-mesh/outrigger/proxy/compile"
+	"github.com/outrigger-mesh/outrigger/proxy/exchange"
 	"github.com/outrigger-mesh/outrigger/proxy/upstream"
 	"github.com/outrigger-mesh/outrigger/proxy/wire"
 	"github.com/outrigger-mesh/outrigger/telemetry"
@@ -56,12 +58,16 @@ func File(q *admin.Question, loaded *config.Loaded) (*admin.LegView, error) {
 	_, states := registry.States()
 	for i := range states {
 		s := &states[i]
-		endpoints = append(endpoints, admin.EndpointView{
+		v := admin.EndpointView{
 			Cluster: s.Cluster, Address: s.Address, ID: s.Spec.ID, Health: s.Spec.Health, Weight: s.Spec.Weight, State: s.Evidence.State.String(),
 			Draining: s.Spec.Draining, Region: s.Spec.Region, Zone: s.Spec.Zone, Priority: s.Spec.Priority,
-		})
+		}
+		if s.Spec.Labels != "" {
+			v.Metadata = maps.Collect(s.Spec.Labels.All())
+		}
+		endpoints = append(endpoints, v)
 	}
-	return Request(q, Input{Plan: p, Loaded: loaded, TrustDomain: in.TrustDomain, Endpoints: endpoints})
+	return Request(q, Input{Plan: p, Loaded: loaded, TrustDomain: in.TrustDomain, Endpoints: endpoints, Faults: p.Faults, Hops: exchange.NewHops()})
 }
 
 // catalog reads the endpoints that a file gives; none where others know them.

@@ -17,7 +17,7 @@ func within(s *upstream.Subset, st *upstream.ClusterState) (words string, belong
 	if part.Fallback {
 		return " of all, as subset " + part.Name + " is empty", all
 	}
-	st.Available, st.Panicking = part.Usable, part.Panicking
+	st.Available, st.Panicking, st.Tiers = part.Usable, part.Panicking, part.Tiers
 	return " in subset " + part.Name + " (" + part.Match.String() + ")", func(v *admin.EndpointView) bool {
 		for key, want := range part.Match.All() {
 			if got, ok := v.Metadata[key]; !ok || got != want {

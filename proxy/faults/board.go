@@ -127,6 +127,22 @@ func (r *Rule) Title(h *fault.Hit, held time.Duration) string {
 // Counts reports whether its faults count against endpoints.
 func (r *Rule) Counts() bool { return r.Config.Count }
 
+// InEffect returns the faults that are in force, in the order in which they are
+// drawn.
+func (b *Board) InEffect() (list []*plan.Fault) {
+	rules := b.force.Load()
+	if rules == nil {
+		return nil
+	}
+	now := b.now()
+	for _, r := range *rules {
+		if now < r.until {
+			list = append(list, r.Fault)
+		}
+	}
+	return list
+}
+
 // Question is an attempt that may meet a fault.
 type Question struct {
 	Cluster  *upstream.Cluster

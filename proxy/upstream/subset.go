@@ -129,6 +129,7 @@ type SubsetState struct {
 	Fallback  bool // it does so now
 	Fallbacks uint64
 	Refused   uint64
+	Tiers     []balance.TierState // how attempts are divided; nil where they are not
 }
 
 // subsetStates returns copies of all subsets.
@@ -150,6 +151,7 @@ func (s *Subset) State() SubsetState {
 	}
 	if set := s.set.Load(); set != nil {
 		st.Fallback, st.Panicking = set.fallback, set.panicking && !set.fallback
+		st.Tiers = set.picker.Tiers()
 	}
 	return st
 }

@@ -90,13 +90,36 @@ type DestinationView struct {
 	Usable    int            `json:"usable_endpoints"`
 	Panicking bool           `json:"panicking,omitempty"`
 	Breaker   string         `json:"breaker,omitempty"`
+	// BreakerOf says in words whose it is; empty for that of the cluster.
+	BreakerOf string `json:"breaker_of,omitempty"`
 	Active    int64          `json:"active_requests"`
 	Budget    *float64       `json:"retry_budget,omitempty"` // retries that may be made now
 
+	// Shares are how attempts are divided by priority and zone; empty where they are not.
+	Shares []ShareView `json:"shares,omitempty"`
+
+	// Gates are the limits on active requests that it would pass, and Priority
+	// whose turn it would have at them. WaitMs is for how long it would wait at
+	// most, where there is no room now and a queue.
+	Gates    []GateView `json:"gates,omitempty"`
+	Priority string     `json:"priority,omitempty"`
+	WaitMs   float64    `json:"wait_ms,omitempty"`
+	// Admission is what holds it back with the probability that it says; nil without it.
+	Admission *AdmissionView `json:"admission,omitempty"`
+	// Faults are those made on purpose that it may meet, in the order in which they are drawn.
+	Faults []FaultMatch `json:"faults,omitempty"`
+	// CallerRepeats says that the caller's sidecar repeats the request, so that
+	// this one does so only where no endpoint can have seen it.
+	CallerRepeats bool `json:"caller_repeats,omitempty"`
+
+	// Hedge is that further endpoints may be asked beside one that is slow to
+	// answer; nil where that is not so.
+	Hedge *HedgeMatch `json:"hedge,omitempty"`
+
 	// Reason is why no endpoint of it would be asked now; empty if one would.
 	Reason string `json:"reason,omitempty"`
-	// Attempts is how many endpoints are asked at most, Processed how many of
-	// them may have processed the request.
+	// Attempts is how many endpoints are asked at most, those of hedging
+	// included, Processed how many of them may have processed the request.
 	Attempts  int `json:"attempts_at_most"`
 	Processed int `json:"processed_at_most"`
 	// WorstMs is when the answer has begun, or the caller has been told that
@@ -105,6 +128,21 @@ type DestinationView struct {
 	WorstBy string  `json:"worst_by"`
 
 	Settings []SettingView `json:"settings"`
+}
+
+// FaultMatch is a fault made on purpose that a request may meet.
+type FaultMatch struct {
+	Name     string  `json:"name"`
+	Does     string  `json:"does"`
+	Percent  float64 `json:"percent"`            // of the attempts
+	Endpoint string  `json:"endpoint,omitempty"` // at which alone
+}
+
+// HedgeMatch is how a request would be hedged.
+type HedgeMatch struct {
+	Mode    string  `json:"mode"`               // enforce, observe
+	Extra   int     `json:"extra"`              // endpoints that are asked beside another, at most
+	DelayMs float64 `json:"delay_ms,omitempty"` // after which; left out where too little has been seen yet
 }
 
 // explain says what would become of a request: ?to=SERVICE&from=CALLER&

@@ -105,12 +105,13 @@ func (t *teller) destination(d *DestinationView, split bool) {
 		pool += ", so few available that others are used too (panic rule)"
 	}
 	if d.Breaker != "" {
-		pool += ", breaker " + d.Breaker
+		pool += ", " + strings.TrimSpace("breaker "+d.BreakerOf) + " " + d.Breaker
 	}
 	if d.Budget != nil {
 		pool += fmt.Sprintf(", %.1f retries in the budget", *d.Budget)
 	}
 	t.line("", "%s", pool)
+	t.shares(d)
 	for i := range d.Endpoints {
 		if i == mostTold {
 			t.line("", "and %d more; \"outrigger endpoints\" tells them all", len(d.Endpoints)-mostTold)
@@ -123,6 +124,7 @@ func (t *teller) destination(d *DestinationView, split bool) {
 		}
 		t.line("", "  %s %s", e.Address, word)
 	}
+	t.guards(d)
 	worst := "nothing bounds how long the answer takes"
 	if d.WorstMs > 0 {
 		worst = fmt.Sprintf("an answer or a refusal within %s, by %s", ms(d.WorstMs), d.WorstBy)
@@ -144,6 +146,8 @@ func attemptsText(d *DestinationView) string {
 	switch {
 	case d.Attempts == 1:
 		return "1 attempt"
+	case d.CallerRepeats:
+		return fmt.Sprintf("%d attempts, of which an endpoint processes %d, as the caller's sidecar repeats the request (retry.layer)", d.Attempts, d.Processed)
 	case d.Processed < d.Attempts:
 		return fmt.Sprintf("%d attempts, of which an endpoint processes %d", d.Attempts, d.Processed)
 	}
