@@ -6,6 +6,7 @@ import (
 
 	"github.com/outrigger-mesh/outrigger/config"
 	"github.com/outrigger-mesh/outrigger/resilience/guard"
+	"github.com/outrigger-mesh/outrigger/resilience/hedge"
 	"github.com/outrigger-mesh/outrigger/resilience/retry"
 )
 
@@ -22,6 +23,8 @@ type edge struct {
 	timeout time.Duration // 0 none
 	retry   *retry.Config // nil when off
 	connect time.Duration
+	hedge   *hedge.Config // nil when off
+	mtls    bool          // it leads to another sidecar, which believes what it is told
 }
 
 // edgesOf are the ways that lead out of a proxy.
@@ -58,13 +61,14 @@ func newEdge(l *config.Loaded, to, via, path string, r *config.Route) edge {
 	p := l.Config.Policy(to)
 	e := edge{
 		l: l, from: l.Config.Service.Name, to: to, via: via, path: config.PolicyPath(to), over: path, timeout: p.Timeout, retry: p.Retry, connect: p.ConnectTimeout,
-		tcp: l.Config.ServiceProtocol(to) == config.ProtocolTCP,
+		tcp: l.Config.ServiceProtocol(to) == config.ProtocolTCP, hedge: p.Hedge, mtls: p.Transport == config.TransportMTLS,
 	}
 	if r != nil {
 		if r.Timeout != nil {
 			e.timeout = *r.Timeout
 		}
 		e.retry = r.Retry.Apply(p.Retry)
+		e.hedge = r.Hedge.Apply(p.Hedge)
 	}
 	return e
 }

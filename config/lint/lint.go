@@ -83,6 +83,7 @@ func Run(m Mesh) []Finding {
 			c.attempts(&edges[i])
 			c.repeats(&edges[i])
 			c.inverted(&edges[i])
+			c.late(&edges[i])
 			c.admitted(&edges[i])
 		}
 		for _, name := range l.Config.Outbound.Services() {

@@ -78,6 +78,11 @@ func TestRules(t *testing.T) {
 		{"half ejected", "{outlier: {max_ejected_percent: 50, keep_endpoints: 0}, balance: {panic_percent: 0}}", "ejection-empties-pool", 4, 0, false},
 		{"unknown how many", "{outlier: {max_ejected_percent: 100, keep_endpoints: 0}, balance: {panic_percent: 0}}", "ejection-empties-pool", 0, 0, false},
 		{"kept all", "{outlier: {keep_endpoints: 3}}", "guard-never-acts", 3, Note, true},
+		{"a hedge that comes too late", "{retry: {per_try_timeout: 100ms}, hedge: {delay: 100ms}}", "guard-never-acts", 0, Note, true},
+		{"a hedge that never comes sooner", "{retry: {per_try_timeout: 100ms}, hedge: {min_delay: 150ms}}", "guard-never-acts", 0, Note, true},
+		{"a hedge in time", "{retry: {per_try_timeout: 100ms}, hedge: {delay: 99ms}}", "guard-never-acts", 0, 0, false},
+		{"a hedge to nobody else", "{hedge: {delay: 9ms}, outlier: off}", "guard-never-acts", 1, Note, true},
+		{"a hedge to one other", "{hedge: {delay: 9ms}, outlier: off}", "guard-never-acts", 2, 0, false},
 		{"kept all but one", "{outlier: {keep_endpoints: 3}}", "guard-never-acts", 4, 0, false},
 	} {
 		l, err := config.Parse("web.yaml", []byte(head+"  api: "+c.policy+"\noutbound: {upstreams: [{service: api, listen: \"127.0.0.1:1\"}]}\n"))
@@ -101,13 +106,14 @@ func TestRules(t *testing.T) {
 
 // A chain of services multiplies its attempts; a ring of them is followed once.
 func TestAmplification(t *testing.T) {
+	identity, transport := "", "plaintext"
 	chain := func(n int, retry string, ring bool) (list []*config.Loaded) {
 		for i := range n {
 			next := fmt.Sprintf("s%d", i+1)
 			if ring && i == n-1 {
 				next = "s0"
 			}
-			l, err := config.Parse(fmt.Sprintf("s%d.yaml", i), fmt.Appendf(nil, "service: {name: s%d}\ndiscovery: {consul: {}}\npolicies: {\"*\": {transport: plaintext, timeout: 1s, retry: %s}}\noutbound: {upstreams: [{service: %s, listen: \"127.0.0.1:1\"}]}\n", i, retry, next))
+			l, err := config.Parse(fmt.Sprintf("s%d.yaml", i), fmt.Appendf(nil, "service: {name: s%d}\ndiscovery: {consul: {}}\n%spolicies: {\"*\": {transport: %s, timeout: 1s, retry: %s}}\noutbound: {upstreams: [{service: %s, listen: \"127.0.0.1:1\"}]}\n", i, identity, transport, retry, next))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -132,6 +138,22 @@ func TestAmplification(t *testing.T) {
 	}
 	if f := find(Run(Mesh{Configs: chain(5, "off", false)}), ""); f != nil {
 		t.Errorf("without retries: %v", f)
+	}
+	// One layer repeats where sidecars can tell each other, and applications pass it on.
+	meshed := func(layer string) []Finding {
+		identity, transport = "identity: {trust_domain: t.test, files: {cert: c, key: k, bundle: b}}\n", "mtls"
+		defer func() { identity, transport = "", "plaintext" }()
+		list := chain(3, "{attempts: 3, budget_percent: 100"+layer+"}", false)
+		return Run(Mesh{Configs: list})
+	}
+	if f := find(meshed(""), "= 27 at s3"); f == nil || f.Severity != Warning || !strings.Contains(f.Message, "it is 3 and 2.00 times") || !strings.Contains(f.Remedy, "fewer attempts") {
+		t.Errorf("one layer, with a budget that allows twice the load: %+v", f)
+	}
+	if f := find(meshed(", budget_min_per_second: 0, layer: outermost"), "= 9 at s2"); f == nil || !strings.Contains(f.Message, "it is 3 and") {
+		t.Errorf("one layer: %+v", f)
+	}
+	if f := find(meshed(", layer: every"), "= 27 at s3"); f == nil || f.Severity != Warning || strings.Contains(f.Message, "outermost") {
+		t.Errorf("every layer: %+v", f)
 	}
 	ring := Run(Mesh{Configs: chain(3, "{attempts: 3}", true)})
 	if find(ring, "s0 -> s1 -> s2:") == nil || find(ring, "s0 -> s1 -> s2 -> s0 -> s1") != nil {

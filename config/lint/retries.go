@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/outrigger-mesh/outrigger/config"
+	"github.com/outrigger-mesh/outrigger/resilience/guard"
+	"github.com/outrigger-mesh/outrigger/resilience/retry"
 )
 
 // What is worth a finding: more attempts at the end of a chain than this for one
@@ -51,6 +53,25 @@ func (c *checker) repeats(e *edge) {
 	}
 }
 
+// late looks for hedges that no attempt waits for.
+func (c *checker) late(e *edge) {
+	h := e.hedge
+	if h == nil || e.tcp {
+		return
+	}
+	if p := e.retry; p != nil && p.PerTryTimeout > 0 && p.Mode == guard.Enforce && max(h.Delay, h.MinDelay) >= p.PerTryTimeout {
+		key := "hedge.delay"
+		if h.MinDelay > h.Delay {
+			key = "hedge.min_delay"
+		}
+		c.say(e.l, e.at(key), "guard-never-acts", Note, fmt.Sprintf("lower it well below the per_try_timeout of %s", p.PerTryTimeout),
+			"%s never hedges: an attempt has ended after %s, and the other would begin after %s", e.name(), p.PerTryTimeout, max(h.Delay, h.MinDelay))
+	}
+	if n, known := c.Instances[e.to]; known && n == 1 {
+		c.say(e.l, e.at("hedge"), "guard-never-acts", Note, "write hedge: off, or have more instances", "%s never hedges: %s has 1 instance, and a hedge goes to another", e.name(), e.to)
+	}
+}
+
 // inverted looks for callers that give up before those they call can have made
 // their own attempts.
 func (c *checker) inverted(e *edge) {
@@ -91,25 +112,29 @@ func (c *checker) chain(way []*edge, told map[string]bool) {
 	if last.tcp || len(way) > deepest || slices.ContainsFunc(way[:len(way)-1], func(e *edge) bool { return e.from == last.to }) {
 		return
 	}
-	attempts, load := 1, 1.0
 	words, factors := []string{way[0].from}, []string{}
 	for _, e := range way {
-		attempts *= e.tries()
-		if n := e.tries(); n > 1 {
-			load *= 1 + min(e.retry.BudgetPercent/100, float64(n-1))
-		}
 		words = append(words, e.to)
 		factors = append(factors, fmt.Sprint(e.tries()))
 	}
 	chain := strings.Join(words, " -> ")
+	attempts, load := multiplied(way, false)
+	kept, keptLoad := multiplied(way, true)
 	if len(way) > 1 && !told[chain] && (attempts >= manyAttempts || load > muchLoad) {
 		told[chain] = true
-		s := Note
-		if load > muchLoad {
+		s, more := Note, ""
+		if keptLoad > muchLoad {
 			s = Warning
 		}
-		c.say(way[0].l, way[0].at("retry.attempts"), "retry-amplification", s, "try again at one layer only, next to the caller or next to the failure: retry: off, or fewer attempts, at the others",
-			"%s: one request may become %s = %d at %s, and a failure of %s that lasts raises its load %.2f times by the budgets", chain, strings.Join(factors, " x "), attempts, last.to, last.to, load)
+		remedy := "try again at one layer only, next to the caller or next to the failure: retry: off, or fewer attempts, at the others"
+		if kept < attempts {
+			more = fmt.Sprintf("; with retry.layer: outermost it is %d and %.2f times, where each application passes x-outrigger-retries on to those that it calls", kept, keptLoad)
+			if kept < manyAttempts && keptLoad <= muchLoad {
+				remedy = fmt.Sprintf("see to it that %s passes x-outrigger-retries on (docs/guards.md), or try again at one layer only: retry: off at the others", strings.Join(words[1:len(words)-1], " and "))
+			}
+		}
+		c.say(way[0].l, way[0].at("retry.attempts"), "retry-amplification", s, remedy,
+			"%s: one request may become %s = %d at %s, and a failure of %s that lasts raises its load %.2f times by the budgets%s", chain, strings.Join(factors, " x "), attempts, last.to, last.to, load, more)
 	}
 	for _, l := range c.byService[last.to] {
 		next := edgesOf(l)
@@ -117,4 +142,26 @@ func (c *checker) chain(way []*edge, told map[string]bool) {
 			c.chain(append(slices.Clone(way), &next[i]), told)
 		}
 	}
+}
+
+// multiplied is what the attempts along a way come to at its end, and how many
+// times the load in a failure that lasts, which budgets bound. With outermost
+// those are left out that are not made where a sidecar before repeats the request
+// and each application passes on that it does.
+func multiplied(way []*edge, outermost bool) (attempts int, load float64) {
+	attempts, load = 1, 1
+	above := false
+	for _, e := range way {
+		n := e.tries()
+		repeats := n > 1
+		if outermost && above && repeats && e.retry.Layer == retry.Outermost {
+			repeats = false
+		}
+		if repeats {
+			attempts *= n
+			load *= 1 + min(e.retry.BudgetPercent/100, float64(n-1))
+		}
+		above = (above || n > 1) && e.mtls
+	}
+	return attempts, load
 }
