@@ -25,7 +25,7 @@ func fullRecord() *Record {
 		Direction: Outbound, Listener: "egress", Route: "api-v1", Cluster: "api", Endpoint: "10.0.0.2:8080",
 		Method: []byte("GET"), Authority: []byte("api.test:80"), Path: []byte("/items?token=secret"), Protocol: "HTTP/1.1",
 		Status: 200, Reason: outcome.OK, Detail: "nothing to add", Rule: "allow-web", BytesIn: 1, BytesOut: 1 << 63,
-		ConnectTime: 1500 * time.Microsecond, FirstByteTime: 11 * time.Millisecond,
+		ConnectTime: 1500 * time.Microsecond, Queued: 2 * time.Millisecond, FirstByteTime: 11 * time.Millisecond,
 		DownstreamAddr: netip.MustParseAddrPort("[fe80::1%eth0]:40000"), UpstreamAddr: netip.MustParseAddrPort("10.0.0.2:8080"),
 		DownstreamID: "spiffe://test.example/web", UpstreamID: "spiffe://test.example/api", LocalID: "spiffe://test.example/web",
 	}

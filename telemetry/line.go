@@ -49,6 +49,9 @@ func appendRecord(b []byte, r *Record, query bool) []byte {
 	if r.ConnectTime != 0 {
 		b = appendNumber(b, "connect_us", r.ConnectTime.Microseconds())
 	}
+	if r.Queued != 0 {
+		b = appendNumber(b, "queue_us", r.Queued.Microseconds())
+	}
 	if r.FirstByteTime != 0 {
 		b = appendNumber(b, "first_byte_us", r.FirstByteTime.Microseconds())
 	}

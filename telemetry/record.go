@@ -46,6 +46,7 @@ type Record struct {
 	BytesOut uint64 // body bytes to downstream, or all bytes for TCP
 
 	ConnectTime   time.Duration // the last attempt's: TCP and TLS; 0 when a kept connection served
+	Queued        time.Duration // how long it waited for its turn; 0 where there was room
 	FirstByteTime time.Duration // from the start of the exchange to the first byte of the response head
 
 	Attempts     [MaxAttempts]Attempt

@@ -50,7 +50,7 @@ func (x *exchange) finish(r outcome.Reason) {
 	rec.Authority = x.req.Host.Of(x.raw)
 	rec.Path = x.req.Target.Of(x.raw)
 	rec.Protocol = x.protocol()
-	rec.Rule = x.rule
+	rec.Rule, rec.Queued = x.rule, x.turn.waited
 	x.s.srv.describe(rec, x.l, x.s.peer, x.s.peerID, x.cause)
 	if x.route != nil {
 		rec.Route = x.route.Name

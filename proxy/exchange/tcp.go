@@ -280,7 +280,7 @@ func (t *tcpExchange) again(n int, r outcome.Reason, budget *retry.Budget) bool 
 func (t *tcpExchange) finish(r outcome.Reason, shard uint32) {
 	rec := &t.rec
 	rec.Duration = t.srv.Sweeper.Now() - t.start
-	rec.Reason = r
+	rec.Reason, rec.Queued = r, t.turn.waited
 	if t.fate != nil {
 		t.cl.Metrics().MetFault(r)
 	}

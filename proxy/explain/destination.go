@@ -62,7 +62,7 @@ func (e *explainer) destination(route *plan.Route, percent float64) (admin.Desti
 	}
 	broken := st.BreakerFor(route.Breaker)
 	if broken != nil {
-		d.Breaker, d.BreakerOf = broken.State.String(), breakerOf(broken, &st)
+		breakers(&d, broken, &st)
 	}
 	if c.Budget() != nil && e.Live {
 		d.Budget = &st.Budget

@@ -1,7 +1,6 @@
 package explain
 
 import (
-	"fmt"
 	"time"
 
 	"github.com/outrigger-mesh/outrigger/proxy/plan"
@@ -139,19 +138,18 @@ func longestWait(gates []admin.GateView) time.Duration {
 	return time.Duration(total * float64(time.Millisecond))
 }
 
-// breakerOf says in words whose breaker b is, of those in st.
-func breakerOf(b *upstream.BreakerState, st *upstream.ClusterState) string {
+// breakers says whose breaker b is, of those in st.
+func breakers(d *admin.DestinationView, b *upstream.BreakerState, st *upstream.ClusterState) {
+	d.Breaker = b.State.String()
 	switch b.Scope {
 	case breaker.ScopeRoute:
-		return "of the route " + b.Of
+		d.BreakerOf = "of the route " + b.Of
 	case breaker.ScopeEndpoint:
-		open := 0
+		d.Breakers = len(st.Breakers)
 		for i := range st.Breakers {
 			if st.Breakers[i].State == breaker.Open {
-				open++
+				d.BreakersOpen++
 			}
 		}
-		return fmt.Sprintf("of each endpoint (%d of %d open), the best", open, len(st.Breakers))
 	}
-	return ""
 }

@@ -92,8 +92,12 @@ type DestinationView struct {
 	Breaker   string         `json:"breaker,omitempty"`
 	// BreakerOf says in words whose it is; empty for that of the cluster.
 	BreakerOf string `json:"breaker_of,omitempty"`
-	Active    int64          `json:"active_requests"`
-	Budget    *float64       `json:"retry_budget,omitempty"` // retries that may be made now
+	// Breakers is how many endpoints have one of their own, BreakersOpen how many
+	// of these are open; Breaker is then the one that refuses least.
+	Breakers     int      `json:"breakers,omitempty"`
+	BreakersOpen int      `json:"breakers_open,omitempty"`
+	Active       int64    `json:"active_requests"`
+	Budget       *float64 `json:"retry_budget,omitempty"` // retries that may be made now
 
 	// Shares are how attempts are divided by priority and zone; empty where they are not.
 	Shares []ShareView `json:"shares,omitempty"`

@@ -89,6 +89,9 @@ func (g *GateView) sentence(d *DestinationView) string {
 		s += "; those beyond are refused"
 	case q.Waiting > 0:
 		s += fmt.Sprintf("; %d of %d wait, for %s", q.Waiting, q.Size, ms(q.OldestMs))
+		if q.Waiting >= int64(q.Size) {
+			s += ", as many as may: it would wait only in the place of another"
+		}
 		if q.Standing {
 			s += ", and the queue stands"
 		}

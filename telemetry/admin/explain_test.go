@@ -42,7 +42,7 @@ func sampleLeg() *LegView {
 				Cluster: "api2", Percent: 10, Transport: "plaintext", Balance: "p2c_ewma", Endpoints: make([]EndpointView, mostTold+2),
 				Breaker: "open", BreakerOf: "of the route outbound:api/pay", Gates: []GateView{{Most: 5, Active: 5}}, Priority: "normal",
 				Admission: &AdmissionView{Mode: "observe"}, Hedge: &HedgeMatch{Mode: "observe", Extra: 2},
-				Reason:    "breaker_open", Attempts: 1, Processed: 1, Settings: []SettingView{},
+				Reason: "breaker_open", Attempts: 1, Processed: 1, Settings: []SettingView{},
 			},
 		},
 	}

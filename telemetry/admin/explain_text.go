@@ -104,7 +104,10 @@ func (t *teller) destination(d *DestinationView, split bool) {
 	if d.Panicking {
 		pool += ", so few available that others are used too (panic rule)"
 	}
-	if d.Breaker != "" {
+	switch {
+	case d.Breakers > 0:
+		pool += fmt.Sprintf(", breakers of %d of them open", d.BreakersOpen)
+	case d.Breaker != "":
 		pool += ", " + strings.TrimSpace("breaker "+d.BreakerOf) + " " + d.Breaker
 	}
 	if d.Budget != nil {
