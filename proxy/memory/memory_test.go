@@ -96,7 +96,7 @@ func TestLevelsRiseAtOnceAndFallOneByOne(t *testing.T) {
 	if got := fmt.Sprint(b.Entered(Trim), b.Entered(Narrow), b.Entered(Refuse), b.Entered(Shed)); got != "3 2 3 2" {
 		t.Errorf("entered %s", got)
 	}
-	for _, line := range []string{"level=WARN msg=\"memory level\" event=memory_level level=trim before=easy used=73400320 pledged=0 budget=104857600", "level=INFO msg=\"memory level\" event=memory_level level=easy before=trim"} {
+	for _, line := range []string{"level=WARN msg=\"memory level\" event=memory_level level=trim before=easy used=78643200 pledged=0 budget=104857600", "level=INFO msg=\"memory level\" event=memory_level level=easy before=trim"} {
 		if !strings.Contains(b.log.String(), line) {
 			t.Errorf("%s\nis missing from\n%s", line, b.log.String())
 		}
