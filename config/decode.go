@@ -300,7 +300,7 @@ func setWord(n *node, v reflect.Value, k key) string {
 	if n.kind == kindMapping || n.kind == kindSequence || n.kind == kindNull {
 		return fmt.Sprintf("must be %s, not %s", orList(k.words), describe(n))
 	}
-	if len(k.words) > 0 && !slices.Contains(k.words, n.text) && !(isText(v.Type()) && takes(v.Type(), n.text)) {
+	if len(k.words) > 0 && k.forms == nil && !slices.Contains(k.words, n.text) && !(isText(v.Type()) && takes(v.Type(), n.text)) {
 		message := fmt.Sprintf("is %q; must be %s", n.text, orList(k.words))
 		if near := nearest(n.text, k.words); near != "" && len(k.words) > 2 {
 			message += fmt.Sprintf("; did you mean %q?", near)

@@ -268,7 +268,7 @@ func fieldDoc(id string) string {
 	case "github.com/outrigger-mesh/outrigger/config.RateLimit.MinPeers":
 		return "With scope: peers, the fewest instances that the rate is divided among, whatever discovery finds: 1 to 1000000."
 	case "github.com/outrigger-mesh/outrigger/config.RateLimit.Mode":
-		return "Whether requests beyond the rate are refused (enforce) or only counted (observe)."
+		return "Whether requests beyond the rate are refused (enforce) only counted (observe), or refused in this percentage of exchanges and counted in the others."
 	case "github.com/outrigger-mesh/outrigger/config.RateLimit.Name":
 		return "The name in answers, logs and metrics, unique in its list: letters, digits, \"-\", \"_\" and \".\". Required."
 	case "github.com/outrigger-mesh/outrigger/config.RateLimit.OnError":
@@ -512,7 +512,7 @@ func fieldDoc(id string) string {
 	case "github.com/outrigger-mesh/outrigger/discovery/file.entry.Protocol":
 		return ""
 	case "github.com/outrigger-mesh/outrigger/mtls/authz.Config.Mode":
-		return "Enforce (default), or observe: verdicts are counted and logged, and nothing is refused."
+		return "Enforce (default), or observe: verdicts are counted and logged, and nothing is refused. A percentage, such as 25%, refuses so many of what is not allowed: a way to introduce rules, no protection."
 	case "github.com/outrigger-mesh/outrigger/mtls/authz.Config.Rules":
 		return "Tried as a set: a matching deny rule wins over every allow rule, whatever their order."
 	case "github.com/outrigger-mesh/outrigger/mtls/authz.Rule.Action":
@@ -582,7 +582,7 @@ func fieldDoc(id string) string {
 	case "github.com/outrigger-mesh/outrigger/resilience/adaptive.Config.MinLimit":
 		return "The lowest limit, at least 1. Default 3."
 	case "github.com/outrigger-mesh/outrigger/resilience/adaptive.Config.Mode":
-		return "Whether the limit is enforced (enforce, the default) or only shown, with a count of what it would have refused (observe)."
+		return "Whether the limit is enforced (enforce, the default) or only shown, with a count of what it would have refused (observe). With a percentage, such as 25%, it is enforced for so many of the exchanges."
 	case "github.com/outrigger-mesh/outrigger/resilience/adaptive.Config.Percentile":
 		return "Which of the times in an interval stands for all, 10 to 99. The median (50, default) does not mind a few requests that take long by nature."
 	case "github.com/outrigger-mesh/outrigger/resilience/adaptive.Config.Relearn":
@@ -596,7 +596,7 @@ func fieldDoc(id string) string {
 	case "github.com/outrigger-mesh/outrigger/resilience/admission.Config.MinimumRequests":
 		return "How many requests the window must hold before any is held back. Default 20."
 	case "github.com/outrigger-mesh/outrigger/resilience/admission.Config.Mode":
-		return "Whether requests are refused (enforce, the default) or only counted as what would have been (observe)."
+		return "Whether requests are refused (enforce, the default) or only counted as what would have been (observe). With a percentage, such as 25%, it refuses for so many of the exchanges."
 	case "github.com/outrigger-mesh/outrigger/resilience/admission.Config.Multiplier":
 		return "How many requests may reach the service for each that it accepts, from 1 to 100. Lower ones hold back sooner and notice later that the service has recovered. Default 2; 1.05 is what Envoy's sr_threshold of 95 % comes to."
 	case "github.com/outrigger-mesh/outrigger/resilience/admission.Config.Scope":
@@ -682,7 +682,7 @@ func fieldDoc(id string) string {
 	case "github.com/outrigger-mesh/outrigger/resilience/breaker.Config.MinimumRequests":
 		return "How many results the window must hold before failure_percent applies. Default 20 (Hystrix requestVolumeThreshold)."
 	case "github.com/outrigger-mesh/outrigger/resilience/breaker.Config.Mode":
-		return "Whether an open breaker refuses requests (enforce, the default) or only counts what it would have refused (observe)."
+		return "Whether an open breaker refuses requests (enforce, the default) or only counts what it would have refused (observe). With a percentage, such as 25%, it refuses for so many of the exchanges."
 	case "github.com/outrigger-mesh/outrigger/resilience/breaker.Config.OpenFor":
 		return "How long the breaker stays open before it lets requests through on trial. Default 5s (Hystrix sleepWindow)."
 	case "github.com/outrigger-mesh/outrigger/resilience/breaker.Config.Scope":
@@ -770,7 +770,7 @@ func fieldDoc(id string) string {
 	case "github.com/outrigger-mesh/outrigger/resilience/hedge.Config.MinSamples":
 		return "How many answers of the last half minute there must be before anything is learnt from them; it takes five beyond the percentile in any case, 100 for p95. Default 100."
 	case "github.com/outrigger-mesh/outrigger/resilience/hedge.Config.Mode":
-		return "Enforce (default) or observe. Observe waits and decides in the same way and counts, but starts nothing and takes nothing from the budget."
+		return "Enforce (default) or observe. Observe waits and decides in the same way and counts, but starts nothing and takes nothing from the budget. With a percentage, such as 25%, so many of the exchanges are hedged."
 	case "github.com/outrigger-mesh/outrigger/resilience/hedge.Config.NonFatalStatuses":
 		return "The gRPC statuses that do not end the wait for the other attempts (gRFC A6, nonFatalStatusCodes); with any other the call is answered at once. Default UNAVAILABLE; gRPC's own default is none."
 	case "github.com/outrigger-mesh/outrigger/resilience/hedge.Config.NonIdempotent":
@@ -786,7 +786,7 @@ func fieldDoc(id string) string {
 	case "github.com/outrigger-mesh/outrigger/resilience/limit.Config.MaxRequestsPerEndpoint":
 		return "How many requests may be active at one endpoint. One that has them is passed over by balancing, also where a hash or a cookie leads to it; all of them together are one more limit on active requests. 0 (default) means unlimited."
 	case "github.com/outrigger-mesh/outrigger/resilience/limit.Config.Mode":
-		return "Whether a limit refuses (enforce, the default) or only counts what it would have refused (observe)."
+		return "Whether a limit refuses (enforce, the default) or only counts what it would have refused (observe). With a percentage, such as 25%, it refuses for so many of the exchanges; all of them count."
 	case "github.com/outrigger-mesh/outrigger/resilience/limit.Config.Queue":
 		return "Where requests beyond max_requests, or beyond the adaptive limit, wait for their turn. off (default): they are refused at once."
 	case "github.com/outrigger-mesh/outrigger/resilience/outlier.Caution.FailurePercent":
@@ -870,7 +870,7 @@ func fieldDoc(id string) string {
 	case "github.com/outrigger-mesh/outrigger/resilience/retry.Config.MaxBodyBytes":
 		return "How much of a request body is kept for another attempt, of a body that is passed on as it comes too; a request of which more was sent is not retried. Default 65536."
 	case "github.com/outrigger-mesh/outrigger/resilience/retry.Config.Mode":
-		return "Enforce (default) or observe. Observe decides and counts in the same way, but never retries."
+		return "Enforce (default) or observe. Observe decides and counts in the same way, but never retries. With a percentage, such as 25%, so many of the exchanges are retried."
 	case "github.com/outrigger-mesh/outrigger/resilience/retry.Config.NonIdempotent":
 		return "non_idempotent allows retries of requests that the endpoint may have processed and whose method is not idempotent (RFC 9110 section 9.2.2). Default false."
 	case "github.com/outrigger-mesh/outrigger/resilience/retry.Config.On":

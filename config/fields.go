@@ -38,7 +38,8 @@ type key struct {
 	index int    // in the struct
 	off   bool   // a section that takes "off"
 	words []string
-	id    string // "import/path.Type.Field", by which its doc comment is found
+	forms wordForms // what is written otherwise; nil of a type that has words alone
+	id    string    // "import/path.Type.Field", by which its doc comment is found
 }
 
 // keysOf returns the keys of a struct type in the order of its fields. A
@@ -56,6 +57,7 @@ func keysOf(t reflect.Type) []key {
 			k.words = strings.Split(words, ",")
 		} else {
 			k.words = wordsOf(f.Type)
+			k.forms = formsOf(f.Type)
 		}
 		keys = append(keys, k)
 	}
@@ -76,12 +78,30 @@ func isText(t reflect.Type) bool {
 	return reflect.PointerTo(t).Implements(textType)
 }
 
+// wordForms is a type whose values are words or of another form.
+type wordForms interface {
+	Words() []string
+	Pattern() string // the regular expression of the other form
+}
+
+// formsOf returns those of t, or of what it points to; nil without any.
+func formsOf(t reflect.Type) wordForms {
+	if t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	f, _ := reflect.Zero(t).Interface().(wordForms)
+	return f
+}
+
 // wordsOf returns the words of a type that counts its values from zero or one
 // and reads and writes them as text. The first number that does not come back
 // as itself ends the set.
 func wordsOf(t reflect.Type) []string {
 	if t.Kind() == reflect.Slice {
 		t = t.Elem()
+	}
+	if f := formsOf(t); f != nil {
+		return f.Words()
 	}
 	if !isText(t) || t.Kind() != reflect.Uint8 {
 		return nil

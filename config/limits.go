@@ -4,6 +4,7 @@ import (
 	"slices"
 
 	"github.com/outrigger-mesh/outrigger/resilience/adaptive"
+	"github.com/outrigger-mesh/outrigger/resilience/guard"
 	"github.com/outrigger-mesh/outrigger/resilience/limit"
 )
 
@@ -14,6 +15,9 @@ func (v *validator) limits(path string, l *limit.Config, a *adaptive.Config, rul
 	v.priorities(path+".priorities", rules, l.Queue == nil && !v.routeQueues(), proto, anonymous)
 	if l.Queue != nil && l.MaxRequests == 0 && l.MaxRequestsPerEndpoint == 0 && a == nil {
 		v.say(path+".limits.queue", "is never used: max_requests is 0 and adaptive is off, so nobody has to wait; give the number that may be active")
+	}
+	if a != nil && l.Queue != nil && l.MaxRequests+l.MaxRequestsPerEndpoint > 0 && a.Mode != l.Mode && l.Mode != guard.Observe && a.Mode != guard.Observe {
+		v.say(path+".adaptive.mode", "is %s and that of limits is %s: who waits in one queue must wait for the same; give both the same mode, observe one of them, or leave queue out", a.Mode, l.Mode)
 	}
 	if a != nil && proto == ProtocolTCP {
 		v.say(path+".adaptive", "cannot measure anything: tcp is spoken, which has no answers; use limits.max_requests")

@@ -39,7 +39,7 @@ type RateLimit struct {
 	Tell RateTell `yaml:"tell" enum:"refused,always,never"`
 	// How many keys have a bucket at a time, 1 to 1000000. For another one a bucket that is nearly full and long unused is forgotten.
 	MaxKeys int `yaml:"max_keys"`
-	// Whether requests beyond the rate are refused (enforce) or only counted (observe).
+	// Whether requests beyond the rate are refused (enforce) only counted (observe), or refused in this percentage of exchanges and counted in the others.
 	Mode guard.Mode `yaml:"mode"`
 }
 

@@ -150,6 +150,9 @@ func schemaScalar(t reflect.Type, k key) *schemaNode {
 		return &schemaNode{AnyOf: []*schemaNode{{Type: "string", Pattern: durationPattern}, {Const: &z}}}
 	case len(k.words) > 0:
 		n := &schemaNode{Type: "string", Enum: k.words}
+		if k.forms != nil {
+			return &schemaNode{AnyOf: []*schemaNode{n, {Type: "string", Pattern: k.forms.Pattern()}}}
+		}
 		for _, w := range k.words {
 			if strings.Trim(w, "0123456789.") == "" {
 				return &schemaNode{AnyOf: []*schemaNode{n, {Type: "number"}}}

@@ -227,7 +227,7 @@ func (c *Cluster) Limited(l Limit) {
 	}
 }
 
-// WouldHave counts what a guard in observe mode would have done.
+// WouldHave counts what a guard that only observed would have done.
 func (c *Cluster) WouldHave(g Guard) {
 	if g < guardKindCount {
 		c.wouldHave[g].Inc()

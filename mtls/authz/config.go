@@ -13,6 +13,8 @@ import (
 // everything that passed the handshake is allowed; with any, only what a rule allows.
 type Config struct {
 	// Mode is enforce (default), or observe: verdicts are counted and logged, and nothing is refused.
+	// A percentage, such as 25%, refuses so many of what is not allowed: a way to
+	// introduce rules, no protection.
 	Mode guard.Mode `yaml:"mode"`
 	// Rules are tried as a set: a matching deny rule wins over every allow rule, whatever their order.
 	Rules []Rule `yaml:"rules"`
@@ -88,8 +90,8 @@ func Default() Config { return Config{} }
 
 // Validate calls add for every mistake, with the field as written in YAML.
 func (c Config) Validate(add func(field, problem string)) {
-	if c.Mode > guard.Observe {
-		add("mode", "unknown mode; use enforce or observe")
+	if !c.Mode.Known() {
+		add("mode", guard.Unknown)
 	}
 	names := make(map[string]int, len(c.Rules))
 	for i, r := range c.Rules {

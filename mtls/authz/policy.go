@@ -21,8 +21,9 @@ type Verdict struct {
 	Mode guard.Mode
 }
 
-// Refuse reports whether the request must be refused: not allowed, and the mode enforces.
-func (v Verdict) Refuse() bool { return !v.Allowed && v.Mode == guard.Enforce }
+// Refuse reports whether the request, of the exchange of d, must be refused: not
+// allowed, and the mode acts for it.
+func (v Verdict) Refuse(d guard.Draw) bool { return !v.Allowed && v.Mode.Acts(d) }
 
 // Policy is the compiled form of a Config. It is immutable and may be used concurrently.
 type Policy struct {

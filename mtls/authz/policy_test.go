@@ -113,8 +113,8 @@ func TestCheck(t *testing.T) {
 		if v.Allowed != c.allowed || v.Rule != c.rule || v.Mode != guard.Enforce {
 			t.Errorf("%q %s %q: got %+v, want %q, allowed %t", c.from, c.method, c.path, v, c.rule, c.allowed)
 		}
-		if v.Refuse() == c.allowed {
-			t.Errorf("%q %s %q: Refuse is %t", c.from, c.method, c.path, v.Refuse())
+		if v.Refuse(0) == c.allowed {
+			t.Errorf("%q %s %q: Refuse is %t", c.from, c.method, c.path, v.Refuse(0))
 		}
 	}
 }
@@ -164,13 +164,13 @@ func TestNoRulesAndNoPaths(t *testing.T) {
 func TestObserve(t *testing.T) {
 	p := compile(t, Config{Mode: guard.Observe, Rules: []Rule{{Name: "a", From: []string{web}}}})
 	v := p.Check(id(t, api), []byte("GET"), []byte("/"))
-	if v.Allowed || v.Rule != DefaultDeny || v.Mode != guard.Observe || v.Refuse() || p.Mode() != guard.Observe {
+	if v.Allowed || v.Rule != DefaultDeny || v.Mode != guard.Observe || v.Refuse(0) || p.Mode() != guard.Observe {
 		t.Errorf("observe: %+v", v)
 	}
 }
 
 func TestValidate(t *testing.T) {
-	cfg := Config{Mode: 7, Rules: []Rule{
+	cfg := Config{Mode: guard.Observe + 1, Rules: []Rule{
 		{Name: "a", From: []string{web}},
 		{Name: "a", Action: 9, From: []string{"spiffe://d.test", "spiffe://d.*/x", "*/x", "web", "", "spiffe://D/x", "spiffe://d/x/*/y", "*"}},
 		{Name: DefaultDeny, Methods: []string{"GET", "*", "G T", ""}},

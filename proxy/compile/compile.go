@@ -17,6 +17,7 @@ import (
 	"github.com/outrigger-mesh/outrigger/proxy/limiter"
 	"github.com/outrigger-mesh/outrigger/proxy/plan"
 	"github.com/outrigger-mesh/outrigger/proxy/upstream"
+	"github.com/outrigger-mesh/outrigger/resilience/guard"
 	"github.com/outrigger-mesh/outrigger/resilience/retry"
 	"github.com/outrigger-mesh/outrigger/telemetry"
 )
@@ -48,6 +49,7 @@ type Draft struct {
 	counting  limiter.Spec
 	peers     string // the own service, where a rate limit is divided among its instances
 	gates     []gate
+	authz     guard.Mode // of the rules for who calls the service
 }
 
 // use is a route with the cluster that it is to have.
@@ -168,7 +170,7 @@ func (c *compiler) inbound() {
 		c.problem("authorization", "%v", err)
 		return
 	}
-	l.Route = plan.Route{Name: "inbound", Authz: policy}
+	l.Route, c.draft.authz = plan.Route{Name: "inbound", Authz: policy}, policy.Mode()
 	addr, err := netip.ParseAddr(c.cfg.Service.Address)
 	if err != nil {
 		c.problem("service.address", "is not an IP address")

@@ -57,6 +57,7 @@ func (d *Draft) Build(r *upstream.Registry, m *telemetry.Metrics) *plan.Plan {
 			u.route.Subset = u.route.Cluster.Subset(u.subset)
 		}
 		u.route.Priorities = d.specs[u.spec].turns
+		u.route.Partial = d.partial(&u)
 	}
 	d.bindGuards(p.Clusters)
 	bindLatencies(d.uses, p.Clusters)

@@ -55,7 +55,7 @@ func TestTurns(t *testing.T) {
 		t.Error("the shares of a split do not have its limit in common")
 	}
 	// Those who are inside are counted on by the plan that follows.
-	if !both.Gate.TryEnter() {
+	if !both.Gate.TryEnter(0) {
 		t.Fatal("no room")
 	}
 	d, err := Compile(in)

@@ -9,6 +9,7 @@ import (
 	"github.com/outrigger-mesh/outrigger/proxy/plan"
 	"github.com/outrigger-mesh/outrigger/proxy/upstream"
 	"github.com/outrigger-mesh/outrigger/resilience/admission"
+	"github.com/outrigger-mesh/outrigger/resilience/guard"
 	"github.com/outrigger-mesh/outrigger/resilience/retry"
 	"github.com/outrigger-mesh/outrigger/telemetry"
 )
@@ -21,12 +22,12 @@ func throttleOf(c *upstream.Cluster, r *plan.Route) *upstream.Throttle {
 	return c.Throttle()
 }
 
-// ask asks t, which may be nil, whether an exchange may go on.
-func ask(t *upstream.Throttle, c *upstream.Cluster, now time.Duration) bool {
+// ask asks t, which may be nil, whether the exchange of draw may go on.
+func ask(t *upstream.Throttle, c *upstream.Cluster, now time.Duration, draw guard.Draw) bool {
 	if t == nil {
 		return true
 	}
-	d := t.Ask(now, rand.Uint64())
+	d := t.Ask(now, rand.Uint64(), draw)
 	if d.Held && d.OK {
 		c.Metrics().WouldHave(telemetry.WouldThrottle)
 	}
@@ -37,7 +38,7 @@ func ask(t *upstream.Throttle, c *upstream.Cluster, now time.Duration) bool {
 // what counts is what reaches the service.
 func (x *exchange) admitted() bool {
 	t := throttleOf(x.cl, x.route)
-	if !ask(t, x.cl, x.at) {
+	if !ask(t, x.cl, x.at, x.tried.Draw) {
 		x.cause, x.heldBack = t.Refusal, t.Patience()
 		return false
 	}

@@ -124,6 +124,7 @@ func (x *exchange) connect(ep *upstream.Endpoint, now time.Duration, fresh bool)
 		Now: now, Deadline: x.deadline, Fresh: fresh,
 		Careful: x.stream || !x.req.Method.Idempotent(),
 		HTTP2:   x.origin() != http2.FromHTTP1,
+		Draw:    x.tried.Draw,
 	}
 	leg, oe := ep.Get(w)
 	x.rec.ConnectTime = 0

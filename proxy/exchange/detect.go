@@ -172,7 +172,7 @@ func (d *Detection) carry(kind detect.Kind) {
 // that; then false.
 func (d *Detection) dial() bool {
 	d.current()
-	if p := d.t.l.Route.Authz; p != nil && p.CheckConn(d.peer.ID).Refuse() {
+	if p := d.t.l.Route.Authz; p != nil && p.CheckConn(d.peer.ID).Refuse(d.t.tried.Draw) {
 		return false
 	}
 	if d.t.overRate() {

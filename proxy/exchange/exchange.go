@@ -239,7 +239,7 @@ func (x *exchange) admit() outcome.Reason {
 	if p := x.l.Route.Authz; p != nil {
 		v := p.Check(x.s.peer.ID, x.req.MethodSpan.Of(x.raw), x.req.Resource(x.raw))
 		x.rule = v.Rule
-		if v.Refuse() {
+		if v.Refuse(x.tried.Draw) {
 			return outcome.Denied
 		}
 		if !v.Allowed {

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/outrigger-mesh/outrigger/proxy/http1"
-	"github.com/outrigger-mesh/outrigger/resilience/guard"
 	"github.com/outrigger-mesh/outrigger/telemetry"
 )
 
@@ -125,5 +124,5 @@ func (x *exchange) appendHop(b []byte) []byte {
 // endpoint may have processed it.
 func (x *exchange) repeats() bool {
 	p := x.pol.Retry
-	return p != nil && p.Mode == guard.Enforce && p.Attempts > 1 && (x.repeatable() || x.grpc && len(p.GRPCStatuses) > 0)
+	return p != nil && p.Mode.Acts(x.tried.Draw) && p.Attempts > 1 && (x.repeatable() || x.grpc && len(p.GRPCStatuses) > 0)
 }

@@ -33,7 +33,7 @@ func (x *exchange) rated() outcome.Reason {
 		}
 		k := x.rateKeyOf(l)
 		d := l.Table.Take(x.at, &k)
-		if !decided(l, &d, x.s.shard, x.cl.Metrics()) {
+		if !decided(l, &d, x.tried.Draw, x.s.shard, x.cl.Metrics()) {
 			x.over, x.cause = rateSaid{limit: l, said: ratelimit.Answer{Decision: d}}, l.Refusal
 			return outcome.RateLimited
 		}
@@ -72,7 +72,7 @@ func (t *tcpExchange) rated(shard uint32) outcome.Reason {
 			continue
 		}
 		k := t.rateKey(l)
-		if d := l.Table.Take(now, &k); !decided(l, &d, shard, t.cl.Metrics()) {
+		if d := l.Table.Take(now, &k); !decided(l, &d, t.tried.Draw, shard, t.cl.Metrics()) {
 			t.cause = l.Refusal
 			return outcome.RateLimited
 		}
@@ -86,7 +86,7 @@ func (t *tcpExchange) rated(shard uint32) outcome.Reason {
 func (t *tcpExchange) overRate() bool {
 	now := t.srv.Sweeper.Now()
 	for _, l := range t.l.Route.RateLimits {
-		if l.OnlyHTTP || l.Mode == guard.Observe || l.Shared != nil {
+		if l.OnlyHTTP || !l.Mode.Acts(t.tried.Draw) || l.Shared != nil {
 			continue
 		}
 		if k := t.rateKey(l); !l.Table.Has(now, &k) {
@@ -116,8 +116,9 @@ func rateKey(l *plan.RateLimit, p *Peer, id string) ratelimit.Key {
 	return ratelimit.Key{}
 }
 
-// decided counts what a limit says, and reports whether the exchange goes on.
-func decided(l *plan.RateLimit, d *ratelimit.Decision, shard uint32, m *telemetry.Cluster) bool {
+// decided counts what a limit says, and reports whether the exchange of draw goes
+// on.
+func decided(l *plan.RateLimit, d *ratelimit.Decision, draw guard.Draw, shard uint32, m *telemetry.Cluster) bool {
 	if d.Evicted {
 		l.Metrics.Evicted.Inc()
 	}
@@ -125,7 +126,7 @@ func decided(l *plan.RateLimit, d *ratelimit.Decision, shard uint32, m *telemetr
 	case d.OK:
 		l.Metrics.Decided(shard, telemetry.RatePassed)
 		return true
-	case l.Mode == guard.Observe:
+	case !l.Mode.Acts(draw):
 		l.Metrics.Decided(shard, telemetry.RateWouldLimit)
 		m.WouldHave(telemetry.WouldRateLimit)
 		return true

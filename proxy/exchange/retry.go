@@ -116,7 +116,7 @@ func (x *exchange) decide(n int, r outcome.Reason, took time.Duration, budget *r
 		BodyReplayable: x.kept() && (x.sent == 0 || len(x.body) <= x.pol.Retry.MaxBodyBytes),
 		GRPC:           x.callFailed(r), Pushback: x.call.pushback, RetryAfter: x.call.wait,
 	}
-	q.CallerRetries = x.hop.above
+	q.CallerRetries, q.Draw = x.hop.above, x.tried.Draw
 	if x.unsent {
 		q.Retryable = retry.IfUnsent
 	}

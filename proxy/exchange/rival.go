@@ -38,6 +38,7 @@ type rival struct {
 func (r *race) challenge(x *exchange) *exchange {
 	now := x.s.srv.Sweeper.Now()
 	q := hedge.Question{
+		Draw:     x.tried.Draw,
 		Attempts: x.rec.AttemptCount + 1 + r.n,
 		Short:    x.s.srv.Memory.At(memory.Narrow) || len(x.raw) > wire.Large || len(x.body) > wire.Large,
 	}

@@ -8,6 +8,7 @@ import (
 	"github.com/outrigger-mesh/outrigger/proxy/plan"
 	"github.com/outrigger-mesh/outrigger/proxy/upstream"
 	"github.com/outrigger-mesh/outrigger/proxy/wire"
+	"github.com/outrigger-mesh/outrigger/resilience/guard"
 )
 
 // policy pins the route of the exchange, and with it the policy: how a body is
@@ -16,6 +17,9 @@ func (x *exchange) policy() *upstream.Policy {
 	if x.pol == nil {
 		if x.route = x.l.Find(&x.req, x.raw); len(x.route.Split) > 0 {
 			x.route = x.route.Choose(rand.Uint64())
+		}
+		if x.route.Partial {
+			x.tried.Draw = guard.DrawOf(rand.Uint64())
 		}
 		x.cl, x.wish.Subset = x.route.Cluster, x.route.Subset
 		if x.pol = x.route.Policy; x.pol == nil {

@@ -28,7 +28,7 @@ func (x *exchange) shared(l *plan.RateLimit) outcome.Reason {
 	before := x.at
 	a := l.Shared.Take(before, within, x.values)
 	took := x.now() - before
-	r := sharedDecided(l, &a, took, x.s.shard, x.cl.Metrics())
+	r := sharedDecided(l, &a, took, x.tried.Draw, x.s.shard, x.cl.Metrics())
 	switch r {
 	case outcome.RateLimited:
 		x.over, x.cause = rateSaid{l, a}, l.Refusal
@@ -76,7 +76,7 @@ func (t *tcpExchange) shared(l *plan.RateLimit, now time.Duration, shard uint32)
 		}
 	}
 	a := l.Shared.Take(now, 0, values)
-	r := sharedDecided(l, &a, t.srv.Sweeper.Now()-now, shard, t.cl.Metrics())
+	r := sharedDecided(l, &a, t.srv.Sweeper.Now()-now, t.tried.Draw, shard, t.cl.Metrics())
 	switch r {
 	case outcome.RateLimited:
 		t.cause = l.Refusal
@@ -87,20 +87,20 @@ func (t *tcpExchange) shared(l *plan.RateLimit, now time.Duration, shard uint32)
 }
 
 // sharedDecided counts what was answered for a limit and says what follows.
-func sharedDecided(l *plan.RateLimit, a *ratelimit.Answer, took time.Duration, shard uint32, m *telemetry.Cluster) outcome.Reason {
+func sharedDecided(l *plan.RateLimit, a *ratelimit.Answer, took time.Duration, draw guard.Draw, shard uint32, m *telemetry.Cluster) outcome.Reason {
 	if !a.Known {
 		l.Metrics.Asked(telemetry.RateFailure(a.Failure), took)
 	}
 	switch {
 	case a.Failure == ratelimit.NoFailure:
-		if decided(l, &a.Decision, shard, m) {
+		if decided(l, &a.Decision, draw, shard, m) {
 			return outcome.OK
 		}
 		return outcome.RateLimited
 	case !l.FailShut:
 		l.Metrics.Decided(shard, telemetry.RateUnknownPassed)
 		return outcome.OK
-	case l.Mode == guard.Observe:
+	case !l.Mode.Acts(draw):
 		l.Metrics.Decided(shard, telemetry.RateUnknownPassed)
 		m.WouldHave(telemetry.WouldRateLimit)
 		return outcome.OK

@@ -14,6 +14,7 @@ import (
 	"github.com/outrigger-mesh/outrigger/proxy/wire"
 	"github.com/outrigger-mesh/outrigger/resilience/balance"
 	"github.com/outrigger-mesh/outrigger/resilience/breaker"
+	"github.com/outrigger-mesh/outrigger/resilience/guard"
 	"github.com/outrigger-mesh/outrigger/resilience/retry"
 	"github.com/outrigger-mesh/outrigger/resilience/verdict"
 	"github.com/outrigger-mesh/outrigger/telemetry"
@@ -34,6 +35,9 @@ func (s *Server) newTCP(down relay.Leg, peer Peer, source *atomic.Pointer[plan.L
 	l := source.Load()
 	t := &tcpExchange{srv: s, source: source, down: down, l: l, cl: l.Route.Cluster, peer: peer, start: s.Sweeper.Now()}
 	t.pol = t.cl.Policy()
+	if l.Route.Partial {
+		t.tried.Draw = guard.DrawOf(rand.Uint64())
+	}
 	t.wishes()
 	t.rec.Start, t.rec.Protocol = time.Now(), "tcp"
 	return t
@@ -95,7 +99,7 @@ func (t *tcpExchange) run(open func() (upstream.Leg, outcome.Reason), shard uint
 	if p := t.l.Route.Authz; p != nil {
 		v := p.CheckConn(t.peer.ID)
 		t.rec.Rule = v.Rule
-		if v.Refuse() {
+		if v.Refuse(t.tried.Draw) {
 			return outcome.Denied
 		}
 		if !v.Allowed {
@@ -115,7 +119,7 @@ func (t *tcpExchange) run(open func() (upstream.Leg, outcome.Reason), shard uint
 	}()
 	t.ahead = besides(t.cl)
 	throttle := throttleOf(t.cl, &t.l.Route)
-	if !ask(throttle, t.cl, t.srv.Sweeper.Soon()) {
+	if !ask(throttle, t.cl, t.srv.Sweeper.Soon(), t.tried.Draw) {
 		t.cause = throttle.Refusal
 		return outcome.Throttled
 	}
@@ -193,7 +197,7 @@ func (t *tcpExchange) announce(up *http2.Stream) error {
 func (t *tcpExchange) expired() outcome.Reason {
 	l := t.source.Load()
 	switch p := l.Route.Authz; {
-	case p != nil && p.CheckConn(t.peer.ID).Refuse():
+	case p != nil && p.CheckConn(t.peer.ID).Refuse(0):
 		return outcome.Denied
 	case t.srv.Draining.Load() && l.Direction == telemetry.Inbound:
 		return outcome.Draining
@@ -238,7 +242,7 @@ func (t *tcpExchange) try(now time.Duration) (upstream.Leg, outcome.Reason) {
 		return upstream.Leg{}, outcome.NoEndpoints
 	}
 	t.cl.Begin(t.ep, now)
-	leg, oe := t.ep.Get(upstream.Want{Now: now, Fresh: true, TCP: true})
+	leg, oe := t.ep.Get(upstream.Want{Now: now, Fresh: true, TCP: true, Draw: t.tried.Draw})
 	r := outcome.OK
 	if oe != nil {
 		r, t.cause = oe.Reason, oe
@@ -259,7 +263,7 @@ func (t *tcpExchange) again(n int, r outcome.Reason, budget *retry.Budget) bool 
 	t.tried.Add(t.ep)
 	now := t.srv.Sweeper.Now()
 	d := t.pol.Retry.Decide(retry.Question{
-		Attempt: n, Retryable: verdict.Class(r), Condition: verdict.Condition(r), Idempotent: true, BodyReplayable: true,
+		Attempt: n, Retryable: verdict.Class(r), Condition: verdict.Condition(r), Idempotent: true, BodyReplayable: true, Draw: t.tried.Draw,
 	}, budget, now, rand.Uint64())
 	t.notes.decided(d, budget, now)
 	t.notes.answers.note(t.rec.AttemptCount, d)

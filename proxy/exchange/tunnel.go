@@ -286,9 +286,9 @@ func (s *Session) refused(t *tunnelled, p *authz.Policy) bool {
 		return false
 	}
 	if t.method == nil {
-		return p.CheckConn(s.peer.ID).Refuse()
+		return p.CheckConn(s.peer.ID).Refuse(0)
 	}
-	return p.Check(s.peer.ID, t.method, t.target).Refuse()
+	return p.Check(s.peer.ID, t.method, t.target).Refuse(0)
 }
 
 // refusedNow reports whether the rules now in force refuse t.

@@ -46,14 +46,14 @@ func (x *exchange) leave() {
 
 // through waits for the exchange's turn at one gate.
 func (x *exchange) through(g *upstream.Gate) outcome.Reason {
-	if g.TryEnter() {
+	if g.TryEnter(x.tried.Draw) {
 		return outcome.OK
 	}
 	if x.turn.waited > 0 {
 		x.now()
 	}
 	a := upstream.Ask{
-		Now: x.at, Deadline: x.deadline, Caller: callerKey(&x.s.peer, x.s.peerID),
+		Now: x.at, Deadline: x.deadline, Caller: callerKey(&x.s.peer, x.s.peerID), Draw: x.tried.Draw,
 		Priority: x.route.PriorityOf(x.s.peer.ID, &x.req, x.raw),
 	}
 	x.turn.priority, x.turn.asked = a.Priority, true
@@ -138,14 +138,14 @@ func callerKey(p *Peer, id string) uint64 {
 // enter waits for the connection's turn.
 func (t *tcpExchange) enter() outcome.Reason {
 	g := &t.cl.Gate
-	if g.TryEnter() {
+	if g.TryEnter(t.tried.Draw) {
 		return outcome.OK
 	}
 	id := ""
 	if !t.peer.ID.IsZero() {
 		id = t.peer.ID.String()
 	}
-	a := upstream.Ask{Now: t.srv.Sweeper.Now(), Caller: callerKey(&t.peer, id), Priority: t.l.Route.PriorityOfConn(t.peer.ID)}
+	a := upstream.Ask{Now: t.srv.Sweeper.Now(), Caller: callerKey(&t.peer, id), Priority: t.l.Route.PriorityOfConn(t.peer.ID), Draw: t.tried.Draw}
 	why, waited := g.Enter(&a)
 	t.turn.asked, t.turn.priority = true, a.Priority
 	if t.turn.waited += waited; why == queue.Entered {

@@ -295,7 +295,7 @@ func TestRouteLimit(t *testing.T) {
 		t.Errorf("answered %q", a.ok)
 	}
 	eventually(t, "all to leave", func() bool { return p.cluster.Limits.Requests.Value() == 0 })
-	if !slow.Gate.TryEnter() {
+	if !slow.Gate.TryEnter(0) {
 		t.Error("a place of the route was not given back")
 	}
 	p.wantReasons("limit_requests", "ok", "ok", "ok")

@@ -141,7 +141,7 @@ func (e *explainer) connection() {
 	e.view.Route = route.Name
 	if p := route.Authz; p != nil {
 		v := p.CheckConn(e.id)
-		if e.ruled(v.Rule, v.Allowed, v.Refuse()) {
+		if e.ruled(v.Rule, v.Allowed, v.Refuse(0)) {
 			return
 		}
 	}
@@ -166,7 +166,7 @@ func (e *explainer) request() error {
 	}
 	if p := e.l.Route.Authz; p != nil {
 		v := p.Check(e.id, e.req.MethodSpan.Of(e.raw), e.req.Resource(e.raw))
-		if e.ruled(v.Rule, v.Allowed, v.Refuse()) {
+		if e.ruled(v.Rule, v.Allowed, v.Refuse(0)) {
 			return nil
 		}
 	}

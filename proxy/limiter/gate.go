@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/outrigger-mesh/outrigger/resilience/breaker"
+	"github.com/outrigger-mesh/outrigger/resilience/guard"
 	"github.com/outrigger-mesh/outrigger/resilience/ratelimit"
 )
 
@@ -64,7 +65,7 @@ func (g *gate) enter(now, within time.Duration) (p pass, refused ratelimit.Answe
 		g.inFlight.Add(-1)
 		return p, g.fail(ratelimit.Busy, errBusy), false
 	}
-	if p.ticket, ok = g.breaker.Allow(now); !ok {
+	if p.ticket, ok = g.breaker.Allow(now, guard.Strictest); !ok {
 		g.inFlight.Add(-1)
 		return p, g.fail(ratelimit.Open, errOpen), false
 	}

@@ -224,7 +224,7 @@ func (c *conn) refused(p *plan.Listener) bool {
 	if d != nil {
 		_, tcp = d.Found() // what is not known yet is decided by the plan of then
 	}
-	return tcp && p.Route.Authz.CheckConn(c.peer.ID).Refuse()
+	return tcp && p.Route.Authz.CheckConn(c.peer.ID).Refuse(0)
 }
 
 // insecure reports whether the connection is plaintext where p demands mTLS.

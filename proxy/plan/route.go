@@ -53,6 +53,9 @@ type Route struct {
 	// Latency is what hedging has learnt of the route's requests; nil where it is
 	// told only by cluster.
 	Latency *hedge.Latency
+	// Partial says that some guard on the way of an exchange acts for a
+	// percentage of them only: it needs a draw.
+	Partial bool
 	// Metrics count by route; nil on a listener without a table.
 	Metrics *telemetry.Route
 }

@@ -42,7 +42,7 @@ func TestAdaptiveLimitFollows(t *testing.T) {
 		t.Fatal("there is no limit")
 	}
 	for range first {
-		if !c.Gate.TryEnter() {
+		if !c.Gate.TryEnter(0) {
 			t.Fatal("no room")
 		}
 	}
@@ -51,10 +51,10 @@ func TestAdaptiveLimitFollows(t *testing.T) {
 	}
 	c.answer(e, &now, 1000, 10*time.Millisecond, outcome.OK, 200)
 	high := c.Gate.Most()
-	if high <= first || !c.Gate.TryEnter() {
+	if high <= first || !c.Gate.TryEnter(0) {
 		t.Errorf("the limit went from %d to %d", first, high)
 	}
-	for c.Gate.TryEnter() { // all of it is used
+	for c.Gate.TryEnter(0) { // all of it is used
 	}
 	c.answer(e, &now, 3000, 100*time.Millisecond, outcome.OK, 200)
 	low := c.Gate.Most()
@@ -91,7 +91,7 @@ func TestAdaptiveBesideStatic(t *testing.T) {
 	a.Mode = guard.Observe
 	apply(func(s *Spec) { s.Policy.Adaptive = &a })
 	for range 9 {
-		if !c.Gate.TryEnter() {
+		if !c.Gate.TryEnter(0) {
 			t.Fatal("an observed limit refused")
 		}
 	}

@@ -120,7 +120,7 @@ func (c *Cluster) Admit(b *breaker.Breaker, now time.Duration, t *Tried) bool {
 	if b == nil {
 		return true
 	}
-	ticket, ok := b.Allow(now)
+	ticket, ok := b.Allow(now, t.Draw)
 	if !ok {
 		return false
 	}

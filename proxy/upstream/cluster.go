@@ -11,6 +11,7 @@ import (
 
 	"github.com/outrigger-mesh/outrigger/resilience/balance"
 	"github.com/outrigger-mesh/outrigger/resilience/breaker"
+	"github.com/outrigger-mesh/outrigger/resilience/guard"
 	"github.com/outrigger-mesh/outrigger/resilience/hand"
 	"github.com/outrigger-mesh/outrigger/resilience/hedge"
 	"github.com/outrigger-mesh/outrigger/resilience/limit"
@@ -77,6 +78,7 @@ type endpointSet struct {
 	tiered      bool  // attempts are divided by priority or zone
 	perEndpoint int64 // how many attempts one may have; 0 unlimited
 	ejected     int
+	limitsMode  guard.Mode
 }
 
 // Name returns the cluster's name.
@@ -205,7 +207,7 @@ func (c *Cluster) newSet(p *Policy, left []balance.Candidate, pinned bool, old *
 		pinned:      pinned,
 		name:        p.Balance.Algorithm.String(),
 		tiered:      picker.Tiers() != nil,
-		perEndpoint: perEndpoint(p),
+		perEndpoint: perEndpoint(p), limitsMode: p.Limits.Mode,
 	}
 	if sub != nil {
 		set.name += " in subset " + sub.spec.Name

@@ -100,6 +100,7 @@ type Want struct {
 	Careful  bool          // check a kept one before giving it
 	HTTP2    bool          // with SameHTTP: the downstream speaks HTTP/2
 	TCP      bool          // with SameHTTP: it does not speak HTTP
+	Draw     guard.Draw    // of the exchange
 }
 
 // Leg is what an attempt is carried on: a connection of its own, to be given

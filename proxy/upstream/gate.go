@@ -20,9 +20,10 @@ type Gate struct {
 	limits  *limit.Limits // whose active requests it counts
 	cluster *Cluster
 
-	most    atomic.Int64 // that may be in; 0 unlimited
-	would   atomic.Int64 // that might be if what is only observed were enforced; 0 the same
-	waiting atomic.Int64 // in the queue
+	most    atomic.Int64             // that may be in, by all that acts for anybody; 0 unlimited
+	would   atomic.Int64             // that might be if what is only observed were enforced; 0 the same
+	parts   atomic.Pointer[[2]bound] // what most and would come of; nil unless one acts for a percentage
+	waiting atomic.Int64             // in the queue
 
 	adaptive atomic.Pointer[adaptive.Limiter] // nil without one
 
@@ -31,9 +32,9 @@ type Gate struct {
 	mu       sync.Mutex // below
 	queue    *queue.Queue
 	queueing bool
-	static   int64 // max_requests
-	places   int64 // that the endpoints have together; 0 unlimited
-	observed bool  // static is only observed
+	static   int64      // max_requests
+	places   int64      // that the endpoints have together; 0 unlimited
+	mode     guard.Mode // of both
 }
 
 // Ask is what an exchange says of itself at a gate.
@@ -42,6 +43,7 @@ type Ask struct {
 	Deadline time.Duration // of the exchange; 0 none
 	Priority queue.Priority
 	Caller   uint64          // callers take turns
+	Draw     guard.Draw      // says which limits hold for it, where they have percentages
 	Gone     <-chan struct{} // says that the caller has gone; nil where that cannot be known
 }
 
@@ -73,7 +75,7 @@ func (g *Gate) configure(cfg *limit.Config, ad *adaptive.Config, now time.Durati
 	default:
 		a.SetConfig(*ad)
 	}
-	g.static, g.observed = cfg.MaxRequests, cfg.Mode == guard.Observe
+	g.static, g.mode = cfg.MaxRequests, cfg.Mode
 	if g.queueing = cfg.Queue != nil; g.queueing {
 		if g.queue == nil {
 			g.queue = queue.New(*cfg.Queue)
@@ -96,23 +98,18 @@ func (g *Gate) hold(n int64, now time.Duration) {
 
 // settle works out the limit and lets in whom it leaves room for. g.mu is held.
 func (g *Gate) settle(now time.Duration) {
-	most, would := int64(0), int64(0)
-	least := func(n int64, observed bool) {
-		switch {
-		case n <= 0:
-		case observed:
-			would = fewer(would, n)
-		default:
-			most = fewer(most, n)
-		}
-	}
-	least(g.static, g.observed)
-	least(g.places, g.observed)
+	parts := [2]bound{{fewer(max(g.static, 0), max(g.places, 0)), g.mode}}
 	if a := g.adaptive.Load(); a != nil {
-		least(a.Limit(), a.Mode() == guard.Observe)
+		parts[1] = bound{a.Limit(), a.Mode()}
 	}
+	most, would := bounds(&parts, guard.Strictest)
 	g.most.Store(most)
 	g.would.Store(would)
+	if parts[0].mode.Partial() || parts[1].mode.Partial() {
+		g.parts.Store(&parts)
+	} else {
+		g.parts.Store(nil)
+	}
 	g.dispatch(now)
 }
 
@@ -156,13 +153,15 @@ func (g *Gate) Queueing() bool {
 	return g.queueing
 }
 
-// TryEnter lets an exchange in if there is room and nobody waits. It then owes
-// one Leave.
-func (g *Gate) TryEnter() bool {
-	if g.waiting.Load() > 0 || !g.limits.Requests.Acquire(g.most.Load()) {
+// TryEnter lets the exchange of d in if there is room and nobody waits. It then
+// owes one Leave.
+func (g *Gate) TryEnter(d guard.Draw) bool {
+	most, would := g.bounds(d)
+	// Whom no limit holds for has nothing to wait for behind others.
+	if most > 0 && g.waiting.Load() > 0 || !g.limits.Requests.Acquire(most) {
 		return false
 	}
-	if n := g.would.Load(); n > 0 && g.limits.Requests.Value() > n {
+	if would > 0 && g.limits.Requests.Value() > would {
 		g.limits.WouldRefuse(limit.Requests)
 		g.cluster.metrics.WouldHave(telemetry.WouldLimit)
 	}
@@ -188,7 +187,7 @@ func (g *Gate) enter(a *Ask) (why queue.Result, waited time.Duration, queued boo
 	g.mu.Lock()
 	if !g.queueing {
 		defer g.mu.Unlock()
-		if g.limits.Requests.Acquire(g.most.Load()) {
+		if most, _ := g.bounds(a.Draw); g.limits.Requests.Acquire(most) {
 			return queue.Entered, 0, false // somebody has left meanwhile
 		}
 		return queue.Full, 0, false

@@ -30,7 +30,7 @@ func gateSpec(s *Spec, most int64, change func(*queue.Config)) {
 }
 
 func (g *Gate) ask(a Ask) queue.Result {
-	if g.TryEnter() {
+	if g.TryEnter(0) {
 		return queue.Entered
 	}
 	a.Now = g.cluster.registry.sweeper.Now()
@@ -283,7 +283,7 @@ func TestGateAllocatesNothing(t *testing.T) {
 	b := newBed(t)
 	for name, c := range map[string]*Cluster{"plain": b.r.Acquire(spec(func(s *Spec) { s.Name = "x" }), 0), "with a queue": gated(b, 10, nil)} {
 		if n := testing.AllocsPerRun(100, func() {
-			if !c.Gate.TryEnter() {
+			if !c.Gate.TryEnter(0) {
 				t.Error("no room")
 			}
 			c.Gate.Leave(0)
@@ -298,7 +298,7 @@ func BenchmarkGate(b *testing.B) {
 	c := gated(bed, 100, nil)
 	b.RunParallel(func(pb *testing.PB) {
 		for pb.Next() {
-			if c.Gate.TryEnter() {
+			if c.Gate.TryEnter(0) {
 				c.Gate.Leave(0)
 			}
 		}

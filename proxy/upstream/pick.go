@@ -16,6 +16,9 @@ import (
 // Tried holds the endpoints that earlier attempts of an exchange went to, so
 // that another is preferred.
 type Tried struct {
+	// Draw says for which guards with a percentage the exchange is among those
+	// that they act for.
+	Draw  guard.Draw
 	loads [maxTried]*balance.Load
 	n     int
 	set   *endpointSet // of the last pick
@@ -111,7 +114,7 @@ func (c *Cluster) pick(p *balance.Picker, now time.Duration, w *Wish, avoid []*b
 // lets it pass, and it is not on probation with its probe under way. In panic
 // the latter does not count.
 func (c *Cluster) takes(s *endpointSet, e *Endpoint, mode guard.Mode, now time.Duration, tried *Tried) bool {
-	if !tried.place(e, s.perEndpoint) {
+	if !tried.place(e, s) {
 		return false
 	}
 	b := e.breaker.Load()
@@ -146,7 +149,7 @@ func (c *Cluster) pickOther(s *endpointSet, mode guard.Mode, now time.Duration, 
 	}
 	for i := range n {
 		e := s.endpoints[s.picker.Member((from+i)%n).Index]
-		if !tried.place(e, s.perEndpoint) {
+		if !tried.place(e, s) {
 			continue
 		}
 		if b := e.breaker.Load(); b == nil || c.Admit(b, now, tried) {

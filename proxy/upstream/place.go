@@ -12,7 +12,7 @@ import (
 var ErrAllFull = errors.New("every endpoint that may be used has max_requests_per_endpoint under way")
 
 // perEndpoint is how many attempts an endpoint may have; 0 unlimited, also where
-// limits are only observed.
+// limits are observed for all.
 func perEndpoint(p *Policy) int64 {
 	if p.Limits.Mode == guard.Observe {
 		return 0
@@ -35,12 +35,17 @@ func (c *Cluster) places(p *Policy, s *endpointSet) (n int64) {
 	return n
 }
 
-// place takes one of the attempts that e may have at a time, and gives back what
-// an earlier attempt had.
-func (t *Tried) place(e *Endpoint, most int64) bool {
+// place takes one of the attempts that e, of s, may have at a time, and gives back
+// what an earlier attempt had. An exchange for which limits are only observed has
+// one beyond them.
+func (t *Tried) place(e *Endpoint, s *endpointSet) bool {
 	t.Vacate()
+	most := s.perEndpoint
 	if most <= 0 {
 		return true
+	}
+	if !s.limitsMode.Acts(t.Draw) {
+		most = 0
 	}
 	if !e.places.Acquire(most) {
 		t.full = true

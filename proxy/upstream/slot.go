@@ -5,7 +5,6 @@ import (
 
 	"github.com/outrigger-mesh/outrigger/proxy/outcome"
 	"github.com/outrigger-mesh/outrigger/proxy/wire"
-	"github.com/outrigger-mesh/outrigger/resilience/guard"
 	"github.com/outrigger-mesh/outrigger/resilience/limit"
 	"github.com/outrigger-mesh/outrigger/telemetry"
 )
@@ -15,17 +14,17 @@ import (
 // or an idle one of another endpoint is closed to make room.
 func (c *Cluster) slot(e *Endpoint, p *Policy, w Want, until time.Time) (*wire.Conn, *outcome.Error) {
 	most := p.Limits.MaxConnections
-	if p.Limits.Mode == guard.Observe {
+	if !p.Limits.Mode.Acts(w.Draw) {
 		if most > 0 && c.Limits.Connections.Value() >= most {
 			c.metrics.WouldHave(telemetry.WouldLimit)
 		}
-		c.Limits.Acquire(&p.Limits, limit.Connections)
+		c.Limits.Acquire(&p.Limits, limit.Connections, w.Draw)
 		return nil, nil
 	}
 	if c.Limits.Connections.Acquire(most) {
 		return nil, nil
 	}
-	if !c.Limits.Acquire(&p.Limits, limit.Pending) {
+	if !c.Limits.Acquire(&p.Limits, limit.Pending, w.Draw) {
 		c.metrics.Limited(telemetry.LimitPending)
 		return nil, &outcome.Error{Reason: outcome.LimitPending}
 	}
@@ -50,7 +49,7 @@ func (c *Cluster) slot(e *Endpoint, p *Policy, w Want, until time.Time) (*wire.C
 		select {
 		case <-c.free:
 		case <-timer.C:
-			if c.Limits.Acquire(&p.Limits, limit.Connections) {
+			if c.Limits.Acquire(&p.Limits, limit.Connections, w.Draw) {
 				return nil, nil
 			}
 			c.metrics.Limited(telemetry.LimitConnections)

@@ -97,7 +97,7 @@ func (e *Endpoint) stream(p *Policy, w Want) (Leg, *outcome.Error) {
 			return leg, nil
 		case mine:
 			var oe *outcome.Error
-			if _, oe = e.cluster.slot(e, p, Want{Now: w.Now, Deadline: w.Deadline, Fresh: true}, until); oe == nil {
+			if _, oe = e.cluster.slot(e, p, Want{Now: w.Now, Deadline: w.Deadline, Fresh: true, Draw: w.Draw}, until); oe == nil {
 				leg, oe = e.join(p, w, until)
 			}
 			e.mux.made(turn, oe, own)

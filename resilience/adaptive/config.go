@@ -13,7 +13,8 @@ import (
 // the two are alike the limit rises, and it falls as they part.
 type Config struct {
 	// Mode says whether the limit is enforced (enforce, the default) or only
-	// shown, with a count of what it would have refused (observe).
+	// shown, with a count of what it would have refused (observe). With a
+	// percentage, such as 25%, it is enforced for so many of the exchanges.
 	Mode guard.Mode `yaml:"mode"`
 	// MinLimit is the lowest limit, at least 1. Default 3.
 	MinLimit int64 `yaml:"min_limit"`
@@ -48,8 +49,8 @@ const highest = 100_000
 
 // Validate calls add once for every mistake, with the field's YAML name.
 func (c Config) Validate(add func(field, problem string)) {
-	if c.Mode != guard.Enforce && c.Mode != guard.Observe {
-		add("mode", "is unknown; use enforce or observe")
+	if !c.Mode.Known() {
+		add("mode", guard.Unknown)
 	}
 	switch {
 	case c.MinLimit < 1:

@@ -170,7 +170,7 @@ func (l *Limiter) judge(now time.Duration, q, peak float64) {
 	l.least = min(l.least, q)
 	switch {
 	case free || now < l.next && (g >= 0.7 || now < l.early):
-	case l.cfg.Mode == guard.Observe:
+	case l.cfg.Mode != guard.Enforce:
 		l.learn(now, min(l.least, 1.1*l.base))
 	default:
 		l.dive(now, q)
@@ -210,7 +210,7 @@ func (l *Limiter) inDip(now time.Duration, q float64) {
 }
 
 // learn makes base the baseline and sets when it is learnt next. Where the limit
-// is only observed nothing is lowered to see what times would be without
+// is not enforced for all nothing is lowered to see what times would be without
 // others: the least that was seen counts, and rises slowly.
 func (l *Limiter) learn(now time.Duration, base float64) {
 	before := l.base

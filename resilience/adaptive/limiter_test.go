@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/outrigger-mesh/outrigger/resilience/guard"
 )
 
 // The histogram says what a sorted list says, within its buckets.
@@ -54,9 +56,9 @@ func hold(t *testing.T, ops []byte) {
 	cfg := Default()
 	cfg.MinLimit = 1 + int64(ops[0]%20)
 	cfg.MaxLimit = cfg.MinLimit + int64(ops[1])
-	cfg.Mode = 0
+	cfg.Mode = guard.Enforce
 	if ops[2]&1 == 1 {
-		cfg.Mode = 1
+		cfg.Mode = guard.Observe
 	}
 	l := New(cfg)
 	now := time.Duration(0)
@@ -150,13 +152,13 @@ func TestDipEnds(t *testing.T) {
 
 func TestSetConfig(t *testing.T) {
 	l := New(Default())
-	if l.Limit() != first || l.Mode() != 0 {
+	if l.Limit() != first || l.Mode() != guard.Enforce {
 		t.Errorf("at first the limit is %d", l.Limit())
 	}
 	cfg := Default()
-	cfg.MinLimit, cfg.Mode = 50, 1
+	cfg.MinLimit, cfg.Mode = 50, guard.Observe
 	l.SetConfig(cfg)
-	if l.Limit() != 50 || l.Mode() != 1 {
+	if l.Limit() != 50 || l.Mode() != guard.Observe {
 		t.Errorf("the limit is %d, at least 50", l.Limit())
 	}
 	cfg.MinLimit, cfg.MaxLimit = 1, 5
@@ -180,7 +182,7 @@ func TestValidate(t *testing.T) {
 		{func(c *Config) { c.Allowance = -1 }, "allowance"},
 		{func(c *Config) { c.Interval = time.Minute }, "interval"},
 		{func(c *Config) { c.Relearn = ms }, "relearn"},
-		{func(c *Config) { c.Mode = 7 }, "mode"},
+		{func(c *Config) { c.Mode = guard.Observe + 1 }, "mode"},
 	} {
 		cfg := Default()
 		c.change(&cfg)

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"github.com/outrigger-mesh/outrigger/resilience/guard"
 )
 
 const ms = time.Millisecond
@@ -219,7 +221,7 @@ func TestRoom(t *testing.T) {
 // is found all the same.
 func TestObserveMode(t *testing.T) {
 	cfg := Default()
-	cfg.Mode = 1
+	cfg.Mode = guard.Observe
 	r := rand.New(rand.NewPCG(5, 1))
 	w := &world{l: New(cfg), slots: 10, service: always(10 * ms), every: poisson(r, 700)}
 	w.slots = 10

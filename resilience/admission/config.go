@@ -52,7 +52,8 @@ func (s *Scope) UnmarshalText(b []byte) error {
 // Site Reliability Engineering, chapter 21; Envoy admission_control).
 type Config struct {
 	// Mode says whether requests are refused (enforce, the default) or only
-	// counted as what would have been (observe).
+	// counted as what would have been (observe). With a percentage, such as
+	// 25%, it refuses for so many of the exchanges.
 	Mode guard.Mode `yaml:"mode"`
 	// Scope is for what requests are counted together: cluster (default), all
 	// that goes there, or route, what one route sends there.
@@ -91,8 +92,8 @@ func Default() Config {
 
 // Validate calls add once for every mistake, with the field's YAML name.
 func (c Config) Validate(add func(field, problem string)) {
-	if c.Mode != guard.Enforce && c.Mode != guard.Observe {
-		add("mode", "is unknown; use enforce or observe")
+	if !c.Mode.Known() {
+		add("mode", guard.Unknown)
 	}
 	if int(c.Scope) >= len(scopes) {
 		add("scope", "is unknown; use cluster or route")

@@ -48,18 +48,19 @@ func New(cfg Config) *Throttle {
 // Config returns the configuration. It must not be changed.
 func (t *Throttle) Config() *Config { return &t.cfg }
 
-// Ask decides about a request; random is a fresh uniformly random word. One that
+// Ask decides about a request of the exchange of draw; random is a fresh
+// uniformly random word, which has nothing to do with the draw. One that
 // is let through is to be told of by Done when it has ended; only then does it
 // count. One that is held back counts at once as not accepted, so that more are
 // held back the more are sent.
-func (t *Throttle) Ask(now time.Duration, random uint64) Decision {
+func (t *Throttle) Ask(now time.Duration, random uint64, draw guard.Draw) Decision {
 	d := Decision{OK: true, Rejection: t.rejection(now)}
 	// 53 bits are what a float64 holds.
 	if d.Rejection == 0 || float64(random>>11)/(1<<53) >= d.Rejection {
 		return d
 	}
 	d.Held = true
-	if t.cfg.Mode == guard.Observe {
+	if !t.cfg.Mode.Acts(draw) {
 		t.wouldHave.Add(1)
 		return d
 	}
@@ -98,7 +99,7 @@ type Snapshot struct {
 	Requests, Accepts uint64  // over the window
 	Rejection         float64 // the share that is held back now, from 0 to 1
 	Rejected          uint64  // held back so far
-	WouldHaveRejected uint64  // the same in observe mode
+	WouldHaveRejected uint64  // let through, as they were only observed
 }
 
 // Snapshot returns what is known at present.

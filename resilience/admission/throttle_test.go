@@ -30,7 +30,7 @@ func (s *service) accepts(now time.Duration) bool {
 func run(t *Throttle, s *service, rnd *rand.Rand, from, seconds, rate int) (reached, accepted float64) {
 	for i := range seconds * rate {
 		now := time.Duration(from)*time.Second + time.Duration(i)*time.Second/time.Duration(rate)
-		if !t.Ask(now, rnd.Uint64()).OK {
+		if !t.Ask(now, rnd.Uint64(), 0).OK {
 			continue
 		}
 		res := Refused
@@ -113,14 +113,14 @@ func TestMinimumAndUnknown(t *testing.T) {
 	for range 100 {
 		th.Done(0, Unknown)
 	}
-	if d := th.Ask(0, 0); !d.OK || d.Rejection != 0 {
+	if d := th.Ask(0, 0, 0); !d.OK || d.Rejection != 0 {
 		t.Errorf("with 19 results: %+v", d)
 	}
 	th.Done(0, Refused)
-	if d := th.Ask(0, 0); d.OK || !d.Held || d.Rejection != 0.8 {
+	if d := th.Ask(0, 0, 0); d.OK || !d.Held || d.Rejection != 0.8 {
 		t.Errorf("with 20: %+v", d)
 	}
-	if d := th.Ask(0, math.MaxUint64); !d.OK || d.Held {
+	if d := th.Ask(0, math.MaxUint64, 0); !d.OK || d.Held {
 		t.Errorf("and luck: %+v", d)
 	}
 	if th.Patience() != 3*time.Second {
@@ -165,7 +165,7 @@ func TestAgainstModel(t *testing.T) {
 	for seed := range uint64(60) {
 		rnd := rand.New(rand.NewPCG(seed, 9))
 		cfg := Default()
-		cfg.Mode = guard.Mode(rnd.IntN(2))
+		cfg.Mode = []guard.Mode{guard.Enforce, guard.Observe, guard.Percent(40)}[rnd.IntN(3)]
 		cfg.Window = time.Duration(1+rnd.IntN(40)) * time.Second
 		cfg.Multiplier = 1 + 2*rnd.Float64()
 		cfg.MinimumRequests = uint32(1 + rnd.IntN(30))
@@ -180,9 +180,10 @@ func TestAgainstModel(t *testing.T) {
 			now += time.Duration(rnd.ExpFloat64() * float64(100*time.Millisecond))
 			random := rnd.Uint64()
 			want := m.rejection(now)
-			d := th.Ask(now, random)
+			draw := guard.DrawOf(rnd.Uint64())
+			d := th.Ask(now, random, draw)
 			isHeld := float64(random>>11)/(1<<53) < want
-			if d.Rejection != want || d.Held != isHeld || d.OK == (isHeld && cfg.Mode == guard.Enforce) {
+			if d.Rejection != want || d.Held != isHeld || d.OK == (isHeld && cfg.Mode.Acts(draw)) {
 				t.Fatalf("seed %d step %d: %+v, the model rejects %v of all, this one: %v", seed, step, d, want, isHeld)
 			}
 			if isHeld {
@@ -269,7 +270,7 @@ func TestNoAllocation(t *testing.T) {
 	th := New(Default())
 	now := time.Duration(0)
 	if n := testing.AllocsPerRun(500, func() {
-		if th.Ask(now, uint64(now)<<20).OK {
+		if th.Ask(now, uint64(now)<<20, 0).OK {
 			th.Done(now, Refused)
 		}
 		now += 50 * time.Millisecond
@@ -290,7 +291,7 @@ func TestConfig(t *testing.T) {
 	}{
 		{Default(), ""},
 		{Config{}, "multiplier window minimum_requests max_rejection_percent"},
-		{set(func(c *Config) { c.Mode, c.Scope = 5, 2 }), "mode scope"},
+		{set(func(c *Config) { c.Mode, c.Scope = guard.Observe+1, 2 }), "mode scope"},
 		{set(func(c *Config) { c.Multiplier, c.MaxRejectionPercent = math.NaN(), 100 }), "multiplier max_rejection_percent"},
 		{set(func(c *Config) { c.Statuses, c.GRPCStatuses = []int{200}, []retry.GRPCStatus{0} }), "statuses grpc_statuses"},
 		{set(func(c *Config) { c.Statuses, c.GRPCStatuses = nil, nil }), ""},
@@ -339,7 +340,7 @@ func BenchmarkAsk(b *testing.B) {
 	b.ReportAllocs()
 	for i := range b.N {
 		now := time.Duration(i) * time.Microsecond
-		if th.Ask(now, uint64(i)).OK {
+		if th.Ask(now, uint64(i), 0).OK {
 			th.Done(now, Accepted)
 		}
 	}

@@ -112,9 +112,10 @@ func (b *Breaker) newPhase(s State, generation uint64) *phase {
 	return &phase{state: s, generation: generation, window: newWindow(b.cfg.Window)}
 }
 
-// Allow says whether a request may pass now. If so, the caller owes one Done
-// with the ticket. In observe mode it always is true.
-func (b *Breaker) Allow(now time.Duration) (Ticket, bool) {
+// Allow says whether a request of the exchange of d may pass now. If so, the
+// caller owes one Done with the ticket. For an exchange that is only observed it
+// always is true.
+func (b *Breaker) Allow(now time.Duration, d guard.Draw) (Ticket, bool) {
 	if ph := b.phase.Load(); ph.state == Closed {
 		return Ticket{generation: ph.generation}, true
 	}
@@ -125,7 +126,7 @@ func (b *Breaker) Allow(now time.Duration) (Ticket, bool) {
 	switch {
 	case ok:
 		return t, true
-	case b.cfg.Mode == guard.Observe:
+	case !b.cfg.Mode.Acts(d):
 		b.wouldHave.Add(1)
 		return Ticket{}, true
 	default:

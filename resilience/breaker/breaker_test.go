@@ -38,7 +38,7 @@ func (w *bench) now() time.Duration { return w.clock }
 
 // request is one request from Allow to Done in no time.
 func (w *bench) request(res Result) bool {
-	t, ok := w.b.Allow(w.now())
+	t, ok := w.b.Allow(w.now(), 0)
 	if ok {
 		w.b.Done(t, w.now(), res)
 	}
@@ -83,7 +83,7 @@ func (w *bench) step(c command) string {
 			fmt.Fprintf(&out, "%d of %d refused\n", c.count-passed, c.count)
 		}
 	case "begin": // begin NAME: a request that stays under way
-		ticket, ok := w.b.Allow(w.now())
+		ticket, ok := w.b.Allow(w.now(), 0)
 		w.held[c.words[0]] = ticket
 		if !ok {
 			out.WriteString("refused\n")
@@ -149,15 +149,15 @@ func TestOnChangeOutsideLocks(t *testing.T) {
 	b = New("api", cfg, func(from, to State) {
 		seen = append(seen, fmt.Sprint(from, ">", to, " now ", b.State(now), " ", b.Snapshot(now).Opened))
 		if to == Open {
-			if _, ok := b.Allow(now); ok {
+			if _, ok := b.Allow(now, 0); ok {
 				t.Error("open, and a request passed")
 			}
 		}
 	})
-	ticket, _ := b.Allow(0)
+	ticket, _ := b.Allow(0, 0)
 	b.Done(ticket, 0, Failure)
 	now = cfg.OpenFor
-	ticket, ok := b.Allow(now)
+	ticket, ok := b.Allow(now, 0)
 	if !ok {
 		t.Fatal("no trial after OpenFor")
 	}
@@ -212,7 +212,7 @@ func TestClockGoesBack(t *testing.T) {
 		t.Error("passed before its time")
 	}
 	w.clock++
-	if _, ok := w.b.Allow(w.clock); !ok {
+	if _, ok := w.b.Allow(w.clock, 0); !ok {
 		t.Fatalf("no trial %v after the clock went back", cfg.OpenFor)
 	}
 	w.clock = 0 // under the trial, which hangs
@@ -275,7 +275,7 @@ func TestConcurrent(t *testing.T) {
 					wg.Go(func() {
 						for i := range 400 {
 							now := time.Since(epoch)
-							ticket, ok := b.Allow(now)
+							ticket, ok := b.Allow(now, 0)
 							if ticket.trial != 0 {
 								if n := trials.Add(1); n > 1 {
 									t.Errorf("%d trials at once", n)
@@ -364,11 +364,11 @@ func TestNoAllocationWhileClosed(t *testing.T) {
 	b := New("api", Default(), nil)
 	now := time.Duration(0)
 	if n := testing.AllocsPerRun(500, func() {
-		ticket, _ := b.Allow(now)
+		ticket, _ := b.Allow(now, 0)
 		b.Done(ticket, now, Success)
-		ticket, _ = b.Allow(now)
+		ticket, _ = b.Allow(now, 0)
 		b.Done(ticket, now, Success)
-		ticket, _ = b.Allow(now)
+		ticket, _ = b.Allow(now, 0)
 		b.Done(ticket, now, Failure)
 		now += 100 * time.Millisecond
 	}); n != 0 || b.State(now) != Closed {
@@ -420,7 +420,7 @@ func TestValidate(t *testing.T) {
 		{Default(), ""},
 		{set(func(c *Config) { c.FailurePercent, c.ConsecutiveFailures = 0, 3 }), ""},
 		{Config{}, "window minimum_requests consecutive_failures open_for half_open_requests"},
-		{set(func(c *Config) { c.Mode, c.FailurePercent = 5, 100.5 }), "mode failure_percent"},
+		{set(func(c *Config) { c.Mode, c.FailurePercent = guard.Observe+1, 100.5 }), "mode failure_percent"},
 		{set(func(c *Config) { c.Scope = ScopeEndpoint }), ""},
 		{set(func(c *Config) { c.Scope = 3 }), "scope"},
 		{set(func(c *Config) { c.HalfOpenRequests, c.OpenFor = 1001, -1 }), "open_for half_open_requests"},
@@ -439,7 +439,7 @@ func BenchmarkClosed(b *testing.B) {
 	b.RunParallel(func(pb *testing.PB) {
 		now := time.Duration(0)
 		for pb.Next() {
-			ticket, _ := br.Allow(now)
+			ticket, _ := br.Allow(now, 0)
 			br.Done(ticket, now, Success)
 			now += time.Microsecond
 		}

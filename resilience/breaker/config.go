@@ -10,7 +10,8 @@ import (
 // Config says when a breaker opens and closes.
 type Config struct {
 	// Mode says whether an open breaker refuses requests (enforce, the
-	// default) or only counts what it would have refused (observe).
+	// default) or only counts what it would have refused (observe). With a
+	// percentage, such as 25%, it refuses for so many of the exchanges.
 	Mode guard.Mode `yaml:"mode"`
 	// Scope is what one breaker stands before: cluster (default), all that goes
 	// there; route, what one route sends there; endpoint, one endpoint, which
@@ -54,8 +55,8 @@ func Default() Config {
 
 // Validate calls add once for every mistake, with the field's YAML name.
 func (c Config) Validate(add func(field, problem string)) {
-	if c.Mode != guard.Enforce && c.Mode != guard.Observe {
-		add("mode", "is unknown; use enforce or observe")
+	if !c.Mode.Known() {
+		add("mode", guard.Unknown)
 	}
 	if int(c.Scope) >= len(scopes) {
 		add("scope", "is unknown; use cluster, route or endpoint")

@@ -62,7 +62,7 @@ func (m *model) look(now time.Duration) {
 	}
 }
 
-func (m *model) allow(now time.Duration) (modelTicket, bool) {
+func (m *model) allow(now time.Duration, d guard.Draw) (modelTicket, bool) {
 	m.look(now)
 	if m.state == Closed {
 		return modelTicket{phase: m.phase, trial: -1}, true
@@ -83,7 +83,7 @@ func (m *model) allow(now time.Duration) (modelTicket, bool) {
 		}
 	}
 	m.refused++
-	return modelTicket{free: true}, m.cfg.Mode == guard.Observe
+	return modelTicket{free: true}, !m.cfg.Mode.Acts(d)
 }
 
 func (m *model) done(t modelTicket, now time.Duration, res Result) {
@@ -148,7 +148,7 @@ func TestAgainstModel(t *testing.T) {
 		t.Run("", func(t *testing.T) {
 			rnd := rand.New(rand.NewPCG(seed, 71))
 			cfg := Config{
-				Mode:             guard.Mode(rnd.IntN(2)),
+				Mode:             []guard.Mode{guard.Enforce, guard.Observe, guard.Percent(40)}[rnd.IntN(3)],
 				Window:           time.Duration(1+rnd.IntN(5)) * time.Second,
 				MinimumRequests:  uint32(1 + rnd.IntN(20)),
 				FailurePercent:   []float64{0, 20, 50, 100}[rnd.IntN(4)],
@@ -173,8 +173,9 @@ func TestAgainstModel(t *testing.T) {
 				now := w.now()
 				switch rnd.IntN(5) {
 				case 0, 1:
-					ticket, ok := w.b.Allow(now)
-					mt, want := m.allow(now)
+					draw := guard.DrawOf(rnd.Uint64())
+					ticket, ok := w.b.Allow(now, draw)
+					mt, want := m.allow(now, draw)
 					if ok != want {
 						t.Fatalf("seed %d step %d %v: Allow %v, model %v (%v)", seed, step, now, ok, want, m.state)
 					}

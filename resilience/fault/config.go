@@ -106,7 +106,7 @@ func (c Config) Validate(add func(field, problem string)) {
 type Stop struct {
 	// Mode says whether the fault is stopped (enforce, the default) or only
 	// said that it would have been (observe).
-	Mode guard.Mode `yaml:"mode"`
+	Mode guard.Mode `yaml:"mode" enum:"enforce,observe"`
 	// ErrorsPercent stops it when more of the exchanges that met no fault fail,
 	// 0 to 100; what their callers have done wrong is no failure. Default 10.
 	// 0: never.
@@ -147,7 +147,7 @@ func (s Stop) Validate(add func(field, problem string)) {
 		}
 	}
 	if s.Mode != guard.Enforce && s.Mode != guard.Observe {
-		add("mode", "is unknown; use enforce or observe")
+		add("mode", "must be enforce or observe: it stops the fault for all or not at all")
 	}
 	if s.P99 < 0 {
 		add("p99", "must not be negative; 0 means never")

@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/outrigger-mesh/outrigger/resilience/guard"
 )
 
 const ms = time.Millisecond
@@ -115,7 +117,7 @@ func TestConfigValidate(t *testing.T) {
 	}{
 		{func(*Stop) {}, ""},
 		{func(s *Stop) { s.ErrorsPercent, s.SuccessPercent, s.Breaker, s.Panic = 0, 0, false, false }, ""},
-		{func(s *Stop) { s.Mode = 7 }, "mode"},
+		{func(s *Stop) { s.Mode = guard.Percent(25) }, "mode"},
 		{func(s *Stop) { s.ErrorsPercent = -1 }, "errors_percent"},
 		{func(s *Stop) { s.ErrorsPercent = math.NaN() }, "errors_percent"},
 		{func(s *Stop) { s.SuccessPercent = 101 }, "success_percent"},

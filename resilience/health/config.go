@@ -16,7 +16,7 @@ import (
 type Config struct {
 	// Mode is enforce (default) or observe. Observe checks, counts and reports
 	// in the same way, but an unhealthy endpoint keeps its traffic.
-	Mode guard.Mode `yaml:"mode"`
+	Mode guard.Mode `yaml:"mode" enum:"enforce,observe"`
 
 	// GRPC asks the gRPC health service, grpc.health.v1.Health/Check. The
 	// upstream's protocol must be grpc or http2.
@@ -150,7 +150,7 @@ func (c Config) Validate(add func(field, problem string)) {
 		add(kinds[len(kinds)-1], fmt.Sprintf("is given beside %s; an endpoint has one check, so write %s: off", kinds[0], kinds[0]))
 	}
 	if c.Mode != guard.Enforce && c.Mode != guard.Observe {
-		add("mode", "unknown; use enforce or observe")
+		add("mode", guard.NotPartial)
 	}
 	if c.Interval < minInterval || c.Interval > maxInterval {
 		add("interval", "must be between 100ms and 1h")

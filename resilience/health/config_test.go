@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/outrigger-mesh/outrigger/resilience/guard"
 )
 
 func problems(c Config) (list []string) {
@@ -40,7 +42,7 @@ func TestValidate(t *testing.T) {
 		"grpc":               {func(c *Config) { c.TCP, c.GRPC = nil, &GRPC{Service: "shop.Cart"} }, ""},
 		"no check":           {func(c *Config) { c.TCP = nil }, " says no check"},
 		"two checks":         {func(c *Config) { c.GRPC = &GRPC{} }, "tcp is given beside grpc"},
-		"mode":               {func(c *Config) { c.Mode = 9 }, "mode unknown"},
+		"mode":               {func(c *Config) { c.Mode = guard.Percent(25) }, "mode must be enforce or observe"},
 		"interval":           {func(c *Config) { c.Interval = 2 * time.Hour }, "interval must"},
 		"short interval":     {func(c *Config) { c.Interval, c.FastInterval = time.Millisecond, time.Millisecond }, "interval must"},
 		"fast interval":      {func(c *Config) { c.FastInterval = time.Minute }, "fast_interval must be between 100ms and interval"},

@@ -16,7 +16,8 @@ import (
 // an empty section means.
 type Config struct {
 	// Mode is enforce (default) or observe. Observe waits and decides in the same
-	// way and counts, but starts nothing and takes nothing from the budget.
+	// way and counts, but starts nothing and takes nothing from the budget. With a
+	// percentage, such as 25%, so many of the exchanges are hedged.
 	Mode guard.Mode `yaml:"mode"`
 
 	// Percentile says after what time another attempt is started: when the first
@@ -66,8 +67,8 @@ func Default() Config {
 
 // Validate calls add once for each mistake, with the YAML name of the field.
 func (c Config) Validate(add func(field, problem string)) {
-	if c.Mode != guard.Enforce && c.Mode != guard.Observe {
-		add("mode", "unknown; use enforce or observe")
+	if !c.Mode.Known() {
+		add("mode", guard.Unknown)
 	}
 	if !(c.Percentile >= least && c.Percentile <= most) {
 		add("percentile", "must be between p50 and p99.9")

@@ -94,13 +94,14 @@ func (c *Config) Wait(now time.Duration, lats ...*Latency) (time.Duration, bool)
 
 // Question is an attempt that has not been answered within Wait.
 type Question struct {
-	Attempts  int   // that the request has had, those under way included
-	Others    int   // endpoints that could be picked and were not tried
-	Waiting   int64 // requests that wait for a connection to the destination
-	Ejected   int   // endpoints of the destination that are ejected
-	Panicking bool  // so few are left that all are used
-	Broken    bool  // the breaker is not closed
-	Short     bool  // of memory
+	Draw      guard.Draw // of the exchange
+	Attempts  int        // that the request has had, those under way included
+	Others    int        // endpoints that could be picked and were not tried
+	Waiting   int64      // requests that wait for a connection to the destination
+	Ejected   int        // endpoints of the destination that are ejected
+	Panicking bool       // so few are left that all are used
+	Broken    bool       // the breaker is not closed
+	Short     bool       // of memory
 	Pushback  retry.Pushback
 }
 
@@ -125,7 +126,7 @@ func (c *Config) Decide(q Question, b *retry.Budget, now time.Duration) Why {
 		return Ejections
 	case q.Waiting > 0:
 		return Queueing
-	case c.Mode == guard.Observe:
+	case !c.Mode.Acts(q.Draw):
 		if b != nil && b.Balance(now) < 1 {
 			return BudgetSpent
 		}

@@ -28,7 +28,7 @@ func TestValidate(t *testing.T) {
 	}{
 		{"default", Default(), nil},
 		{"zero", Config{}, []string{"percentile", "min_samples", "max_attempts"}},
-		{"mode", set(func(c *Config) { c.Mode = 7 }), []string{"mode"}},
+		{"mode", set(func(c *Config) { c.Mode = guard.Observe + 1 }), []string{"mode"}},
 		{"percentile", set(func(c *Config) { c.Percentile = 49.9 }), []string{"percentile"}},
 		{"percentile 100", set(func(c *Config) { c.Percentile = 100 }), []string{"percentile"}},
 		{"no number", set(func(c *Config) { c.Percentile = Percentile(math.NaN()) }), []string{"percentile"}},
@@ -264,6 +264,15 @@ func TestDecide(t *testing.T) {
 		}
 		if got := c.Decide(test.q, b, 0); got != want || b.Balance(0) != 1 {
 			t.Errorf("observed: %s, want %s; %v left of the budget", got, want, b.Balance(0))
+		}
+		c.Mode = guard.Percent(25)
+		test.q.Draw = 7499
+		if got := c.Decide(test.q, b, 0); got != want || b.Balance(0) != 1 {
+			t.Errorf("outside of the percentage: %s, want %s; %v left of the budget", got, want, b.Balance(0))
+		}
+		test.q.Draw = 7500
+		if got := c.Decide(test.q, b, 0); got != test.want {
+			t.Errorf("within the percentage: %s, want %s", got, test.want)
 		}
 	}
 }

@@ -11,7 +11,8 @@ import (
 // lived WebSocket connections run into a default number of connections.
 type Config struct {
 	// Mode says whether a limit refuses (enforce, the default) or only counts
-	// what it would have refused (observe).
+	// what it would have refused (observe). With a percentage, such as 25%, it
+	// refuses for so many of the exchanges; all of them count.
 	Mode guard.Mode `yaml:"mode"`
 	// MaxConnections is how many connections to the destination may be open.
 	// 0 (default) means unlimited. Envoy: max_connections, 1024.
@@ -37,8 +38,8 @@ func Default() Config { return Config{MaxPending: 1024} }
 
 // Validate calls add once for every mistake, with the field's YAML name.
 func (c Config) Validate(add func(field, problem string)) {
-	if c.Mode != guard.Enforce && c.Mode != guard.Observe {
-		add("mode", "is unknown; use enforce or observe")
+	if !c.Mode.Known() {
+		add("mode", guard.Unknown)
 	}
 	for _, f := range []struct {
 		name  string

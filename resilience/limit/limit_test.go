@@ -43,7 +43,7 @@ func step(c command, cfg *Config, l *Limits) string {
 	case "acquire":
 		ok := 0
 		for range c.count {
-			if l.Acquire(cfg, resource(c)) {
+			if l.Acquire(cfg, resource(c), 0) {
 				ok++
 			}
 		}
@@ -85,7 +85,7 @@ func TestNeverMoreThanTheLimit(t *testing.T) {
 			for range workers {
 				wg.Go(func() {
 					for range rounds {
-						if !l.Acquire(&cfg, Requests) {
+						if !l.Acquire(&cfg, Requests, 0) {
 							continue
 						}
 						passed.Add(1)
@@ -154,8 +154,8 @@ func TestNoAllocation(t *testing.T) {
 	cfg := Config{MaxRequests: 1}
 	var l Limits
 	if n := testing.AllocsPerRun(100, func() {
-		l.Acquire(&cfg, Requests)
-		l.Acquire(&cfg, Requests)
+		l.Acquire(&cfg, Requests, 0)
+		l.Acquire(&cfg, Requests, 0)
 		l.Release(Requests)
 	}); n != 0 {
 		t.Errorf("%v allocations", n)
@@ -170,7 +170,7 @@ func TestValidate(t *testing.T) {
 		{Default(), ""},
 		{Config{}, ""},
 		{Config{MaxConnections: -1, MaxPending: -1, MaxRequests: -1, MaxRequestsPerEndpoint: -1}, "max_connections max_pending max_requests max_requests_per_endpoint"},
-		{Config{Mode: 9}, "mode"},
+		{Config{Mode: guard.Observe + 1}, "mode"},
 	} {
 		var got []string
 		c.cfg.Validate(func(field, _ string) { got = append(got, field) })
@@ -185,7 +185,7 @@ func BenchmarkAcquireRelease(b *testing.B) {
 	var l Limits
 	b.RunParallel(func(pb *testing.PB) {
 		for pb.Next() {
-			if l.Acquire(&cfg, Requests) {
+			if l.Acquire(&cfg, Requests, 0) {
 				l.Release(Requests)
 			}
 		}

@@ -56,15 +56,15 @@ func (l *Limits) Gauge(r Resource) *Gauge {
 	}
 }
 
-// Acquire takes one r under the limit that cfg sets, and says whether it did.
-// After true the caller owes one Release. In observe mode it always takes one,
-// and counts when it would not have.
-func (l *Limits) Acquire(cfg *Config, r Resource) bool {
+// Acquire takes one r for the exchange of d under the limit that cfg sets, and
+// says whether it did. After true the caller owes one Release. For an exchange
+// that is only observed it always takes one, and counts when it would not have.
+func (l *Limits) Acquire(cfg *Config, r Resource, d guard.Draw) bool {
 	g := l.Gauge(r)
 	if g.Acquire(cfg.limit(r)) {
 		return true
 	}
-	if cfg.Mode == guard.Observe {
+	if !cfg.Mode.Acts(d) {
 		g.Acquire(0)
 		l.wouldHave[r].Add(1)
 		return true
@@ -85,6 +85,6 @@ func (l *Limits) Release(r Resource) { l.Gauge(r).Release() }
 // Rejected returns how many Acquires of r were refused.
 func (l *Limits) Rejected(r Resource) uint64 { return l.rejected[r].Load() }
 
-// WouldHaveRejected returns how many Acquires of r passed in observe mode that
+// WouldHaveRejected returns how many Acquires of r passed, only observed, that
 // enforce mode would have refused.
 func (l *Limits) WouldHaveRejected(r Resource) uint64 { return l.wouldHave[r].Load() }

@@ -13,7 +13,7 @@ import (
 // they are ejected, a smaller share of the attempts.
 type Caution struct {
 	// Mode is enforce (default) or observe.
-	Mode guard.Mode `yaml:"mode"`
+	Mode guard.Mode `yaml:"mode" enum:"enforce,observe"`
 	// FailurePercent is how many percentage points more of an endpoint's attempts
 	// may fail than of the others' before its share shrinks. It shrinks in a
 	// straight line down to FloorPercent at four times as many. 0: failures do not
@@ -57,7 +57,7 @@ func (c *Caution) String() string {
 // Validate calls add once for each mistake, with the YAML name of the field.
 func (c Caution) Validate(add func(field, problem string)) {
 	if c.Mode != guard.Enforce && c.Mode != guard.Observe {
-		add("mode", "unknown; use enforce or observe")
+		add("mode", guard.NotPartial)
 	}
 	if !within(c.FailurePercent, 0, 25) {
 		add("failure_percent", "must be between 0 (off) and 25; at four times as much the share is at its floor")

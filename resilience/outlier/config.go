@@ -13,7 +13,7 @@ import (
 type Config struct {
 	// Mode is enforce (default) or observe. Observe decides and counts in the
 	// same way and reports what it would have ejected, but changes no state.
-	Mode guard.Mode `yaml:"mode"`
+	Mode guard.Mode `yaml:"mode" enum:"enforce,observe"`
 
 	// ConsecutiveFailures ejects an endpoint after this many failures in a
 	// row. 0 turns the rule off. Default 5 (Envoy consecutive_5xx).
@@ -106,7 +106,7 @@ const (
 // Validate calls add once for each mistake, with the YAML name of the field.
 func (c Config) Validate(add func(field, problem string)) {
 	if c.Mode != guard.Enforce && c.Mode != guard.Observe {
-		add("mode", "unknown; use enforce or observe")
+		add("mode", guard.NotPartial)
 	}
 	if c.Window < minWindow || c.Window > maxWindow {
 		add("window", "must be between 100ms and 1h")

@@ -24,7 +24,7 @@ func TestValidate(t *testing.T) {
 	}{
 		{"default", Default(), nil},
 		{"zero", Config{}, []string{"window", "minimum_requests", "base_ejection", "max_ejected_percent"}},
-		{"mode", set(func(c *Config) { c.Mode = 9 }), []string{"mode"}},
+		{"mode", set(func(c *Config) { c.Mode = guard.Percent(25) }), []string{"mode"}},
 		{"observe", set(func(c *Config) { c.Mode = guard.Observe }), nil},
 		{"long window", set(func(c *Config) { c.Window = 2 * time.Hour }), []string{"window"}},
 		{"percent", set(func(c *Config) { c.FailurePercent = 100.5; c.MaxEjectedPercent = -1 }), []string{"failure_percent", "max_ejected_percent"}},

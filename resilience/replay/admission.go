@@ -30,12 +30,12 @@ func (t *throttle) configure(cfg *admission.Config, e *Engine) {
 const asked = 1
 
 // Enter implements Guard.
-func (t *throttle) Enter(now time.Duration, _ *Exchange, note *uint64) (Answer, outcome.Reason) {
+func (t *throttle) Enter(now time.Duration, x *Exchange, note *uint64) (Answer, outcome.Reason) {
 	if t.Throttle == nil {
 		return Pass, outcome.OK
 	}
 	*note = asked
-	if t.Ask(now, t.random.Next()).OK {
+	if t.Ask(now, t.random.Next(), x.draw).OK {
 		return Pass, outcome.OK
 	}
 	return Refuse, outcome.Throttled

@@ -116,13 +116,13 @@ func (c *Client) mayTry(now time.Duration, t *try) outcome.Reason {
 
 // repeats reports whether this client may send r again after an endpoint may have
 // processed it.
-func (c *Client) repeats(r *Request) bool {
+func (c *Client) repeats(r *Request, d guard.Draw) bool {
 	p := c.policy.Retry
-	return p != nil && p.Mode == guard.Enforce && p.Attempts > 1 && (r.Idempotent || p.NonIdempotent)
+	return p != nil && p.Mode.Acts(d) && p.Attempts > 1 && (r.Idempotent || p.NonIdempotent)
 }
 
 func (c *Client) attemptOf(t *try) Attempt {
-	return Attempt{Ref: t.ref, Request: t.request, Endpoint: t.ep.number, Number: t.number, Deadline: t.cut, Overall: t.x.deadline, Note: &t.mark, Repeated: t.x.Request.CallerRetries || c.repeats(t.request), Hedge: t.hedge}
+	return Attempt{Ref: t.ref, Request: t.request, Endpoint: t.ep.number, Number: t.number, Deadline: t.cut, Overall: t.x.deadline, Note: &t.mark, Repeated: t.x.Request.CallerRetries || c.repeats(t.request, t.x.draw), Hedge: t.hedge}
 }
 
 // due ends a try whose end was known, or whose time is over.
@@ -241,7 +241,7 @@ func (c *Client) decide(now time.Duration, x *Exchange, number int, took time.Du
 	}
 	q := retry.Question{
 		Attempt: number, Retryable: verdict.Class(f.Reason), Condition: verdict.Condition(f.Reason),
-		Status: f.Status, Idempotent: x.Request.Idempotent, BodyReplayable: x.Request.Replayable,
+		Status: f.Status, Draw: x.draw, Idempotent: x.Request.Idempotent, BodyReplayable: x.Request.Replayable,
 		CallerRetries: x.Request.CallerRetries, RetryAfter: f.RetryAfter, Elapsed: took,
 	}
 	if f.Unsent {

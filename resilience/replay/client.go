@@ -38,6 +38,7 @@ type Client struct {
 	detector *outlier.Detector
 	limits   limit.Limits
 	mode     guard.Mode // of outlier detection; Observe without it
+	partial  bool       // some guard acts for a percentage of the exchanges
 
 	endpoints []*endpoint // by number
 	states    []*outlier.Endpoint
@@ -83,6 +84,7 @@ func NewClient(e *Engine, p Policy, w World, caller Caller) *Client {
 	}
 	c := &Client{Stats: &Stats{}, engine: e, policy: p, world: w, caller: caller, random: e.Fork(), mode: guard.Observe}
 	c.id = e.Add(c)
+	c.partial = p.partial()
 	c.gate = newGate(c)
 	c.throttle = &throttle{}
 	c.throttle.configure(p.Admission, e) // there is one route

@@ -5,6 +5,7 @@ import (
 
 	"github.com/outrigger-mesh/outrigger/proxy/outcome"
 	"github.com/outrigger-mesh/outrigger/resilience/balance"
+	"github.com/outrigger-mesh/outrigger/resilience/guard"
 )
 
 // Exchange is one request with its attempts.
@@ -25,6 +26,7 @@ type Exchange struct {
 	tried    [maxTried]*balance.Load
 	nTried   int
 	notes    [maxGuards]uint64
+	draw     guard.Draw
 }
 
 // Start returns when the exchange began.
@@ -51,6 +53,9 @@ func (c *Client) Offer(r Request) Ref {
 		x.deadline = x.start + t
 	}
 	x.deadline = sooner(x.deadline, r.Deadline)
+	if c.partial {
+		x.draw = guard.DrawOf(c.random.Next())
+	}
 	c.enter(now, x)
 	return ref
 }

@@ -26,8 +26,7 @@ type gate struct {
 	adaptive limiter      // nil without one
 	waiters  pool[waiter]
 	entering *waiter // asks at present
-	most     int64   // that may be in; 0 unlimited
-	would    int64   // that might be if what is only observed were enforced; 0 the same
+	most     int64   // that may be in, by all that acts for anybody; 0 unlimited
 
 	counted *Stats // that count the limit, as shown
 	shown   int64
@@ -56,11 +55,22 @@ func newGate(c *Client) *gate {
 
 // settle works out the limit and lets in whom it leaves room for.
 func (g *gate) settle(now time.Duration) {
-	g.most, g.would = 0, 0
+	g.most, _ = g.bounds(guard.Strictest)
+	if s := g.c.Stats; g.counted != s {
+		g.counted, g.shown = s, 0
+	}
+	g.counted.now.Limit += g.most - g.shown
+	g.shown = g.most
+	g.dispatch(now)
+}
+
+// bounds is how many others may be in when the exchange of d comes, and how many
+// might be if what is only observed of it were enforced; 0 is no limit.
+func (g *gate) bounds(d guard.Draw) (most, would int64) {
 	least := func(n int64, m guard.Mode) {
-		to := &g.most
-		if m == guard.Observe {
-			to = &g.would
+		to := &would
+		if m.Acts(d) {
+			to = &most
 		}
 		if n > 0 && (*to == 0 || n < *to) {
 			*to = n
@@ -70,19 +80,15 @@ func (g *gate) settle(now time.Duration) {
 	if g.adaptive != nil {
 		least(g.adaptive.Limit(), g.adaptive.Mode())
 	}
-	if s := g.c.Stats; g.counted != s {
-		g.counted, g.shown = s, 0
-	}
-	g.counted.now.Limit += g.most - g.shown
-	g.shown = g.most
-	g.dispatch(now)
+	return most, would
 }
 
 // Enter implements Guard.
 func (g *gate) Enter(now time.Duration, x *Exchange, note *uint64) (Answer, outcome.Reason) {
 	requests := &g.c.limits.Requests
-	if (g.queue == nil || g.queue.Len() == 0) && requests.Acquire(g.most) {
-		if g.would > 0 && requests.Value() > g.would {
+	most, would := g.bounds(x.draw)
+	if (most <= 0 || g.queue == nil || g.queue.Len() == 0) && requests.Acquire(most) {
+		if would > 0 && requests.Value() > would {
 			g.c.limits.WouldRefuse(limit.Requests)
 		}
 		return Pass, outcome.OK

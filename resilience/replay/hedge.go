@@ -26,7 +26,7 @@ func (h *hedger) After(now time.Duration, x *Exchange) (time.Duration, bool) {
 
 // May implements Hedger. x avoids the endpoints of the attempts under way.
 func (h *hedger) May(now time.Duration, x *Exchange) bool {
-	q := hedge.Question{Attempts: x.attempts, Panicking: h.c.panicking, Others: h.c.picker.Len() - x.nTried}
+	q := hedge.Question{Attempts: x.attempts, Draw: x.draw, Panicking: h.c.panicking, Others: h.c.picker.Len() - x.nTried}
 	if h.c.gate.queue != nil {
 		q.Waiting = int64(h.c.gate.queue.Len())
 	}

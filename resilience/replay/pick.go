@@ -70,7 +70,7 @@ func (c *Client) takes(now time.Duration, t *try, e *endpoint) bool {
 
 // admit asks b whether the attempt may be made; settle is owed if so.
 func (t *try) admit(now time.Duration, b *breaker.Breaker) bool {
-	ticket, ok := b.Allow(now)
+	ticket, ok := b.Allow(now, t.x.draw)
 	if ok {
 		t.by, t.ticket = b, ticket
 	}

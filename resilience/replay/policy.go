@@ -29,6 +29,16 @@ type Policy struct {
 	Balance        balance.Config // the zero value means balance.Default
 }
 
+// partial reports whether some guard acts for a percentage of the exchanges only.
+func (p *Policy) partial() bool {
+	return p.Limits.Mode.Partial() ||
+		p.Retry != nil && p.Retry.Mode.Partial() ||
+		p.Hedge != nil && p.Hedge.Mode.Partial() ||
+		p.Breaker != nil && p.Breaker.Mode.Partial() ||
+		p.Admission != nil && p.Admission.Mode.Partial() ||
+		p.Adaptive != nil && p.Adaptive.Mode.Partial()
+}
+
 // Endpoint is one endpoint as discovery describes it.
 type Endpoint struct {
 	// Name is its address; what is known about an endpoint stays with its name.

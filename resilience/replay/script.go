@@ -99,7 +99,7 @@ func (c *Client) SetPolicy(p Policy) {
 		p.Balance = balance.Default()
 	}
 	old := c.policy
-	c.policy = p
+	c.policy, c.partial = p, p.partial()
 	if p.Breaker == nil || old.Breaker == nil || *old.Breaker != *p.Breaker {
 		c.breaker = c.newBreaker(&p, false)
 		for _, e := range c.endpoints {

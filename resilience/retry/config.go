@@ -12,7 +12,8 @@ import (
 // that apply to an empty policy; the zero Config retries nothing.
 type Config struct {
 	// Mode is enforce (default) or observe. Observe decides and counts in the
-	// same way, but never retries.
+	// same way, but never retries. With a percentage, such as 25%, so many of
+	// the exchanges are retried.
 	Mode guard.Mode `yaml:"mode"`
 
 	// Attempts is how many attempts a request may have, the first included;
@@ -98,8 +99,8 @@ func (c Config) Validate(add func(field, problem string)) {
 	if c.Layer > Every {
 		add("layer", "is unknown; use outermost or every")
 	}
-	if c.Mode != guard.Enforce && c.Mode != guard.Observe {
-		add("mode", "unknown; use enforce or observe")
+	if !c.Mode.Known() {
+		add("mode", guard.Unknown)
 	}
 	if c.Attempts < 1 || c.Attempts > 10 {
 		add("attempts", "must be between 1 (no retry) and 10")

@@ -16,6 +16,8 @@ type Question struct {
 	Condition Condition // what failed; NoCondition to derive it from Retryable and Status
 	Status    uint16    // the status the endpoint answered with, 0 if it did not answer
 
+	Draw guard.Draw // of the exchange
+
 	Idempotent     bool // the request's method is idempotent
 	BodyReplayable bool // the request has no body, or all of it can be sent again
 
@@ -84,7 +86,7 @@ func (c *Config) decide(q Question, b *Budget, now time.Duration, r uint64) Deci
 	if b != nil && !b.Withdraw(now) {
 		return Decision{Why: BudgetSpent}
 	}
-	if c.Mode == guard.Observe {
+	if !c.Mode.Acts(q.Draw) {
 		return Decision{Why: Observed}
 	}
 	return Decision{Again: true, Wait: wait, Why: Again}

@@ -27,7 +27,7 @@ func TestValidate(t *testing.T) {
 		{"default", Default(), nil},
 		{"zero", Config{}, []string{"attempts"}},
 		{"observe", set(func(c *Config) { c.Mode = guard.Observe }), nil},
-		{"mode", set(func(c *Config) { c.Mode = 7 }), []string{"mode"}},
+		{"mode", set(func(c *Config) { c.Mode = guard.Observe + 1 }), []string{"mode"}},
 		{"attempts", set(func(c *Config) { c.Attempts = 11 }), []string{"attempts"}},
 		{"twice", set(func(c *Config) { c.On = []Condition{Reset, Unavailable, Reset} }), []string{"on[2]"}},
 		{"no condition", set(func(c *Config) { c.On = []Condition{NoCondition, 99} }), []string{"on[0]", "on[1]"}},
