@@ -16,6 +16,7 @@ import (
 	"github.com/outrigger-mesh/outrigger/resilience/health"
 	"github.com/outrigger-mesh/outrigger/resilience/hedge"
 	"github.com/outrigger-mesh/outrigger/resilience/limit"
+	"github.com/outrigger-mesh/outrigger/resilience/orca"
 	"github.com/outrigger-mesh/outrigger/resilience/outlier"
 	"github.com/outrigger-mesh/outrigger/resilience/queue"
 	"github.com/outrigger-mesh/outrigger/resilience/ratelimit"
@@ -169,6 +170,8 @@ func newSection(t reflect.Type) reflect.Value {
 		*p = adaptive.Default()
 	case *queue.Config:
 		*p = queue.Default()
+	case *orca.Config:
+		*p = orca.Default()
 	case *consul.Config:
 		*p = consul.Default()
 	case *consul.Check:

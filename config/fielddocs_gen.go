@@ -637,6 +637,8 @@ func fieldDoc(id string) string {
 		return "The most points that the ring is to have (ring_hash): the points of a unit of weight are halved as often as it would be larger, but every endpoint has one. 8 bytes each. Default 262144."
 	case "github.com/outrigger-mesh/outrigger/resilience/balance.Config.MinRingSize":
 		return "The least number of points on the ring (ring_hash; Envoy minimum_ring_size). An endpoint has 128 for each unit of weight, twice as many as often as the ring would be smaller. Where endpoints that come and go change how often, more requests move. 0 (default): 128 always."
+	case "github.com/outrigger-mesh/outrigger/resilience/balance.Config.ORCA":
+		return "orca gives endpoints weights by the load that they report with their responses (not for ring_hash and maglev). off (default): those of the catalog."
 	case "github.com/outrigger-mesh/outrigger/resilience/balance.Config.OverprovisioningPercent":
 		return "How much more than its share of the load a group of endpoints, a level of priority or a zone, is taken to bear: with 140 all attempts go to it until fewer than 100/140 of its endpoints are available, and what is beyond goes to the next group. Default 140 (Envoy overprovisioning_factor)."
 	case "github.com/outrigger-mesh/outrigger/resilience/balance.Config.PanicPercent":
@@ -789,6 +791,22 @@ func fieldDoc(id string) string {
 		return "Whether a limit refuses (enforce, the default) or only counts what it would have refused (observe). With a percentage, such as 25%, it refuses for so many of the exchanges; all of them count."
 	case "github.com/outrigger-mesh/outrigger/resilience/limit.Config.Queue":
 		return "Where requests beyond max_requests, or beyond the adaptive limit, wait for their turn. off (default): they are refused at once."
+	case "github.com/outrigger-mesh/outrigger/resilience/orca.Config.BlackoutPeriod":
+		return "How long an endpoint must have reported before its reports count, as the first ones say little. Default 10s (gRFC A58)."
+	case "github.com/outrigger-mesh/outrigger/resilience/orca.Config.ErrorUtilizationPenalty":
+		return "How much utilization it adds when all requests fail (eps / rps). 0: errors do not count. Default 1 (gRFC A58)."
+	case "github.com/outrigger-mesh/outrigger/resilience/orca.Config.Forward":
+		return "forward leaves the reports in the responses. Default false: who called this proxy does not see them."
+	case "github.com/outrigger-mesh/outrigger/resilience/orca.Config.MaxWeightPercent":
+		return "The most weight, in percent of the median of all that report, that an endpoint can claim, each in relation to its weight in the catalog. It bounds what a wrong report can do. Default 400."
+	case "github.com/outrigger-mesh/outrigger/resilience/orca.Config.MinWeightPercent":
+		return "Likewise the least weight that an endpoint keeps, so that it is heard of again. Default 10."
+	case "github.com/outrigger-mesh/outrigger/resilience/orca.Config.Mode":
+		return "Enforce (default) or observe: weights are computed and shown, but those of the catalog hold."
+	case "github.com/outrigger-mesh/outrigger/resilience/orca.Config.WeightExpirationPeriod":
+		return "How long a report counts; an endpoint without one has the mean weight of the others. Default 3m (gRFC A58)."
+	case "github.com/outrigger-mesh/outrigger/resilience/orca.Config.WeightUpdatePeriod":
+		return "How often new weights take effect, in whole fifths of a second. Default 1s (gRFC A58)."
 	case "github.com/outrigger-mesh/outrigger/resilience/outlier.Caution.FailurePercent":
 		return "How many percentage points more of an endpoint's attempts may fail than of the others' before its share shrinks. It shrinks in a straight line down to floor_percent at four times as many. 0: failures do not count. Default 5."
 	case "github.com/outrigger-mesh/outrigger/resilience/outlier.Caution.FloorPercent":

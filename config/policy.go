@@ -129,6 +129,9 @@ func (v *validator) balance(path, name string, p *Policy) {
 			v.say(joinIndex(path+".hash", i), "cannot be seen: with %s tcp is spoken; use source_ip or identity", name)
 		}
 	}
+	if p.Balance.ORCA != nil {
+		v.say(path+".orca", "cannot be heard: with %s tcp is spoken, which has no response fields; write orca: off", name)
+	}
 	if p.Balance.Affinity != nil {
 		v.say(path+".affinity", "cannot be kept: with %s tcp is spoken, which has no cookies; write affinity: off", name)
 	}

@@ -16,6 +16,13 @@ func placeView(e *upstream.EndpointState, v *admin.EndpointView) {
 			Mode: c.Mode.String(), SharePercent: 100 * c.Share, FailedPercent: 100 * c.Failed, LatencyMs: c.Latency.Seconds() * 1000,
 		}
 	}
+	if r := e.Reported; r != nil {
+		v.Reported = &admin.ReportedView{Mode: r.Mode.String(), State: r.State.String(), WeightPercent: 100 * r.Factor}
+		if r.Age >= 0 {
+			age := r.Age.Milliseconds()
+			v.Reported.AgeMs = &age
+		}
+	}
 	v.Draining, v.Region, v.Zone, v.Priority = e.Spec.Draining, e.Spec.Region, e.Spec.Zone, e.Spec.Priority
 	if e.Spec.Labels != "" {
 		v.Metadata = maps.Collect(e.Spec.Labels.All())

@@ -148,6 +148,7 @@ type Cluster struct {
 	tunnelsEnded    [outcome.Count]Counter
 	checks          [checkResultCount]Counter
 	affinity        [affinityCount]Counter
+	loads           [loadResultCount]Counter
 	orders          [orderCount]Counter
 	places          [placeCount]Counter
 	failovers       Counter
@@ -352,6 +353,9 @@ func (c *Cluster) collect(s *scrape) {
 	}
 	for i := range c.affinity {
 		s.cell(mAffinity, uint16(i), c.affinity[i].Value(), AffinityResult(i).String(), "")
+	}
+	for i := range c.loads {
+		s.cell(mLoadReports, uint16(i), c.loads[i].Value(), LoadResult(i).String(), "")
 	}
 	s.counter(mSpills, c.Spilled.Value())
 	for i := range c.orders {

@@ -49,6 +49,7 @@ type EndpointGauges struct {
 	Breaker func() float64 // of its own: 0 closed, 1 half-open, 2 open
 	Health  func() float64 // by active checks: 0 unknown, 1 healthy, 2 unhealthy
 	Drain   func() float64 // 1 while it gets nothing new
+	Weight  func() float64 // what its reports of load make of its weight
 	Share   func() float64 // the part of its share of the attempts that caution leaves it
 }
 
@@ -94,5 +95,6 @@ func (e *Endpoint) collect(s *scrape) {
 		s.read(mEndpointHealth, g.Health)
 		s.read(mEndpointDraining, g.Drain)
 		s.read(mEndpointShare, g.Share)
+		s.read(mEndpointWeight, g.Weight)
 	}
 }

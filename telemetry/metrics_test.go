@@ -193,6 +193,10 @@ func updateAll(m *Metrics) {
 		c.Affinity(r)
 	}
 	c.Affinity(affinityCount)
+	for r := range loadResultCount {
+		c.LoadReport(r)
+	}
+	c.LoadReport(loadResultCount)
 	c.Spilled.Inc()
 	c.ConnectFailed(outcome.ConnectTimeout)
 	c.ConnectFailed(outcome.Reason(255))
@@ -215,7 +219,7 @@ func updateAll(m *Metrics) {
 	e.Ejections.Inc()
 	e.BecameHealthy.Inc()
 	e.BecameUnhealthy.Inc()
-	e.Bind(EndpointGauges{State: constant(1), Active: constant(3), EWMA: constant(0.0125), Health: constant(2), Hand: constant(1), Breaker: constant(2), Drain: constant(1), Share: constant(0.5)})
+	e.Bind(EndpointGauges{State: constant(1), Active: constant(3), EWMA: constant(0.0125), Health: constant(2), Hand: constant(1), Breaker: constant(2), Drain: constant(1), Share: constant(0.5), Weight: constant(1.5)})
 
 	c.Placed(PlaceRegion, true)
 

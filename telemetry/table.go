@@ -53,6 +53,7 @@ const (
 	mBreakerOpenings
 	mWouldHave
 	mAffinity
+	mLoadReports
 	mSpills
 	mPlaces
 	mFailovers
@@ -79,6 +80,7 @@ const (
 	mEndpointHealth
 	mEndpointDraining
 	mEndpointShare
+	mEndpointWeight
 	mHealthChanges
 	mHealthChecks
 	mDiscoveryAge
@@ -178,6 +180,7 @@ var table = [metricCount]metric{
 	mBreakerOpenings:  {"outrigger_breaker_openings_total", counter, "{opening}", "cluster direction", "Times that a circuit breaker of the cluster, its routes or its endpoints opened."},
 	mWouldHave:        {"outrigger_would_have_total", counter, "{decision}", "cluster direction action", "What guards in observe mode would have done: ejected, broken (rejected by the breaker), limited, retried, denied, unhealthy (taken out by its active checks), rate_limited, cautious (less traffic for an endpoint under suspicion), throttled (held back by admission control), hedged."},
 	mAffinity:         {"outrigger_affinity_total", counter, "{request}", "cluster direction result", "Affinity of clients by cookie: kept (it led to its endpoint), lost (it names none that may be used), given (the client got one)."},
+	mLoadReports:      {"outrigger_load_reports_total", counter, "{report}", "cluster direction result", "Load that endpoints reported with their responses: ok, incomplete (without requests per second or utilization), malformed; expired is an endpoint's last report that has become too old."},
 	mSpills:           {"outrigger_balance_spills_total", counter, "{attempt}", "cluster direction", "Attempts that went to another endpoint than their hash says, as that one had its bounded load."},
 	mPlaces:           {"outrigger_balance_places_total", counter, "{attempt}", "cluster direction place", "Attempts by where their endpoints are, of clusters whose attempts are divided by zone or priority: zone (the proxy's own), region, elsewhere."},
 	mFailovers:        {"outrigger_balance_failovers_total", counter, "{attempt}", "cluster direction", "Attempts that went to endpoints of a later priority than the first."},
@@ -209,6 +212,7 @@ var table = [metricCount]metric{
 	mEndpointHealth:   {"outrigger_endpoint_health", gauge, "", "cluster endpoint", "State of the endpoint by its active checks: 0 not checked yet, 1 healthy, 2 unhealthy."},
 	mEndpointDraining: {"outrigger_endpoint_draining", gauge, "", "cluster endpoint", "Whether discovery says that the endpoint drains and gets nothing new: 1, else 0."},
 	mEndpointShare:    {"outrigger_endpoint_share", gauge, "1", "cluster endpoint", "Part of its share of the attempts that caution leaves the endpoint: 1 for one that is under no suspicion."},
+	mEndpointWeight:   {"outrigger_endpoint_reported_weight", gauge, "1", "cluster endpoint", "What the load that the endpoint reports makes of its weight in the catalog: 1 is the mean, which endpoints without reports have."},
 	mHealthChanges:    {"outrigger_health_changes_total", counter, "{change}", "cluster endpoint to", "Changes of that state; the first one to healthy is not counted."},
 	mHealthChecks:     {"outrigger_health_checks_total", counter, "{check}", "cluster direction result", "Active checks that ended, by result; local is a check that this proxy could not make, which changes nothing."},
 

@@ -40,6 +40,10 @@ STATE is one of
 PLACE is region/zone where discovery knows them, and #N where the endpoint is of
 priority N above 0.
 
+LOAD is what the load that an endpoint reports makes of its weight, where the
+policy asks for reports (balance.orca): 100% is the mean, which an endpoint has of
+which there is no report, or not for long enough, and of which the last is too old.
+
 LAST are its last outcomes, oldest first: . success, x failure, ! connect, reset
 or timeout, o ignored. With --json it is what the admin API says.`,
 		Example: "  outrigger endpoints --cluster api",
@@ -115,6 +119,11 @@ func writeEndpoints(w io.Writer, list []admin.EndpointView, now time.Time, colou
 	if placed {
 		rows[0] = slices.Insert(rows[0], 3, head("PLACE")...)
 	}
+	reported := slices.ContainsFunc(list, func(e admin.EndpointView) bool { return e.Reported != nil })
+	if reported {
+		at := len(rows[0]) - 2
+		rows[0] = slices.Insert(rows[0], at, head("-LOAD")...)
+	}
 	for i := range list {
 		e := &list[i]
 		s := &e.Standing
@@ -131,8 +140,23 @@ func writeEndpoints(w io.Writer, list []admin.EndpointView, now time.Time, colou
 			last := &rows[len(rows)-1]
 			*last = slices.Insert(*last, 3, left(e.Place()))
 		}
+		if reported {
+			last := &rows[len(rows)-1]
+			*last = slices.Insert(*last, len(*last)-2, loadOf(e.Reported))
+		}
 	}
 	return writeTable(w, rows, 0, colour)
+}
+
+// loadOf is what reports of load make of an endpoint's weight.
+func loadOf(r *admin.ReportedView) cell {
+	switch {
+	case r == nil:
+		return left("")
+	case r.State != "counted":
+		return number("%s %.0f%%", r.State, r.WeightPercent)
+	}
+	return number("%.0f%%", r.WeightPercent)
 }
 
 // tone is the colour of an endpoint's state.

@@ -164,6 +164,24 @@ api      10.0.0.3:80  -      ejected by hand  3s     end of order in 5m       0 
 	}
 }
 
+// TestLoadColumn: what endpoints report is shown where a policy asks for it.
+func TestLoadColumn(t *testing.T) {
+	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	list := look(0, 8, 2, 0).Endpoints
+	list[0].Reported = &admin.ReportedView{Mode: "enforce", State: "counted", WeightPercent: 132.4}
+	list[1].Reported = &admin.ReportedView{Mode: "enforce", State: "silent", WeightPercent: 100}
+	var b strings.Builder
+	if err := writeEndpoints(&b, list, at, false); err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Split(b.String(), "\n")
+	for i, want := range []string{"LOAD", "132%", "silent 100%"} {
+		if !strings.Contains(lines[i], " "+want+" ") {
+			t.Errorf("%q lacks %q", lines[i], want)
+		}
+	}
+}
+
 // api answers as an admin API and keeps the last order.
 func api(t *testing.T) (address string, last func() (path, body string)) {
 	t.Helper()

@@ -20,7 +20,7 @@ import (
 const floors = `
 	# Floor 0: words, and machines that import no other package of ours.
 	NONE
-	< internal/lifecycle, resilience/guard, resilience/balance, resilience/hand, mtls, discovery,
+	< internal/lifecycle, resilience/guard, resilience/hand, mtls, discovery,
 	  proxy/outcome, proxy/http1, proxy/detect, proxy/memory, proxy/websocket, internal/cgroup,
 	  resilience/ratelimit, resilience/queue, internal/hist, internal/chart;
 
@@ -29,6 +29,8 @@ const floors = `
 	resilience/guard
 	< resilience/adaptive, resilience/breaker, resilience/fault, resilience/health, resilience/outlier, resilience/retry;
 	resilience/guard, resilience/queue < resilience/limit;
+	resilience/guard < resilience/orca;
+	resilience/orca < resilience/balance;
 
 	resilience/retry < resilience/admission, resilience/hedge;
 
@@ -115,6 +117,7 @@ var machines = []string{
 	"resilience/health",
 	"resilience/hedge",
 	"resilience/limit",
+	"resilience/orca",
 	"resilience/outlier",
 	"resilience/queue",
 	"resilience/ratelimit",

@@ -276,6 +276,9 @@ func (x *exchange) answered(k int, b []byte) outcome.Reason {
 	x.headLen = k
 	x.attemptEnd = 0
 	x.uploader.answered.Store(true)
+	if cfg := x.pol.Balance.ORCA; cfg != nil {
+		x.hearHead(cfg, b)
+	}
 	if x.extended() && x.status/100 == 2 {
 		return x.notSwitched()
 	}

@@ -13,7 +13,7 @@ func codable(b, out []byte) []byte {
 }
 
 // recode decodes chunked input and appends it to out, coded again in the
-// plainest way, or bare.
+// plainest way, or bare. The last chunk is left to the caller.
 func recode(in *http1.ChunkReader, b, out []byte, coded bool) (used int, res []byte, data uint64, done bool, err error) {
 	for used < len(b) && !done {
 		k, part, end, err := in.Next(b[used:])
@@ -27,9 +27,6 @@ func recode(in *http1.ChunkReader, b, out []byte, coded bool) (used int, res []b
 		}
 		data += uint64(len(part))
 		used, done = used+k, end
-	}
-	if done && coded {
-		out = http1.AppendLastChunk(out, in.Trailers())
 	}
 	return used, out, data, done, nil
 }

@@ -83,6 +83,8 @@ type exchange struct {
 	values   [][]byte   // what the one asked now is told
 	upload   uploadState
 	uploader uploader
+	hearing  hearing
+	trailers []byte // pooled: a response's, less what was heard
 	caller   caller
 
 	ahead    uint32 // requests of the cluster in flight when this one was let in
@@ -113,7 +115,7 @@ func newExchange(s *Session, l *plan.Listener) *exchange {
 
 // free forgets everything but named memory and gives x back.
 func (x *exchange) free() {
-	for _, b := range [...][]byte{x.out, x.spool, x.own} {
+	for _, b := range [...][]byte{x.out, x.spool, x.own, x.trailers} {
 		if b != nil {
 			wire.Put(b)
 		}
@@ -141,6 +143,7 @@ func (x *exchange) free() {
 	clear(x.values)
 	x.told, x.values = x.told[:0], x.values[:0]
 	x.throttle, x.heldBack = nil, 0
+	x.hearing, x.trailers = hearing{}, nil
 	x.hop.above = false
 	x.upload = uploadNone
 	x.uploader.reset()

@@ -42,7 +42,7 @@ func (x *exchange) passBody(from source) outcome.Reason {
 	if x.slowed() {
 		to = pacedOut{to, x}
 	}
-	in, err := pump(from, to, func(n int) {
+	in, err := pump(x.hear(from), to, func(n int) {
 		x.rec.BytesOut += uint64(n)
 		x.down.setDeadline(x.idleBy())
 		x.setUpstreamDeadline()

@@ -44,7 +44,7 @@ func (x *exchange) wholeChunked(b []byte, n int) (bool, int) {
 		if err != nil {
 			x.s.bad = err
 		} else if done {
-			x.spool, x.body = spool, body
+			x.spool, x.body = spool, http1.AppendLastChunk(body, x.in.Trailers())
 			return true, n + used
 		}
 	}

@@ -269,6 +269,11 @@ func (x *exchange) recodeResponse(b []byte, chunked bool) (used int, done bool, 
 		x.cause = err
 		return used, false, outcome.UpstreamProtocol
 	}
+	if done {
+		if trailers := x.hearTrailers(x.resp.Trailers()); x.chunked {
+			res = http1.AppendLastChunk(res, trailers)
+		}
+	}
 	x.out = res
 	x.rec.BytesOut += data
 	return used, done, outcome.OK

@@ -355,7 +355,7 @@ func (x *exchange) takeWhole() (trailers []byte, whole bool) {
 		x.out = append(wire.GetLarge()[:0], head...)
 		wire.Put(head)
 	}
-	trailers = x.ust.Trailers()
+	trailers = x.hearTrailers(x.ust.Trailers())
 	for left := n; left > 0; {
 		p, err := x.ust.Peek()
 		if err != nil { // the stream is reset

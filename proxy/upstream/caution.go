@@ -50,7 +50,7 @@ func (c *Cluster) judge(p *Policy, now time.Duration) {
 			continue
 		}
 		ended, failed, took := e.Load.Rolled()
-		seen = append(seen, outlier.Seen{Suspect: &e.suspect, Weight: s.Weight, Ended: ended, Failed: failed, Took: took})
+		seen = append(seen, outlier.Seen{Suspect: &e.suspect, Weight: e.weight(p, s), Ended: ended, Failed: failed, Took: took})
 		share, _ := e.suspect.Share()
 		who, before = append(who, e), append(before, share)
 	}

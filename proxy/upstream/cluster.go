@@ -61,6 +61,7 @@ type Cluster struct {
 	subsets   []*Subset
 	spill     balance.Spill
 	judged    time.Duration // when caution was last exercised
+	weighed   time.Duration // when weights were last made of reports
 }
 
 // endpointSet is what an attempt picks from: immutable, swapped whole.
@@ -169,7 +170,7 @@ func (c *Cluster) rebuild(now time.Duration) {
 	for i, e := range c.endpoints {
 		s := e.spec.Load()
 		all[i] = balance.Candidate{
-			Member:  balance.Member{Load: &e.Load, Weight: s.Weight, Since: e.since, Key: e.key, Index: i, Level: s.Priority, Far: p.far(s)},
+			Member:  balance.Member{Load: &e.Load, Weight: e.weight(p, s), Since: e.since, Key: e.key, Index: i, Level: s.Priority, Far: p.far(s)},
 			Healthy: s.Healthy && e.check.fit(p.Health),
 			Ejected: p.Outlier != nil && e.Outlier.State() == outlier.Ejected,
 		}
@@ -198,6 +199,9 @@ func (c *Cluster) newSet(p *Policy, left []balance.Candidate, pinned bool, old *
 		spill = &sub.spill
 	}
 	picker, panicking := choose(p, left, pinned, spill)
+	if old != nil {
+		picker.Resume(old.picker)
+	}
 	attrs := []any{"cluster", c.name}
 	set := &endpointSet{
 		picker:      picker,
@@ -253,6 +257,7 @@ func (c *Cluster) setEndpoints(list []EndpointSpec, now time.Duration) (added, r
 			e.key = balance.KeyOf(e.address)
 			e.Load.Init(p.Balance)
 			e.watch(p)
+			e.heed(p)
 			if p.Health != nil {
 				e.check.start(p.Health, now)
 			}
@@ -342,6 +347,7 @@ func (c *Cluster) apply(spec *Spec, now time.Duration) {
 		for _, e := range c.endpoints {
 			e.Load.Init(policy.Balance)
 			e.watch(&policy)
+			e.heed(&policy)
 		}
 		c.rebuild(now)
 	}

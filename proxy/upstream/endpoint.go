@@ -43,24 +43,25 @@ type Endpoint struct {
 	Load    balance.Load
 	Outlier outlier.Endpoint
 
-	places  limit.Gauge // taken of max_requests_per_endpoint
-	cluster *Cluster
-	address string
-	addr    netip.AddrPort
-	since   time.Duration
-	spec    atomic.Pointer[EndpointSpec]
-	pool    pool
-	mux     mux
-	alone   atomic.Bool // the handshake said last that it does not take the mesh transport
-	noALPN  atomic.Bool // it ended a handshake for the names that were offered
-	check   check
-	conns   atomic.Int64
-	suspect outlier.Suspect       // under Cluster.mu
-	watched bool                  // under Cluster.mu: caution is exercised
-	key     uint64                // of address, for picks by hash
-	stamp   atomic.Pointer[stamp] // nil before the first affinity
-	metrics *telemetry.Endpoint
-	breaker atomic.Pointer[breaker.Breaker] // nil unless each endpoint has one
+	places   limit.Gauge // taken of max_requests_per_endpoint
+	cluster  *Cluster
+	address  string
+	addr     netip.AddrPort
+	since    time.Duration
+	spec     atomic.Pointer[EndpointSpec]
+	pool     pool
+	mux      mux
+	alone    atomic.Bool // the handshake said last that it does not take the mesh transport
+	noALPN   atomic.Bool // it ended a handshake for the names that were offered
+	check    check
+	conns    atomic.Int64
+	suspect  outlier.Suspect // under Cluster.mu
+	watched  bool            // under Cluster.mu: caution is exercised
+	reported reported
+	key      uint64                // of address, for picks by hash
+	stamp    atomic.Pointer[stamp] // nil before the first affinity
+	metrics  *telemetry.Endpoint
+	breaker  atomic.Pointer[breaker.Breaker] // nil unless each endpoint has one
 	// standing is what orders by hand make of it, a hand.Standing.
 	standing atomic.Uint32
 }

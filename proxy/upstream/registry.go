@@ -192,6 +192,7 @@ func (c *Cluster) tick(now time.Duration) {
 	if p.Balance.Zones.Prefer || p.caution() != nil {
 		c.measure(p, now)
 	}
+	c.weigh(p, now)
 	c.mu.Lock()
 	endpoints := c.endpoints
 	c.mu.Unlock()

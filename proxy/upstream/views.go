@@ -16,6 +16,10 @@ import (
 
 func (e *Endpoint) bindMetrics() {
 	e.metrics = e.cluster.registry.metrics.Endpoint(e.cluster.name, e.address)
+	e.bindGauges()
+}
+
+func (e *Endpoint) bindGauges() {
 	clock := e.cluster.registry.sweeper.Now
 	var healthState func() float64
 	if e.cluster.policy.Load().Health != nil {
@@ -39,6 +43,7 @@ func (e *Endpoint) bindMetrics() {
 		EWMA:    func() float64 { return e.Load.EWMA(clock()).Seconds() },
 		Drain:   e.draining,
 		Share:   e.shareGauge(),
+		Weight:  e.weightGauge(),
 	})
 }
 
@@ -117,6 +122,8 @@ type EndpointState struct {
 	Failures uint64
 	// Caution is nil without it.
 	Caution *CautionState
+	// Reported is nil unless endpoints are weighted by the load they report.
+	Reported *ReportState
 	// Absent says that discovery does not list it: there is only an order for it.
 	Absent bool
 	// Standing is what the orders by hand make of it, Order its own, or nil.
@@ -201,6 +208,7 @@ func (r *Registry) States() (clusters []ClusterState, endpoints []EndpointState)
 				es.Breaker = &snap
 			}
 			es.Caution, es.MostActive = c.cautionState(e), c.policy.Load().Limits.MaxRequestsPerEndpoint
+			es.Reported = c.reportState(e, now)
 			if es.Evidence.State == outlier.Ejected {
 				cs.Ejected++
 			}

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"github.com/outrigger-mesh/outrigger/resilience/orca"
 )
 
 // Algorithm names a way to pick. The zero value is P2CEWMA.
@@ -129,6 +131,10 @@ type Config struct {
 	// SlowStartMinPercent is the share of its weight, in percent, that an
 	// endpoint starts with. Default 10 (Envoy min_weight_percent).
 	SlowStartMinPercent float64 `yaml:"slow_start_min_percent"`
+	// ORCA gives endpoints weights by the load that they report with their
+	// responses (not for ring_hash and maglev). off (default): those of the
+	// catalog.
+	ORCA *orca.Config `yaml:"orca" off:"true"`
 	// Zones prefers endpoints nearby.
 	Zones Zones `yaml:"zones"`
 	// OverprovisioningPercent is how much more than its share of the load a group
@@ -188,6 +194,9 @@ func (c *Config) Summary() string {
 	if c.Zones.Prefer {
 		s += ", nearby first"
 	}
+	if c.ORCA != nil {
+		s += ", " + c.ORCA.String()
+	}
 	if c.Affinity != nil {
 		s += ", affinity by " + c.Affinity.String()
 	}
@@ -212,6 +221,9 @@ func (c Config) Validate(add func(field, problem string)) {
 		add("choices", fmt.Sprintf("must be from 1 to %d; 2 is nearly as good as all", maxChoices))
 	}
 	c.validateHash(add)
+	if c.ORCA != nil && c.Algorithm.ByHash() {
+		add("orca", fmt.Sprintf("has no effect with algorithm: %v, which goes by keys; write orca: off, or another algorithm", c.Algorithm))
+	}
 	if c.DefaultRTT <= 0 {
 		add("default_rtt", "must be above 0, such as 30ms")
 	}

@@ -37,6 +37,23 @@ func (p *Picker) turn(d *draws) int {
 	return int(i)
 }
 
+// Resume lets p, which takes old's place, go on in the order of turns where old
+// is, so that a change of weights does not begin the round anew. Where they have
+// not equally many members, p begins at random.
+func (p *Picker) Resume(old *Picker) {
+	if old == nil || len(p.members) != len(old.members) || (p.tiers == nil) != (old.tiers == nil) {
+		return
+	}
+	p.start.Store(old.start.Load())
+	p.cursor.Store(old.cursor.Load())
+	if p.tiers == nil || len(p.tiers.list) != len(old.tiers.list) {
+		return
+	}
+	for i := range p.tiers.list {
+		p.tiers.list[i].picker.Resume(old.tiers.list[i].picker)
+	}
+}
+
 // pickInTurn is Pick for weighted round robin. A member in slow start passes
 // up part of its turns. Reached with avoid only among more than fewMembers.
 func (p *Picker) pickInTurn(now time.Duration, d *draws, avoid []*Load) int {

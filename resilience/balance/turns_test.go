@@ -154,3 +154,54 @@ func TestTable(t *testing.T) {
 		t.Error("a table for equal weights")
 	}
 }
+
+// TestResume: pickers that take each other's place after every few picks keep
+// turns as even as one alone does; with other members p begins anew.
+func TestResume(t *testing.T) {
+	cfg := Default()
+	cfg.Algorithm, cfg.SlowStart = WeightedRoundRobin, 0
+	weights := []uint32{1, 2, 3, 4}
+	members := func(n int) (list []Member) {
+		for i := range n {
+			list = append(list, Member{Load: new(Load), Weight: weights[i], Since: -1})
+		}
+		return list
+	}
+	p := NewPicker(cfg, members(4))
+	counts := make([]int, 4)
+	for i := range 1000 {
+		counts[p.Pick(0, uint64(i)*golden, nil)]++
+		next := NewPicker(cfg, members(4))
+		next.Resume(p)
+		p = next
+	}
+	for i, n := range counts {
+		if want := 100 * int(weights[i]); n < want-4 || n > want+4 {
+			t.Fatalf("%v picks", counts)
+		}
+	}
+	other := NewPicker(cfg, members(3))
+	other.Resume(p)
+	other.Resume(nil)
+	if other.start.Load() != 0 || other.cursor.Load() != 0 {
+		t.Error("a picker of other members goes on")
+	}
+	tiered := func() *Picker {
+		all := make([]Candidate, 4)
+		for i, m := range members(4) {
+			m.Level = uint16(i / 2)
+			all[i] = Candidate{Member: m, Healthy: true}
+		}
+		p, _ := NewTiered(cfg, all, nil)
+		return p
+	}
+	old, next := tiered(), tiered()
+	for i := range 5 {
+		old.Pick(0, uint64(i), nil)
+	}
+	next.Resume(old)
+	a, b := old.tiers.list[0].picker, next.tiers.list[0].picker
+	if a.cursor.Load() != 5 || b.cursor.Load() != 5 || a.start.Load() != b.start.Load() {
+		t.Errorf("the first level is at %d and %d", a.cursor.Load(), b.cursor.Load())
+	}
+}

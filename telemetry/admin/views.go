@@ -60,6 +60,8 @@ type EndpointView struct {
 	Ejections        uint64        `json:"ejections"`
 	WouldHaveEjected uint64        `json:"would_have_ejected"`
 	Caution          *CautionView  `json:"caution,omitempty"` // nil without it
+	// Reported is nil unless endpoints are weighted by the load they report.
+	Reported *ReportedView `json:"reported,omitempty"`
 	// Draining is why it gets nothing new; empty when it does.
 	Draining string            `json:"draining,omitempty"`
 	Region   string            `json:"region,omitempty"`
@@ -75,6 +77,15 @@ type CautionView struct {
 	Since         time.Time `json:"since,omitzero"`
 	FailedPercent float64   `json:"failed_percent"` // of its attempts of late
 	LatencyMs     float64   `json:"latency_ms"`     // the mean of those that did not fail
+}
+
+// ReportedView is what the load that an endpoint reports makes of its weight.
+type ReportedView struct {
+	Mode  string `json:"mode"`  // enforce, observe
+	State string `json:"state"` // silent, blackout, counted, expired
+	// WeightPercent is of its weight in the catalog; 100 is the mean.
+	WeightPercent float64 `json:"weight_percent"`
+	AgeMs         *int64  `json:"age_ms,omitempty"` // of the last report; nil without one
 }
 
 // HandView is what orders by hand make of an endpoint.

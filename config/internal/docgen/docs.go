@@ -37,6 +37,7 @@ func packages() []string {
 		"resilience/health",
 		"resilience/hedge",
 		"resilience/limit",
+		"resilience/orca",
 		"resilience/outlier",
 		"resilience/queue",
 		"resilience/ratelimit",
