@@ -38,7 +38,7 @@ func TestGateStatesOfRoutes(t *testing.T) {
 	ad := adaptive.Default()
 	c := b.r.Acquire(spec(func(s *Spec) { s.Policy.Adaptive = &ad }), 0)
 	g := c.KeepGates([]GateSpec{{Name: "l/b", Limits: limit.Config{MaxRequests: 2}}, {Name: "l/a"}})
-	if !g[0].TryEnter() || !g[0].TryEnter() {
+	if !g[0].TryEnter(0) || !g[0].TryEnter(0) {
 		t.Fatal("no room")
 	}
 	list := c.State(0).Gates
