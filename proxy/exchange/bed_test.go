@@ -359,6 +359,7 @@ type record struct {
 	Attempts int    `json:"attempt_count"`
 	Detail   string `json:"detail"`
 	Fault    string `json:"fault"`
+	Queued   int64  `json:"queue_us"`
 	Endpoint string `json:"endpoint"`
 	BytesIn  uint64 `json:"bytes_in"`
 	BytesOut uint64 `json:"bytes_out"`

@@ -261,6 +261,11 @@ func TestPriorityGoesFirst(t *testing.T) {
 			t.Errorf("%s: %q, %s", e.Path, e.Priority, e.Queued)
 		}
 	}
+	for _, r := range p.records() {
+		if (r.Queued > 0) != (r.Path != "/first") {
+			t.Errorf("the access log has for %s %d µs in the queue", r.Path, r.Queued)
+		}
+	}
 	if told["/first"] != "" || told["/urgent"] != "critical" || told["/patient"] != "low" {
 		t.Errorf("the ledger has %v", told)
 	}

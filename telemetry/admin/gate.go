@@ -37,14 +37,6 @@ type AdaptiveView struct {
 	Learning   bool    `json:"learning"`    // it is lowered for a moment to learn the baseline
 }
 
-// gate is the one of the cluster itself, nil without one.
-func (v *ClusterView) gate() *GateView {
-	if len(v.Gates) > 0 && v.Gates[0].Route == "" {
-		return &v.Gates[0]
-	}
-	return nil
-}
-
 // Waiting is how many wait for their turn, at the cluster and its routes.
 func (v *ClusterView) Waiting() (n int64) {
 	for i := range v.Gates {
