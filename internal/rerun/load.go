@@ -22,7 +22,6 @@ type loader struct {
 	begun    bool
 	offset   time.Duration // of the present epoch
 	end      time.Duration // of what was read so far
-	own      []time.Duration
 }
 
 type clusterKey struct {

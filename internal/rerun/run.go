@@ -67,7 +67,6 @@ type client struct {
 	list     []replay.Endpoint
 	words    map[time.Duration]uint64
 	follow   bool // the recorded picks hold under the policy
-	taken    map[uint32]struct{}
 	gone     map[uint64]replay.Ref
 }
 
