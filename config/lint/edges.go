@@ -91,7 +91,7 @@ func (e *edge) name() string {
 
 // tries is how many attempts a request may have.
 func (e *edge) tries() int {
-	if e.retry == nil || e.retry.Mode != guard.Enforce {
+	if e.retry == nil || e.retry.Mode == guard.Observe {
 		return 1
 	}
 	return max(e.retry.Attempts, 1)

@@ -98,7 +98,7 @@ func (e *explainer) worst(d *admin.DestinationView, route *plan.Route, pol *upst
 	tcp := e.l.Protocol == plan.TCP
 	grpc := !tcp && plan.IsGRPC(&e.req, e.raw)
 	d.Attempts, d.Processed = 1, 1
-	if p := pol.Retry; p != nil && p.Mode == guard.Enforce {
+	if p := pol.Retry; p != nil && p.Mode != guard.Observe {
 		d.Attempts = max(p.Attempts, 1)
 		if !tcp && (e.req.Method.Idempotent() || p.NonIdempotent || grpc && len(p.GRPCStatuses) > 0) {
 			d.Processed = d.Attempts
@@ -109,7 +109,7 @@ func (e *explainer) worst(d *admin.DestinationView, route *plan.Route, pol *upst
 	}
 	// Hedges run beside the attempts: they take no time of their own.
 	most := d.Attempts
-	if d.Hedge = e.hedged(route, pol, grpc); d.Hedge != nil && pol.Hedge.Mode == guard.Enforce {
+	if d.Hedge = e.hedged(route, pol, grpc); d.Hedge != nil && pol.Hedge.Mode != guard.Observe {
 		d.Attempts += d.Hedge.Extra
 		d.Processed += d.Hedge.Extra
 	}
