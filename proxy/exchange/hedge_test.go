@@ -276,6 +276,7 @@ func TestHedgeNotFired(t *testing.T) {
 		{"not slow", "GET", "", func(s *setup) { s.policy.Hedge.Delay = time.Hour }, ""},
 		{"not idempotent", "POST", "x", nil, ""},
 		{"observed", "GET", "", func(s *setup) { s.policy.Hedge.Mode = guard.Observe }, `outrigger_would_have_total{action="hedged",cluster="api",direction="outbound"} 1`},
+		{"not of the percentage", "GET", "", func(s *setup) { s.policy.Hedge.Mode = guard.Percent(99.99) }, `outrigger_would_have_total{action="hedged",cluster="api",direction="outbound"} 1`},
 		{"no budget", "GET", "", func(s *setup) { s.policy.Retry.BudgetPercent, s.policy.Retry.BudgetMinPerSecond = 1, 0 }, "budget_spent"},
 		{"nothing learnt", "GET", "", func(s *setup) { s.policy.Hedge.Delay = 0 }, "too_few_samples"},
 	} {

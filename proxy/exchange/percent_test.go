@@ -265,3 +265,28 @@ func TestPercentDoesNotAllocate(t *testing.T) {
 		t.Errorf("%v objects an exchange", n)
 	}
 }
+
+// Who is of the percentage is hedged. All but one in 10,000 are; that three in a
+// row are not is left out of account.
+func TestPercentHedge(t *testing.T) {
+	s := newSeveral(t, legs{}, 2, func(s *setup) {
+		s.policy.Hedge.Mode, s.route.Partial = guard.Percent(99.99), true
+	})
+	for range 3 {
+		got := s.send(t.Context(), "GET", "")
+		first := s.next(t)
+		select {
+		case second := <-s.asked:
+			second.answer <- says(200, "good")
+			if g := <-got; g.err != nil || g.body != "good" {
+				t.Errorf("got %+v", g)
+			}
+			first.calledOff(t)
+			return
+		case <-time.After(5 * time.Second): // of the one in 10,000
+			first.answer <- says(200, "good")
+			<-got
+		}
+	}
+	t.Error("nobody was hedged")
+}
