@@ -156,6 +156,8 @@ func TestGRPCPushback(t *testing.T) {
 		res.Body.Close()
 		t.Errorf("status %d, %v", res.StatusCode, err)
 	}
+	// Else the origin may end before it is heard that the caller has gone.
+	eventually(t, "the end of both calls", func() bool { return p.cluster.Metrics().Totals().Exchanges == 2 })
 	p.wantReasons("ok", "downstream_gone")
 }
 
