@@ -92,11 +92,12 @@ type setup struct {
 	route  plan.Route
 	dir    telemetry.Direction
 	tcp    bool
-	quiet  bool          // no access log
-	http2  bool          // served by prior knowledge
-	wait   time.Duration // of a listener that takes any protocol; 0: it does not
-	mesh   bool          // mTLS downstream offers the transport between sidecars
-	next   *bed          // the bed whose listener the endpoint will be
+	quiet  bool           // no access log
+	http2  bool           // served by prior knowledge
+	wait   time.Duration  // of a listener that takes any protocol; 0: it does not
+	mesh   bool           // mTLS downstream offers the transport between sidecars
+	next   *bed           // the bed whose listener the endpoint will be
+	hops   *exchange.Hops // those of another bed, as of one process; nil: its own
 	// pingAfter is how long an HTTP/2 peer may be silent, and then again before
 	// its connection ends; 0 for ever.
 	pingAfter time.Duration
@@ -174,6 +175,9 @@ func newBed(t testing.TB, m mode, change func(*setup)) *bed {
 		// All, in little room: so every test keeps records, those about allocation too.
 		Ledger:   ledger.New(ledger.Config{SizeBytes: ledger.LeastBytes, SamplePercent: 100}, 0),
 		Outcomes: told, Hops: exchange.NewHops(),
+	}
+	if s.hops != nil {
+		b.server.Hops = s.hops
 	}
 	b.faults = faults.New(b.sweeper.Now, b.registry.Vitals, logger)
 	b.server.Faults = b.faults

@@ -41,16 +41,14 @@ func layered(t *testing.T, layers int, forward bool, layer retry.Layer) (ask fun
 	// The calls of an application go out by the process that its own come in by.
 	own := exchange.NewHops()
 	for range layers {
-		in := newBed(t, mtlsDown, func(s *setup) { s.dir = telemetry.Inbound })
-		in.server.Hops = own
+		in := newBed(t, mtlsDown, func(s *setup) { s.dir, s.hops = telemetry.Inbound, own })
 		in.application(h)
+		own = exchange.NewHops()
 		out := newBed(t, mtlsUp, func(s *setup) {
-			s.next = in
+			s.next, s.hops = in, own
 			s.policy.Retry = retrying(3)
 			s.policy.Retry.BudgetPercent, s.policy.Retry.BudgetMinPerSecond, s.policy.Retry.Layer = 100, 1000, layer
 		})
-		own = exchange.NewHops()
-		out.server.Hops = own
 		out.cluster.SetLocal([]upstream.EndpointSpec{{Address: addrOf(in.ln.Addr()), Weight: 1, Healthy: true}})
 		tr := &http.Transport{}
 		out.onStop(tr.CloseIdleConnections)
@@ -134,14 +132,12 @@ func TestHopHeader(t *testing.T) {
 
 	// A listener for all drops what it is told, whoever says it.
 	b := newBed(t, plain, func(s *setup) { s.dir = telemetry.Inbound })
-	b.server.Hops = exchange.NewHops()
 	b.application(app)
 	if got := ask(b, client, "http", "caller"); got != "" {
 		t.Errorf("a stranger was believed: the application got %q", got)
 	}
 	// An outbound one tells nobody outside the mesh.
 	b = newBed(t, plain, func(s *setup) { s.policy.Retry = retrying(3) })
-	b.server.Hops = exchange.NewHops()
 	b.application(app)
 	for _, header := range []string{"", "caller"} {
 		if got := ask(b, client, "http", header); got != "" {
@@ -150,11 +146,9 @@ func TestHopHeader(t *testing.T) {
 	}
 	// Of the mesh it tells who can be tried again.
 	in := newBed(t, mtlsDown, func(s *setup) { s.dir = telemetry.Inbound })
-	in.server.Hops = exchange.NewHops()
 	in.application(app)
 	for attempts, want := range map[int]int{1: 0, 2: 48} {
 		out := newBed(t, mtlsUp, func(s *setup) { s.next, s.policy.Retry = in, retrying(attempts) })
-		out.server.Hops = exchange.NewHops()
 		out.cluster.SetLocal([]upstream.EndpointSpec{{Address: addrOf(in.ln.Addr()), Weight: 1, Healthy: true}})
 		first := ask(out, client, "http", "")
 		if len(first) != want {
