@@ -22,15 +22,18 @@ func (h *Hello) ServerName() []byte { return h.name[:h.nameLen] }
 // have room in 128 bytes.
 func (h *Hello) Protocols() []byte { return h.alpn[:h.alpnLen] }
 
-// ReadHello fills in h from the ClientHello that b begins with; false if b does
-// not begin with a whole one.
+// ReadHello fills in h from the ClientHello that b begins with; false, and h
+// empty, if b does not begin with a whole one.
 func ReadHello(b []byte, h *Hello) bool {
 	h.nameLen, h.alpnLen = 0, 0
 	if len(b) == 0 {
 		return false
 	}
-	k, more := readHello(b, h)
-	return k == TLS && !more
+	if k, more := readHello(b, h); k == TLS && !more {
+		return true
+	}
+	h.nameLen, h.alpnLen = 0, 0 // what came before the mistake
+	return false
 }
 
 // What is looked for in records and in the ClientHello (RFC 8446 sections 4 and
