@@ -111,7 +111,9 @@ type Budget struct {
 	read     func() figures
 	collect  func() // frees all that is garbage and returns it to the system
 	setGoal  func(int64)
+	unload   func() // lets go of the program's own code
 	tidied   time.Duration
+	unloaded time.Duration
 	relieved time.Duration
 	told     Level // to Relieve
 	rested   uint64
@@ -121,7 +123,7 @@ type Budget struct {
 func New(o Options) *Budget {
 	b := &Budget{
 		o: o, read: reader(), collect: debug.FreeOSMemory, setGoal: func(n int64) { debug.SetMemoryLimit(n) },
-		tidied: -time.Hour, relieved: -time.Hour,
+		unload: unload, tidied: -time.Hour, unloaded: -time.Hour, relieved: -time.Hour,
 	}
 	b.foresee()
 	return b

@@ -26,6 +26,7 @@ type bed struct {
 	now       time.Duration
 	log       bytes.Buffer
 	collected int
+	unloaded  int
 	relieved  []Level
 	goals     []int64
 	onCollect func()
@@ -44,6 +45,7 @@ func newBed() *bed {
 			b.onCollect()
 		}
 	}
+	b.unload = func() { b.unloaded++ }
 	b.setGoal = func(n int64) { b.goals = append(b.goals, n) }
 	return b
 }

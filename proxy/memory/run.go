@@ -52,6 +52,11 @@ func (b *Budget) step(now time.Duration) {
 		b.collect()
 		f = b.read()
 	}
+	if b.share(f.inUse()) >= enter[Trim]-hysteresis && now-b.unloaded >= unloadEvery {
+		b.unloaded = now
+		b.unload()
+		f = b.read()
+	}
 	used := f.inUse()
 	b.used.Store(used)
 	b.mu.Lock()
