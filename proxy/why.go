@@ -92,7 +92,7 @@ func (w *whyView) view() admin.WhyView {
 		Route: e.Route, RouteWhy: e.RouteWhy, Cluster: e.Cluster,
 		Method: string(e.Method), Authority: string(e.Authority), Path: string(e.Path), Protocol: e.Protocol,
 		CallerID: e.CallerID, Rule: e.Rule, WouldDeny: e.WouldDeny, UpstreamID: e.UpstreamID,
-		Reason: row.Name, Meaning: row.Detail, Detail: e.Detail, Status: int(e.Status), ClosedBy: closedBy(e.Reason),
+		Reason: row.Name, Meaning: row.Detail, Detail: e.Detail, Status: int(e.Status), ClosedBy: e.Reason.ClosedBy(),
 		DurationMs: millis(e.Duration), FirstByteMs: millis(e.FirstByte), BytesIn: e.BytesIn, BytesOut: e.BytesOut,
 		DeadlineMs: millis(e.Deadline), DeadlineBy: e.DeadlineBy.String(), Priority: e.Priority, QueuedMs: millis(e.Queued),
 		Usable: e.Usable, Endpoints: e.Total, Panicking: e.Panicking,
@@ -147,19 +147,6 @@ func attemptView(a *ledger.Attempt) admin.AttemptView {
 }
 
 func millis(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
-
-// closedBy says who ended the exchange before its end; nobody when it came to it.
-func closedBy(r outcome.Reason) string {
-	switch r {
-	case outcome.OK, outcome.UpstreamError:
-		return "nobody"
-	case outcome.DownstreamGone:
-		return "the caller"
-	case outcome.ConnectFailed, outcome.HandshakeFailed, outcome.StaleConnection, outcome.UpstreamReset:
-		return "the endpoint"
-	}
-	return "this proxy"
-}
 
 // refusals says for each answer why no further attempt was made.
 var refusals = map[retry.Why]string{

@@ -83,34 +83,52 @@ func (c *client) post(ctx context.Context, path string, body, v any) error {
 	return c.do(ctx, http.MethodPost, path, b, v)
 }
 
+// text writes a page as text to w.
+func (c *client) text(ctx context.Context, path string, w io.Writer) error {
+	b, err := c.fetch(ctx, http.MethodGet, path, nil, "text/plain")
+	if err == nil {
+		_, err = w.Write(b)
+	}
+	return err
+}
+
 func (c *client) do(ctx context.Context, method, path string, body []byte, v any) error {
-	req, err := http.NewRequestWithContext(ctx, method, c.base+path, bytes.NewReader(body))
+	b, err := c.fetch(ctx, method, path, body, "application/json")
 	if err != nil {
 		return err
-	}
-	req.Header.Set("Accept", "application/json")
-	if body != nil {
-		req.Header.Set("Content-Type", "application/json")
-	}
-	resp, err := c.http.Do(req)
-	if err != nil {
-		return c.unreachable(err)
-	}
-	defer resp.Body.Close()
-	b, err := io.ReadAll(io.LimitReader(resp.Body, adminMost))
-	if err != nil {
-		return fmt.Errorf("the answer of %s broke off: %w", c.base, err)
-	}
-	if resp.StatusCode != http.StatusOK {
-		if text := strings.TrimSpace(string(b)); text != "" && len(text) < 1000 && resp.StatusCode < 500 && resp.StatusCode != http.StatusMethodNotAllowed {
-			return errors.New(admin.Plain(text))
-		}
-		return fmt.Errorf("%s answered %s to %s %s; is it the admin API of an outrigger of this version?", c.base, resp.Status, method, path)
 	}
 	if err := json.Unmarshal(b, v); err != nil {
 		return fmt.Errorf("%s does not answer as the admin API of an outrigger of this version: %w", c.base, err)
 	}
 	return nil
+}
+
+// fetch returns what the admin API answers, in the form that accept names.
+func (c *client) fetch(ctx context.Context, method, path string, body []byte, accept string) ([]byte, error) {
+	req, err := http.NewRequestWithContext(ctx, method, c.base+path, bytes.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Accept", accept)
+	if body != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return nil, c.unreachable(err)
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(io.LimitReader(resp.Body, adminMost))
+	if err != nil {
+		return nil, fmt.Errorf("the answer of %s broke off: %w", c.base, err)
+	}
+	if resp.StatusCode != http.StatusOK {
+		if text := strings.TrimSpace(string(b)); text != "" && len(text) < 1000 && resp.StatusCode < 500 && resp.StatusCode != http.StatusMethodNotAllowed {
+			return nil, errors.New(admin.Plain(text))
+		}
+		return nil, fmt.Errorf("%s answered %s to %s %s; is it the admin API of an outrigger of this version?", c.base, resp.Status, method, path)
+	}
+	return b, nil
 }
 
 func (c *client) unreachable(err error) error {

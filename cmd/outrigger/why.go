@@ -1,25 +1,15 @@
 package main
 
 import (
-	"context"
 	"errors"
-	"fmt"
-	"io"
-	"net"
-	"net/http"
 	"net/url"
 	"strconv"
-	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
-
-	"github.com/outrigger-mesh/outrigger/config"
 )
 
 // newWhyCommand returns "outrigger why".
 func newWhyCommand() *cobra.Command {
-	var address string
 	var asJSON bool
 	var failures int
 	cmd := &cobra.Command{
@@ -57,43 +47,17 @@ the rest (telemetry.ledger), until newer ones take its place.`,
 			if asJSON {
 				q.Set("format", "json")
 			}
-			return askAdmin(cmd.Context(), cmd.OutOrStdout(), address, path+"?"+q.Encode())
+			c, err := newClient(cmd)
+			if err != nil {
+				return err
+			}
+			defer c.Close()
+			return c.text(cmd.Context(), path+"?"+q.Encode(), cmd.OutOrStdout())
 		},
 	}
-	cmd.Flags().StringVar(&address, "admin", config.Default().Admin.Listen, "the address of the proxy's admin API")
+	adminFlag(cmd)
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	cmd.Flags().IntVar(&failures, "last-failures", 0, "tell the last `N` exchanges that failed instead (10 without a number)")
 	cmd.Flags().Lookup("last-failures").NoOptDefVal = "10"
 	return cmd
-}
-
-const (
-	askTimeout = 10 * time.Second
-	maxAnswer  = 16 << 20
-)
-
-// askAdmin writes what the admin API answers.
-func askAdmin(ctx context.Context, out io.Writer, address, path string) error {
-	address = strings.TrimPrefix(address, "http://")
-	if _, _, err := net.SplitHostPort(address); err != nil {
-		return fmt.Errorf("--admin %s: %w; write HOST:PORT", address, err)
-	}
-	ctx, cancel := context.WithTimeout(ctx, askTimeout)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+path, nil)
-	if err != nil {
-		return err
-	}
-	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}} // asks nobody else, whatever the environment says
-	resp, err := client.Do(req)
-	if err != nil {
-		return fmt.Errorf("the admin API does not answer: %w; is a proxy running, and is this its address (--admin)?", err)
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		b, _ := io.ReadAll(io.LimitReader(resp.Body, 4<<10))
-		return errors.New(strings.TrimSpace(string(b)))
-	}
-	_, err = io.Copy(out, io.LimitReader(resp.Body, maxAnswer))
-	return err
 }

@@ -43,7 +43,7 @@ const floors = `
 	mtls, resilience/guard < mtls/authz;
 	discovery < discovery/consul, discovery/dns, discovery/file;
 	proxy/outcome < telemetry;
-	mtls, resilience/breaker, resilience/ratelimit < proxy/limiter;
+	mtls, proxy/http1, resilience/breaker, resilience/ratelimit < proxy/limiter;
 	resilience/hand < telemetry/admin;
 	proxy/outcome, resilience/breaker, resilience/retry < telemetry/ledger;
 	proxy/outcome, resilience/breaker, resilience/outlier, resilience/retry < telemetry/outcomes;

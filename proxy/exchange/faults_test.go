@@ -299,14 +299,16 @@ func TestFaultDelayEnds(t *testing.T) {
 	runLegs(t, []legs{{true, true}, {true, false}}, nil, echo, func(t *testing.T, p *pair) {
 		p.fail(func(f *plan.Fault) { f.Config.Delay = "1m" })
 		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
 		r, _ := http.NewRequestWithContext(ctx, "GET", "http://"+p.ln.Addr().String()+"/", nil)
+		done := make(chan error, 1)
 		go func() {
-			for p.cluster.Metrics().FaultTotals().Injected[telemetry.FaultDelay] == 0 {
-				time.Sleep(time.Millisecond)
-			}
-			cancel()
+			_, err := p.client.Do(r)
+			done <- err
 		}()
-		if _, err := p.client.Do(r); !errors.Is(err, context.Canceled) {
+		eventually(t, "the delay", func() bool { return p.cluster.Metrics().FaultTotals().Injected[telemetry.FaultDelay] == 1 })
+		cancel()
+		if err := <-done; !errors.Is(err, context.Canceled) {
 			t.Errorf("%v", err)
 		}
 		p.wantEnds("downstream_gone")

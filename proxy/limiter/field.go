@@ -1,5 +1,7 @@
 package limiter
 
+import "github.com/outrigger-mesh/outrigger/proxy/http1"
+
 // forbidden are the fields that a limiter must not give an answer: those that
 // frame it, belong to the connection, or that the proxy itself writes.
 var forbidden = map[string]bool{
@@ -10,13 +12,8 @@ var forbidden = map[string]bool{
 
 // sound reports whether f may stand in the head of an answer (RFC 9110 section 5).
 func (f *field) sound() bool {
-	if len(f.name) == 0 || forbidden[string(f.name)] {
+	if !http1.IsToken(string(f.name)) || forbidden[string(f.name)] {
 		return false
-	}
-	for _, c := range f.name {
-		if !tchar(c) {
-			return false
-		}
 	}
 	for _, c := range f.value {
 		if c < ' ' && c != '\t' || c == 0x7f {
@@ -24,16 +21,4 @@ func (f *field) sound() bool {
 		}
 	}
 	return true
-}
-
-func tchar(c byte) bool {
-	switch {
-	case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9':
-		return true
-	}
-	switch c {
-	case '!', '#', '$', '%', '&', '\'', '*', '+', '-', '.', '^', '_', '`', '|', '~':
-		return true
-	}
-	return false
 }

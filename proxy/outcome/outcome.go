@@ -194,3 +194,17 @@ func (e *Error) Error() string {
 
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }
+
+// ClosedBy says who ended an exchange or attempt before its end: the caller, the
+// endpoint or this proxy; nobody when it came to it.
+func (r Reason) ClosedBy() string {
+	switch r {
+	case OK, UpstreamError:
+		return "nobody"
+	case DownstreamGone:
+		return "the caller"
+	case ConnectFailed, HandshakeFailed, StaleConnection, UpstreamReset:
+		return "the endpoint"
+	}
+	return "this proxy"
+}

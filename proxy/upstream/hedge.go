@@ -12,27 +12,17 @@ import (
 // applyBudget makes the budget that retries and hedges share, of what is
 // configured for retries, else of the defaults.
 func (c *Cluster) applyBudget(old, p *Policy) {
-	cfg, on := budgetOf(p)
+	cfg, on := hedge.BudgetOf(p.Retry, p.Hedge)
 	if !on {
 		c.budget.Store(nil)
 		return
 	}
 	if old != nil {
-		if had, was := budgetOf(old); was && had.BudgetPercent == cfg.BudgetPercent && had.BudgetMinPerSecond == cfg.BudgetMinPerSecond {
+		if had, was := hedge.BudgetOf(old.Retry, old.Hedge); was && had.BudgetPercent == cfg.BudgetPercent && had.BudgetMinPerSecond == cfg.BudgetMinPerSecond {
 			return
 		}
 	}
 	c.budget.Store(retry.NewBudget(cfg))
-}
-
-func budgetOf(p *Policy) (retry.Config, bool) {
-	switch {
-	case p.Retry != nil:
-		return *p.Retry, true
-	case p.Hedge != nil:
-		return retry.Default(), true
-	}
-	return retry.Config{}, false
 }
 
 // Strain fills in what says whether the cluster can bear another attempt beside

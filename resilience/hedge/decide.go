@@ -138,3 +138,15 @@ func (c *Config) Decide(q Question, b *retry.Budget, now time.Duration) Why {
 	}
 	return Started
 }
+
+// BudgetOf is what the one budget of retries and hedges goes by: that of retries,
+// else the default where there are hedges. It reports false without either.
+func BudgetOf(r *retry.Config, h *Config) (retry.Config, bool) {
+	switch {
+	case r != nil:
+		return *r, true
+	case h != nil:
+		return retry.Default(), true
+	}
+	return retry.Config{}, false
+}

@@ -7,6 +7,7 @@ import (
 	"github.com/outrigger-mesh/outrigger/resilience/balance"
 	"github.com/outrigger-mesh/outrigger/resilience/breaker"
 	"github.com/outrigger-mesh/outrigger/resilience/guard"
+	"github.com/outrigger-mesh/outrigger/resilience/hedge"
 	"github.com/outrigger-mesh/outrigger/resilience/limit"
 	"github.com/outrigger-mesh/outrigger/resilience/outlier"
 	"github.com/outrigger-mesh/outrigger/resilience/retry"
@@ -90,11 +91,8 @@ func NewClient(e *Engine, p Policy, w World, caller Caller) *Client {
 	c.throttle.configure(p.Admission, e) // there is one route
 	c.guards = append(c.guards, c.gate, c.throttle)
 	c.breaker = c.newBreaker(&p, false)
-	switch {
-	case p.Retry != nil:
-		c.budget = retry.NewBudget(*p.Retry)
-	case p.Hedge != nil:
-		c.budget = retry.NewBudget(retry.Default())
+	if cfg, on := hedge.BudgetOf(p.Retry, p.Hedge); on {
+		c.budget = retry.NewBudget(cfg)
 	}
 	if p.Hedge != nil {
 		c.hedger = &hedger{c: c, cfg: p.Hedge}

@@ -6,6 +6,7 @@ import (
 
 	"github.com/outrigger-mesh/outrigger/resilience/balance"
 	"github.com/outrigger-mesh/outrigger/resilience/guard"
+	"github.com/outrigger-mesh/outrigger/resilience/hedge"
 	"github.com/outrigger-mesh/outrigger/resilience/outlier"
 	"github.com/outrigger-mesh/outrigger/resilience/retry"
 )
@@ -81,17 +82,6 @@ func (c *Client) timeout(r *Request) time.Duration {
 	return c.policy.Timeout
 }
 
-// budgetOf is what the budget of retries and hedges goes by, if there is one.
-func budgetOf(p *Policy) (retry.Config, bool) {
-	switch {
-	case p.Retry != nil:
-		return *p.Retry, true
-	case p.Hedge != nil:
-		return retry.Default(), true
-	}
-	return retry.Config{}, false
-}
-
 // SetPolicy changes the policy, as a reload does: ejections, load and what is
 // under way stay; a breaker or budget whose settings change begins anew.
 func (c *Client) SetPolicy(p Policy) {
@@ -107,8 +97,8 @@ func (c *Client) SetPolicy(p Policy) {
 		}
 	}
 	c.throttle.configure(p.Admission, c.engine)
-	had, was := budgetOf(&old)
-	switch now, on := budgetOf(&p); {
+	had, was := hedge.BudgetOf(old.Retry, old.Hedge)
+	switch now, on := hedge.BudgetOf(p.Retry, p.Hedge); {
 	case !on:
 		c.budget = nil
 	case !was || had.BudgetPercent != now.BudgetPercent || had.BudgetMinPerSecond != now.BudgetMinPerSecond:

@@ -146,16 +146,3 @@ func (a *Attempt) RTT() time.Duration {
 	}
 	return a.Duration - a.Sent
 }
-
-// ClosedBy says who ended something for r before its end; nobody when it came to it.
-func ClosedBy(r outcome.Reason) string {
-	switch r {
-	case outcome.OK, outcome.UpstreamError:
-		return "nobody"
-	case outcome.DownstreamGone:
-		return "the caller"
-	case outcome.ConnectFailed, outcome.HandshakeFailed, outcome.StaleConnection, outcome.UpstreamReset:
-		return "the endpoint"
-	}
-	return "this proxy"
-}

@@ -99,7 +99,7 @@ func (r *Record) exchangeView() exchangeView {
 		Time: r.Wall, Epoch: fmt.Sprintf("%016x", r.Epoch), Direction: direction(x.Marks&Inbound != 0),
 		Cluster: x.Cluster, Route: x.Route, Method: x.Method,
 		Idempotent: x.Marks&Idempotent != 0, Replayable: x.Marks&Replayable != 0, WouldDeny: x.Marks&WouldDeny != 0,
-		Reason: x.Reason.String(), ClosedBy: ClosedBy(x.Reason), Status: x.Status,
+		Reason: x.Reason.String(), ClosedBy: x.Reason.ClosedBy(), Status: x.Status,
 		DurationMs: millis(x.Duration), DeadlineMs: millis(x.Deadline), RefusedMs: millis(x.Refused), WaitedMs: millis(x.Waited), Active: x.Active, Made: x.Attempts,
 		Attempts: make([]attemptView, len(r.Attempts)),
 	}
@@ -116,7 +116,7 @@ func (r *Record) exchangeView() exchangeView {
 		a := &r.Attempts[i]
 		v.Attempts[i] = attemptView{
 			Endpoint: a.Endpoint, OffsetMs: millis(a.Offset), DurationMs: millis(a.Duration), FirstByteMs: millis(a.First), SentMs: millis(a.Sent),
-			Reason: a.Reason.String(), ClosedBy: ClosedBy(a.Reason), Status: a.Status,
+			Reason: a.Reason.String(), ClosedBy: a.Reason.ClosedBy(), Status: a.Status,
 			Hedge: a.Marks&Hedge != 0, Panicking: a.Marks&Panicking != 0,
 		}
 		if a.Marks&Asked != 0 {
