@@ -465,7 +465,7 @@ func TestWhyUnknown(t *testing.T) {
 		{[]string{}, "give one request id, or --last-failures"},
 		{[]string{"--last-failures=0", "--admin", admin}, "write a number from 1 to"},
 		{[]string{"--last-failures", "x", "--admin", admin}, "invalid argument"},
-		{[]string{"a", "--admin", freeAddress(t)}, "does not answer"},
+		{[]string{"a", "--admin", freeAddress(t)}, "no admin API at"},
 	} {
 		out, err := exec.Command(program, append([]string{"why"}, c.args...)...).CombinedOutput()
 		if err == nil || !strings.Contains(string(out), c.want) {

@@ -73,7 +73,8 @@ func mallocs(t *testing.T, m mode, i int, prepare func(*bed)) float64 {
 	if err := exchanges(c.Conn, request, buf, 200); err != nil {
 		t.Fatal(err)
 	}
-	if string(buf) != steady[i].want {
+	// What was prepared may refuse a few: then what is read is no whole answer.
+	if prepare == nil && string(buf) != steady[i].want {
 		t.Fatalf("got %q", buf)
 	}
 	const n = 2000
