@@ -42,6 +42,7 @@ const floors = `
 	mtls < mtls/workload, mtls/devca;
 	mtls, resilience/guard < mtls/authz;
 	discovery < discovery/consul, discovery/dns, discovery/file;
+	discovery/consul < discovery/consul/mesh;
 	proxy/outcome < telemetry;
 	mtls, proxy/http1, resilience/breaker, resilience/ratelimit < proxy/limiter;
 	resilience/hand < telemetry/admin;
@@ -157,7 +158,7 @@ var never = []struct {
 		"what happens here is told by the record of the exchange, not by log lines",
 	},
 	{
-		[]string{"discovery", "discovery/consul", "discovery/dns", "discovery/file"},
+		[]string{"discovery", "discovery/consul", "discovery/consul/mesh", "discovery/dns", "discovery/file"},
 		[]string{module + "/proxy", module + "/proxy/"},
 		"discovery and proxy meet only in config, compile and the facade",
 	},
