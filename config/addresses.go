@@ -38,6 +38,9 @@ func (v *validator) listeners() {
 			v.say("admin.listen", "is %q, which others can reach, and the admin API asks for no password; use 127.0.0.1, or set admin.allow_remote: true", v.Admin.Listen)
 		}
 	}
+	if v.DNS.Listen != "" {
+		take("dns.listen", v.DNS.Listen)
+	}
 	for i, a := range all {
 		for _, b := range all[:i] {
 			if overlap(a.addr, b.addr) {

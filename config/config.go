@@ -13,6 +13,7 @@ import (
 
 	"github.com/outrigger-mesh/outrigger/mtls/authz"
 	"github.com/outrigger-mesh/outrigger/proxy/memory"
+	"github.com/outrigger-mesh/outrigger/proxy/names"
 	"github.com/outrigger-mesh/outrigger/proxy/websocket"
 	"github.com/outrigger-mesh/outrigger/resilience/adaptive"
 	"github.com/outrigger-mesh/outrigger/resilience/limit"
@@ -44,6 +45,8 @@ type Config struct {
 	RateLimiters RateLimiters `yaml:"rate_limiters"`
 	// Limits and times of the HTTP listeners, inbound and outbound.
 	HTTP HTTP `yaml:"http"`
+	// Answers to DNS queries for the names of the upstreams, for applications whose queries come to the proxy.
+	DNS names.Config `yaml:"dns"`
 	// How it is found out what is spoken on listeners with protocol: auto.
 	Detection Detection `yaml:"detection"`
 	// Access log, traces and the proxy's own log.

@@ -8,6 +8,7 @@ import (
 	"github.com/outrigger-mesh/outrigger/discovery/dns"
 	"github.com/outrigger-mesh/outrigger/discovery/file"
 	"github.com/outrigger-mesh/outrigger/proxy/limiter"
+	"github.com/outrigger-mesh/outrigger/proxy/names"
 	"github.com/outrigger-mesh/outrigger/proxy/websocket"
 	"github.com/outrigger-mesh/outrigger/resilience/adaptive"
 	"github.com/outrigger-mesh/outrigger/resilience/admission"
@@ -55,6 +56,7 @@ func Default() Config {
 			HeadTimeout:  10 * time.Second,
 			IdleTimeout:  5 * time.Minute,
 		},
+		DNS:       names.Default(),
 		Detection: DefaultDetection(),
 		Telemetry: Telemetry{
 			AccessLog: AccessLog{Path: "stdout", SamplePercent: 100},

@@ -19,6 +19,8 @@ func fieldDoc(id string) string {
 		return "The admin API: metrics, health, state."
 	case "github.com/outrigger-mesh/outrigger/config.Config.Authorization":
 		return "Who may do what with the service. Without a rule every verified caller may; with one, only what a rule allows."
+	case "github.com/outrigger-mesh/outrigger/config.Config.DNS":
+		return "Answers to DNS queries for the names of the upstreams, for applications whose queries come to the proxy."
 	case "github.com/outrigger-mesh/outrigger/config.Config.Detection":
 		return "How it is found out what is spoken on listeners with protocol: auto."
 	case "github.com/outrigger-mesh/outrigger/config.Config.Discovery":
@@ -569,6 +571,20 @@ func fieldDoc(id string) string {
 		return "The user for AUTH. Empty: Redis's own default."
 	case "github.com/outrigger-mesh/outrigger/proxy/memory.Config.Budget":
 		return "The most memory that the process may take, such as \"48MiB\" or \"1GiB\". What is given up as it is neared, and in which order, is told in docs/memory.md. The flag --memory of outrigger run takes precedence. Empty: no budget."
+	case "github.com/outrigger-mesh/outrigger/proxy/names.Config.Forward":
+		return "The servers that get all other queries, \"IP:PORT\", in this order: the next is asked when one does not answer. Empty: those of /etc/resolv.conf."
+	case "github.com/outrigger-mesh/outrigger/proxy/names.Config.ForwardZones":
+		return "The servers for names in certain zones in place of forward, such as {consul: [\"127.0.0.1:8600\"]}. The longest zone counts."
+	case "github.com/outrigger-mesh/outrigger/proxy/names.Config.Listen":
+		return "Where queries are taken, by UDP and TCP: \"IP:PORT\". Empty: none are. A change needs a restart."
+	case "github.com/outrigger-mesh/outrigger/proxy/names.Config.MaxForwarded":
+		return "How many queries may be under way at other servers at a time; more are answered SERVFAIL."
+	case "github.com/outrigger-mesh/outrigger/proxy/names.Config.TTL":
+		return "How long clients may keep an answer of the proxy's own, in whole seconds."
+	case "github.com/outrigger-mesh/outrigger/proxy/names.Config.Timeout":
+		return "How long one server may take to answer."
+	case "github.com/outrigger-mesh/outrigger/proxy/names.Config.Zones":
+		return "The zones in which the proxy knows the names: SERVICE.ZONE is the addresses of the upstream of that name. Where an upstream has no addresses of its own it is that of its listener, and an SRV query tells the port. What it does not know there is passed on if forward_zones names the zone or one above it; else there is no such name."
 	case "github.com/outrigger-mesh/outrigger/proxy/websocket.Config.IdleTimeout":
 		return "How long a WebSocket may go without a byte in either direction, pings included. 0: no limit."
 	case "github.com/outrigger-mesh/outrigger/proxy/websocket.Config.MaxLifetime":

@@ -103,6 +103,7 @@ func (p *Proxy) apply(loaded *config.Loaded) error {
 	}
 	p.faults.Apply(loaded.Config.Faults.Allow, next.Faults)
 	p.setServices(draft.Services())
+	p.setNames(loaded.Config)
 	p.setLevel(loaded.Config.Telemetry.Log.Level)
 	p.applied(next, asked)
 	return nil
@@ -142,6 +143,7 @@ func (p *Proxy) restartNeeded(loaded *config.Loaded) error {
 		{"discovery", old.Discovery, now.Discovery},
 		{"admin", old.Admin, now.Admin},
 		{"memory", old.Memory, now.Memory},
+		{"dns", old.DNS, now.DNS},
 		{"telemetry", oldLog, nowLog},
 		{"service.name", old.Service.Name, now.Service.Name},
 		{"inbound.listen", registered(old), registered(now)},

@@ -25,6 +25,7 @@ import (
 	"github.com/outrigger-mesh/outrigger/proxy/limiter"
 	"github.com/outrigger-mesh/outrigger/proxy/listener"
 	"github.com/outrigger-mesh/outrigger/proxy/memory"
+	"github.com/outrigger-mesh/outrigger/proxy/names"
 	"github.com/outrigger-mesh/outrigger/proxy/plan"
 	"github.com/outrigger-mesh/outrigger/proxy/upstream"
 	"github.com/outrigger-mesh/outrigger/proxy/wire"
@@ -71,6 +72,7 @@ type Proxy struct {
 	source   discovery.Source
 	snapshot *discovery.Snapshotter // nil without one
 	register *consul.Registrar      // nil unless asked for
+	names    *names.Server          // nil without dns
 	adminLn  net.Listener           // nil without the admin API
 	life     context.Context        // ends when everything else has: dials stop then
 	endLife  context.CancelFunc
@@ -161,6 +163,10 @@ func New(o Options) (*Proxy, error) {
 	}
 	p.identity = newIdentity(&cfg.Identity, p.log)
 	if err := p.newDiscovery(cfg); err != nil {
+		p.endLife()
+		return nil, err
+	}
+	if err := p.newNames(o.Config); err != nil {
 		p.endLife()
 		return nil, err
 	}
@@ -302,6 +308,9 @@ func (p *Proxy) serve(ctx context.Context, core *lifecycle.Group) error {
 	}
 	if err := p.Apply(p.initial); err != nil {
 		return err
+	}
+	if p.names != nil {
+		core.Go("dns", p.optional("the DNS server", p.names.Run))
 	}
 	core.Go("retired listeners", p.closeRetired)
 	if p.source != nil {

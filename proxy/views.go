@@ -49,6 +49,7 @@ func (p *Proxy) bindProcess() {
 	}
 	p.bindOutcomes(&g)
 	p.bindMemory(&g)
+	p.bindNames(&g)
 	p.metrics.Process().Bind(g)
 }
 

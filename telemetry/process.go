@@ -38,6 +38,8 @@ type ProcessGauges struct {
 	OutcomeRecords, OutcomeBytes, OutcomeDropped func() uint64
 	OutcomeSize                                  func() float64
 
+	DNSQueries []Named // by what became of them; empty without dns
+
 	// The memory budget; all nil without one.
 	MemoryBudget, MemoryUsed, MemoryLevel func() float64
 	MemoryLevels                          []Named // how often each level was entered
@@ -94,6 +96,7 @@ func (p *Process) collect(s *scrape) {
 		s.readCounter(mOutcomeBytes, g.OutcomeBytes)
 		s.readCounter(mOutcomeDropped, g.OutcomeDropped)
 		s.read(mOutcomeSize, g.OutcomeSize)
+		s.named(mDNSQueries, g.DNSQueries)
 		s.read(mMemoryBudget, g.MemoryBudget)
 		s.read(mMemoryUsed, g.MemoryUsed)
 		s.read(mMemoryLevel, g.MemoryLevel)

@@ -102,6 +102,7 @@ const (
 	mOutcomeBytes
 	mOutcomeDropped
 	mOutcomeSize
+	mDNSQueries
 	mMemoryBudget
 	mMemoryUsed
 	mMemoryLevel
@@ -238,6 +239,7 @@ var table = [metricCount]metric{
 	mOutcomeBytes:     {"outrigger_outcomes_written_bytes_total", counter, "By", "", "Bytes written to the outcome log."},
 	mOutcomeDropped:   {"outrigger_outcomes_dropped_records_total", counter, "{record}", "", "Records lost because more came than was written, or the disk did not take them."},
 	mOutcomeSize:      {"outrigger_outcomes_size_bytes", gauge, "By", "", "What the files of the outcome log take."},
+	mDNSQueries:       {"outrigger_dns_queries_total", counter, "{query}", "outcome", "DNS queries by what became of them: answered from the names of the upstreams, unknown in the zones of these, forwarded to another server, failed there, or refused."},
 	mMemoryBudget:     {"outrigger_memory_budget_bytes", gauge, "By", "", "The memory budget."},
 	mMemoryUsed:       {"outrigger_memory_used_bytes", gauge, "By", "", "How much of the budget is in use."},
 	mMemoryLevel:      {"outrigger_memory_level", gauge, "", "", "What is given up for want of memory: 0 nothing, 1 trim, 2 narrow, 3 refuse, 4 shed."},

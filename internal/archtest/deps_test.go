@@ -21,7 +21,7 @@ const floors = `
 	# Floor 0: words, and machines that import no other package of ours.
 	NONE
 	< internal/lifecycle, resilience/guard, resilience/hand, mtls, discovery,
-	  proxy/outcome, proxy/http1, proxy/detect, proxy/memory, proxy/websocket, internal/cgroup,
+	  proxy/outcome, proxy/http1, proxy/detect, proxy/memory, proxy/websocket, proxy/names, internal/cgroup,
 	  resilience/ratelimit, resilience/queue, internal/hist, internal/chart;
 
 	proxy/memory < proxy/wire;
@@ -52,7 +52,7 @@ const floors = `
 	# Floor 2: the language of configuration. It embeds the Config of each
 	# machine and each source: a knob lives beside what obeys it. The codec says
 	# which names, values and paths there can be.
-	mtls, mtls/authz, proxy/http1, proxy/memory, proxy/limiter, proxy/websocket,
+	mtls, mtls/authz, proxy/http1, proxy/memory, proxy/limiter, proxy/names, proxy/websocket,
 	discovery/consul, discovery/dns, discovery/file,
 	resilience/adaptive, resilience/admission, resilience/balance, resilience/breaker, resilience/fault, resilience/health, resilience/hedge, resilience/limit, resilience/outlier, resilience/ratelimit, resilience/retry,
 	telemetry/ledger, telemetry/outcomes
@@ -170,6 +170,7 @@ var libraries = map[string][]string{
 	"github.com/fsnotify/fsnotify":    {"mtls", "discovery/file", "cmd/outrigger"},
 	"github.com/goccy/go-yaml":        {"config", "discovery/file", "cmd/outrigger"},
 	"github.com/hashicorp/consul/api": {"discovery/consul"},
+	"github.com/miekg/dns":           {"proxy/names"},
 	"github.com/prometheus/":          {"telemetry"},
 	"go.opentelemetry.io/":            {"telemetry"},
 	"github.com/sony/gobreaker/v2":    {"resilience/breaker"},

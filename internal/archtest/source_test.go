@@ -311,6 +311,7 @@ var goroutines = map[string]string{
 	"discovery.Run":              "Run waits",
 	"internal/lifecycle.Go":      "Group.Wait",
 	"mtls/devca.Run":             "Run waits",
+	"proxy/names.Run":            "Run waits",
 	"mtls/workload.Run":          "Run waits",
 	"proxy.Run":                  "waits for the end of telemetry, but not longer than flushTime: a log nobody reads must not keep the process",
 	"proxy.follow":               "follow waits",

@@ -27,6 +27,7 @@ func packages() []string {
 		"discovery/file",
 		"mtls/authz",
 		"proxy/limiter",
+		"proxy/names",
 		"proxy/memory",
 		"proxy/websocket",
 		"resilience/adaptive",
