@@ -14,7 +14,7 @@ type listenAddr struct {
 // listeners checks every address that is listened on, and that no two of them
 // are the same.
 func (v *validator) listeners() {
-	var all []listenAddr
+	var all, udp []listenAddr
 	take := func(path, text string) {
 		addr, problem := parseListen(text)
 		if problem != "" {
@@ -32,6 +32,13 @@ func (v *validator) listeners() {
 			take(joinIndex("outbound.upstreams", i)+".listen", u.Listen)
 		}
 	}
+	for i, u := range v.Outbound.UDP {
+		if addr, problem := parseListen(u.Listen); u.Listen != "" && problem != "" {
+			v.say(joinIndex("outbound.udp", i)+".listen", "%s", problem)
+		} else if u.Listen != "" {
+			udp = append(udp, listenAddr{joinIndex("outbound.udp", i) + ".listen", addr})
+		}
+	}
 	if v.Admin.Listen != "" {
 		take("admin.listen", v.Admin.Listen)
 		if addr, problem := parseListen(v.Admin.Listen); problem == "" && !addr.Addr().IsLoopback() && !v.Admin.AllowRemote {
@@ -40,7 +47,16 @@ func (v *validator) listeners() {
 	}
 	if v.DNS.Listen != "" {
 		take("dns.listen", v.DNS.Listen)
+		if addr, problem := parseListen(v.DNS.Listen); problem == "" {
+			udp = append(udp, listenAddr{"dns.listen", addr})
+		}
 	}
+	v.apart(all)
+	v.apart(udp)
+}
+
+// apart refuses two of the same address.
+func (v *validator) apart(all []listenAddr) {
 	for i, a := range all {
 		for _, b := range all[:i] {
 			if overlap(a.addr, b.addr) {

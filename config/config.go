@@ -78,7 +78,10 @@ const (
 )
 
 // HTTP reports whether p is HTTP of any version.
-func (p Protocol) HTTP() bool { return p != ProtocolTCP && p != ProtocolAuto }
+func (p Protocol) HTTP() bool { return p != ProtocolTCP && p != ProtocolAuto && p != ProtocolUDP }
+
+// opaque reports whether p is bytes in which no requests are seen.
+func (p Protocol) opaque() bool { return p == ProtocolTCP || p == ProtocolUDP }
 
 // HTTP2 reports whether p is spoken over HTTP/2.
 func (p Protocol) HTTP2() bool { return p == ProtocolHTTP2 || p == ProtocolGRPC }
@@ -194,6 +197,8 @@ type Inbound struct {
 type Outbound struct {
 	// The services that the application calls, each on a listener of its own.
 	Upstreams []Upstream `yaml:"upstreams"`
+	// The services that the application calls by UDP.
+	UDP []UDPUpstream `yaml:"udp"`
 }
 
 // Upstream is one service the application calls, and where the proxy takes those calls.

@@ -36,6 +36,9 @@ func (c *Config) ServiceProtocol(service string) Protocol {
 			return c.Detection.Resolve(u.Protocol, int(addr.Port()))
 		}
 	}
+	if c.Outbound.isUDP(service) {
+		return ProtocolUDP
+	}
 	return c.Outbound.targetProtocol(service)
 }
 

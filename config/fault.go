@@ -161,7 +161,7 @@ func (v *validator) fault(path string, f *Fault, unnamed bool) {
 			v.say(at("endpoint"), "is %q; write the address of an endpoint, IP:PORT", f.Endpoint)
 		}
 	}
-	if proto == ProtocolTCP {
+	if proto.opaque() {
 		if f.OnlyHTTP() {
 			v.say(at("match"), "looks at requests, and tcp is spoken here; leave match and route empty")
 		}

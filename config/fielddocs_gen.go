@@ -183,6 +183,8 @@ func fieldDoc(id string) string {
 		return "The form of a line."
 	case "github.com/outrigger-mesh/outrigger/config.Log.Level":
 		return "The least severe level that is written. The admin API changes it at run time."
+	case "github.com/outrigger-mesh/outrigger/config.Outbound.UDP":
+		return "The services that the application calls by UDP."
 	case "github.com/outrigger-mesh/outrigger/config.Outbound.Upstreams":
 		return "The services that the application calls, each on a listener of its own."
 	case "github.com/outrigger-mesh/outrigger/config.Policy.Adaptive":
@@ -403,6 +405,14 @@ func fieldDoc(id string) string {
 		return "How spans are sent: OTLP over gRPC or over HTTP."
 	case "github.com/outrigger-mesh/outrigger/config.Tracing.SamplingPercent":
 		return "The share of traces begun by this proxy that are sampled. A caller's own decision is followed."
+	case "github.com/outrigger-mesh/outrigger/config.UDPUpstream.IdleTimeout":
+		return "How long both sides of a flow may be silent before it ends (Envoy idle_timeout of udp_proxy)."
+	case "github.com/outrigger-mesh/outrigger/config.UDPUpstream.Listen":
+		return "The address to which the application sends, \"IP:PORT\". Required."
+	case "github.com/outrigger-mesh/outrigger/config.UDPUpstream.MaxFlows":
+		return "How many flows there may be at a time; datagrams of others are dropped and counted."
+	case "github.com/outrigger-mesh/outrigger/config.UDPUpstream.Service":
+		return "The name of the service as discovery knows it. Required. Its policy has transport: plaintext: datagrams are passed on as they are."
 	case "github.com/outrigger-mesh/outrigger/config.Upstream.Listen":
 		return "The address on which the application reaches it, \"IP:PORT\". Required."
 	case "github.com/outrigger-mesh/outrigger/config.Upstream.Protocol":

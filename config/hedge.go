@@ -84,7 +84,7 @@ func (v *validator) hedge(path, name string, p *Policy) {
 	if h == nil {
 		return
 	}
-	if name != AnyService && v.ServiceProtocol(name) == ProtocolTCP {
+	if name != AnyService && v.ServiceProtocol(name).opaque() {
 		v.say(path+".hedge", "cannot be: with %s tcp is spoken, of which no answer is known; write hedge: off", name)
 	}
 	if r := p.Retry; r != nil && r.BudgetPercent == 0 && r.BudgetMinPerSecond == 0 {

@@ -19,7 +19,7 @@ func (v *validator) limits(path string, l *limit.Config, a *adaptive.Config, rul
 	if a != nil && l.Queue != nil && l.MaxRequests+l.MaxRequestsPerEndpoint > 0 && a.Mode != l.Mode && l.Mode != guard.Observe && a.Mode != guard.Observe {
 		v.say(path+".adaptive.mode", "is %s and that of limits is %s: who waits in one queue must wait for the same; give both the same mode, observe one of them, or leave queue out", a.Mode, l.Mode)
 	}
-	if a != nil && proto == ProtocolTCP {
+	if a != nil && proto.opaque() {
 		v.say(path+".adaptive", "cannot measure anything: tcp is spoken, which has no answers; use limits.max_requests")
 	}
 }

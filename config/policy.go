@@ -121,18 +121,19 @@ func (v *validator) balance(path, name string, p *Policy) {
 	if s := &v.Service; p.Balance.Zones.Prefer && s.Zone == "" && s.Region == "" {
 		v.say(path+".zones.prefer", "needs to know where this proxy runs; write service: {zone: ...}, the name that discovery gives the zone")
 	}
-	if v.ServiceProtocol(name) != ProtocolTCP {
+	proto := v.ServiceProtocol(name)
+	if !proto.opaque() {
 		return
 	}
 	for i := range p.Balance.Hash {
 		if h := &p.Balance.Hash[i]; h.Header != "" || h.Cookie != nil || h.Query != "" {
-			v.say(joinIndex(path+".hash", i), "cannot be seen: with %s tcp is spoken; use source_ip or identity", name)
+			v.say(joinIndex(path+".hash", i), "cannot be seen: with %s %s is spoken; use source_ip or identity", name, proto)
 		}
 	}
 	if p.Balance.ORCA != nil {
-		v.say(path+".orca", "cannot be heard: with %s tcp is spoken, which has no response fields; write orca: off", name)
+		v.say(path+".orca", "cannot be heard: with %s %s is spoken, which has no response fields; write orca: off", name, proto)
 	}
 	if p.Balance.Affinity != nil {
-		v.say(path+".affinity", "cannot be kept: with %s tcp is spoken, which has no cookies; write affinity: off", name)
+		v.say(path+".affinity", "cannot be kept: with %s %s is spoken, which has no cookies; write affinity: off", name, proto)
 	}
 }

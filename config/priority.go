@@ -58,7 +58,7 @@ func (v *validator) priorities(path string, list []PriorityRule, queueless bool,
 		if len(r.From) > 0 && anonymous != "" {
 			v.say(at+".from", "names callers, %s", strings.Replace(anonymous, "use another key", "remove it", 1))
 		}
-		if proto == ProtocolTCP && r.OnlyHTTP() {
+		if proto.opaque() && r.OnlyHTTP() {
 			v.say(at+".match", "looks at requests, and tcp is spoken here; remove it")
 		}
 	}

@@ -261,7 +261,7 @@ func (v *validator) rateLimits(path string, list []RateLimit, proto Protocol, an
 		if r.Scope == RateScopeGRPC && v.RateLimiters.GRPC == nil {
 			v.say(at+".scope", "is grpc, and no service is given; write rate_limiters: {grpc: {address: ..., domain: ...}}")
 		}
-		if proto == ProtocolTCP && r.OnlyHTTP() {
+		if proto.opaque() && r.OnlyHTTP() {
 			v.say(at, "looks at requests, and tcp is spoken here; leave match empty, and use key: identity, source_ip or none")
 		}
 	}

@@ -223,6 +223,9 @@ func (o *Outbound) Services() []string {
 		add(o.Upstreams[i].Service)
 	}
 	o.eachTarget(func(_ int, _, service string) { add(service) })
+	for i := range o.UDP {
+		add(o.UDP[i].Service)
+	}
 	return names
 }
 
@@ -298,8 +301,8 @@ func (v *validator) targets() {
 		case !serviceName(service):
 			v.say(path, "is %q; %s", service, nameRule)
 		default:
-			if proto := v.ServiceProtocol(service); proto == ProtocolTCP {
-				v.say(path, "is %q, with which tcp is spoken, so it cannot take requests", service)
+			if proto := v.ServiceProtocol(service); proto.opaque() {
+				v.say(path, "is %q, with which %s is spoken, so it cannot take requests", service, proto)
 			} else if earlier, ok := first[service]; ok && proto != u.Protocol && v.Outbound.Upstreams[earlier].Protocol == proto && !v.isUpstream(service) {
 				v.say(path, "is called by %s here and by %s from outbound.upstreams[%d]; give %s an upstream of its own that says which", u.Protocol, proto, earlier, service)
 			}

@@ -22,6 +22,7 @@ func (c *Config) Validate(add func(field, problem string)) {
 	v.discovery()
 	v.inbound()
 	v.outbound()
+	v.udp()
 	v.policies()
 	v.rateLimiters()
 	v.authorization()
@@ -137,7 +138,7 @@ func (v *validator) discovery() {
 	switch {
 	case len(kinds) > 1:
 		v.say("discovery."+kinds[1], "is a second source beside %s; keep one", kinds[0])
-	case len(kinds) == 0 && len(v.Outbound.Upstreams) > 0:
+	case len(kinds) == 0 && len(v.Outbound.Services()) > 0:
 		v.say("discovery", "is required: without it the endpoints of the upstreams are not known; give one of consul, file and dns")
 	case len(kinds) == 0 && d.Snapshot != "":
 		v.say("discovery.snapshot", "keeps nothing without one of consul, file and dns")

@@ -77,7 +77,13 @@ func (p *Proxy) apply(loaded *config.Loaded) error {
 	if err != nil {
 		return err
 	}
-	if err := p.setOutcomes(loaded); err != nil {
+	datagrams, err := p.bindDatagrams(draft.Datagrams())
+	if err == nil {
+		if err = p.setOutcomes(loaded); err != nil {
+			datagrams.abandon()
+		}
+	}
+	if err != nil {
 		bound.abandon()
 		return err
 	}
@@ -85,6 +91,7 @@ func (p *Proxy) apply(loaded *config.Loaded) error {
 	next := draft.Build(p.registry, p.metrics)
 	p.divide(next)
 	p.sync(next, bound)
+	p.syncDatagrams(next, datagrams)
 	p.current.Store(next)
 	p.divide(next) // again: discovery may have told the plan before
 	p.planned = next.Version
@@ -121,6 +128,9 @@ func (p *Proxy) applied(next *plan.Plan, asked bool) {
 	names := make([]string, len(next.Listeners))
 	for i, l := range next.Listeners {
 		names[i] = l.Name + "=" + p.listeners[l.Name].Address().String()
+	}
+	for _, g := range next.Datagrams {
+		names = append(names, g.Name+"="+p.datagrams[g.Name].Address().String())
 	}
 	p.log.Info("plan in use", "event", "applied", "version", next.Version, "listeners", names)
 }

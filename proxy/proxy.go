@@ -18,6 +18,7 @@ import (
 	"github.com/outrigger-mesh/outrigger/internal/lifecycle"
 	"github.com/outrigger-mesh/outrigger/mtls"
 	"github.com/outrigger-mesh/outrigger/proxy/check"
+	"github.com/outrigger-mesh/outrigger/proxy/datagram"
 	"github.com/outrigger-mesh/outrigger/proxy/detect"
 	"github.com/outrigger-mesh/outrigger/proxy/exchange"
 	"github.com/outrigger-mesh/outrigger/proxy/faults"
@@ -92,6 +93,7 @@ type Proxy struct {
 	history    []planned // the last configurations, for the ledger
 	planned    uint64    // the version of the last plan
 	listeners  map[string]*listener.Listener
+	datagrams  map[string]*datagram.Relay
 	retired    []*listener.Listener // stopped, with connections that end
 	accepting  *lifecycle.Group
 	identities map[string][]string

@@ -70,7 +70,7 @@ const floors = `
 	< proxy/upstream;
 	proxy/http1, proxy/upstream < proxy/check;
 	mtls/authz, proxy/http1, proxy/limiter, resilience/fault, proxy/upstream < proxy/plan;
-	proxy/plan < proxy/faults;
+	proxy/plan < proxy/faults, proxy/datagram;
 	proxy/faults, proxy/detect, proxy/relay, telemetry/ledger < proxy/exchange;
 	proxy/exchange < proxy/listener;
 
@@ -78,7 +78,7 @@ const floors = `
 	config < config/lint;
 	config, proxy/plan < proxy/compile;
 	telemetry/admin, proxy/compile, proxy/exchange < proxy/explain;
-	internal/lifecycle, mtls/workload, proxy/explain, proxy/check, proxy/listener
+	internal/lifecycle, mtls/workload, proxy/explain, proxy/check, proxy/datagram, proxy/listener
 	< proxy;
 
 	# Floor 5: programs.
@@ -103,7 +103,7 @@ var planned = []string{}
 
 // hotPath is what a request passes through.
 var hotPath = []string{
-	"proxy/wire", "proxy/http1", "proxy/detect", "proxy/http2", "proxy/websocket", "proxy/relay", "proxy/outcome", "proxy/upstream", "proxy/plan", "proxy/faults", "proxy/check", "proxy/exchange", "proxy/listener",
+	"proxy/wire", "proxy/http1", "proxy/detect", "proxy/http2", "proxy/websocket", "proxy/relay", "proxy/outcome", "proxy/upstream", "proxy/plan", "proxy/faults", "proxy/check", "proxy/datagram", "proxy/exchange", "proxy/listener",
 }
 
 // machines are the pure ones: they are told the time and given random words.

@@ -44,6 +44,7 @@ type Draft struct {
 	listeners []*plan.Listener
 	specs     []clusterSpec
 	uses      []use
+	datagrams []datagrams
 	faults    []*plan.Fault
 	limiters  *limiter.Set
 	counting  limiter.Spec
@@ -83,6 +84,9 @@ func Compile(in Input) (*Draft, error) {
 	}
 	for i := range c.cfg.Outbound.Upstreams {
 		c.outbound(i)
+	}
+	for i := range c.cfg.Outbound.UDP {
+		c.datagrams(i)
 	}
 	c.faults()
 	if len(c.problems) > 0 {

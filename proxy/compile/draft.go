@@ -60,6 +60,7 @@ func (d *Draft) Build(r *upstream.Registry, m *telemetry.Metrics) *plan.Plan {
 		u.route.Partial = d.partial(&u)
 	}
 	d.bindGuards(p.Clusters)
+	d.bindDatagrams(p, m)
 	bindLatencies(d.uses, p.Clusters)
 	for _, l := range d.listeners {
 		l.Metrics = m.Listener(l.Direction, l.Name)
@@ -79,6 +80,9 @@ func Release(p *plan.Plan, r *upstream.Registry) {
 	}
 	for _, l := range p.RateLimits {
 		l.Metrics.Release()
+	}
+	for _, g := range p.Datagrams {
+		g.Metrics.Release()
 	}
 	for _, l := range p.Listeners {
 		l.Metrics.Release()

@@ -61,6 +61,7 @@ type Plan struct {
 	Version   uint64
 	Listeners []*Listener         // in the order of their names
 	Clusters  []*upstream.Cluster // in the order of their names
+	Datagrams []*Datagrams
 	// RateLimits are those of all clusters, as written.
 	RateLimits []*RateLimit
 	// Faults are those of the configuration.
