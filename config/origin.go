@@ -7,8 +7,8 @@ import (
 
 // Origin is where a value came from.
 type Origin struct {
-	// Position is where in the file the value stands. It is zero for a value
-	// that is not in the file.
+	// Position is where the value stands, in a file or, of one that was made in
+	// code, elsewhere. It is zero for a value that nothing was said of.
 	Position Position
 	// Via is the path that an inherited value was taken from, such as
 	// "policies.*", or the value that this one follows, such as
@@ -19,9 +19,9 @@ type Origin struct {
 // String returns "default", "FILE:LINE:COL", or the same with what it came through.
 func (o Origin) String() string {
 	switch {
-	case o.Position.Line == 0 && o.Via == "":
+	case o.Position.File == "" && o.Via == "":
 		return "default"
-	case o.Position.Line == 0:
+	case o.Position.File == "":
 		return "from " + o.Via
 	case o.Via == "":
 		return o.Position.String()
@@ -55,7 +55,7 @@ func (o origins) of(path string) Origin {
 // none of which is there.
 func (o origins) nearest(file, path string) Position {
 	for {
-		if origin := o.of(path); origin.Position.Line > 0 {
+		if origin := o.of(path); origin.Position.File != "" {
 			return origin.Position
 		}
 		up, ok := parentPath(path)

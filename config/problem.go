@@ -8,15 +8,18 @@ import (
 )
 
 // Position is a place in a configuration file. Lines and columns count from 1;
-// both are 0 for what is not in the file.
+// both are 0 for what is not in a file, and File says in words where it came from.
 type Position struct {
 	File   string
 	Line   int
 	Column int
 }
 
-// String returns "FILE:LINE:COL".
+// String returns "FILE:LINE:COL", or the words.
 func (p Position) String() string {
+	if p.Line == 0 {
+		return p.File
+	}
 	return fmt.Sprintf("%s:%d:%d", p.File, p.Line, p.Column)
 }
 

@@ -75,7 +75,7 @@ func newEdge(l *config.Loaded, to, via, path string, r *config.Route) edge {
 
 // at is the path of a key: the route's own where the route says it.
 func (e *edge) at(key string) string {
-	if e.over != "" && e.l.Origin(e.over+"."+key).Position.Line > 0 {
+	if e.over != "" && e.l.Origin(e.over+"."+key).Position.File != "" {
 		return e.over + "." + key
 	}
 	return e.path + "." + key

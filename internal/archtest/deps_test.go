@@ -76,9 +76,10 @@ const floors = `
 
 	# Floor 4: where configuration becomes a plan, and all of it a proxy.
 	config < config/lint;
+	config, discovery/consul/mesh, mtls/authz < proxy/sidecar;
 	config, proxy/plan < proxy/compile;
 	telemetry/admin, proxy/compile, proxy/exchange < proxy/explain;
-	internal/lifecycle, mtls/workload, proxy/explain, proxy/check, proxy/datagram, proxy/listener
+	internal/lifecycle, mtls/workload, proxy/check, proxy/datagram, proxy/explain, proxy/listener, proxy/sidecarr
 	< proxy;
 
 	# Floor 5: programs.
@@ -170,7 +171,7 @@ var libraries = map[string][]string{
 	"github.com/fsnotify/fsnotify":    {"mtls", "discovery/file", "cmd/outrigger"},
 	"github.com/goccy/go-yaml":        {"config", "discovery/file", "cmd/outrigger"},
 	"github.com/hashicorp/consul/api": {"discovery/consul"},
-	"github.com/miekg/dns":           {"proxy/names"},
+	"github.com/miekg/dns":            {"proxy/names"},
 	"github.com/prometheus/":          {"telemetry"},
 	"go.opentelemetry.io/":            {"telemetry"},
 	"github.com/sony/gobreaker/v2":    {"resilience/breaker"},

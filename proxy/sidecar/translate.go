@@ -1,0 +1,116 @@
+package sidecar
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/outrigger-mesh/outrigger/config"
+	"github.com/outrigger-mesh/outrigger/discovery/consul/mesh"
+)
+
+// translation is one call of Translate.
+type translation struct {
+	*config.Making
+	s        *mesh.Snapshot
+	own      *mesh.Registration
+	entry    string // the registration, as findings name it
+	findings []Finding
+}
+
+// Translate makes the configuration of the sidecar that s describes, over what
+// base says. The findings come with the gravest first, also beside an error,
+// which is a config.Problems where the configuration as a whole is not valid.
+func Translate(base *config.Base, s *mesh.Snapshot) (*config.Loaded, []Finding, error) {
+	t := &translation{s: s, own: &s.Proxy, entry: "registration " + s.Proxy.ID}
+	loaded, err := t.translate(base)
+	return loaded, sorted(t.findings), err
+}
+
+func (t *translation) translate(base *config.Base) (*config.Loaded, error) {
+	if err := t.kind(); err != nil {
+		return nil, err
+	}
+	proxy := t.opaque(t.entry, "Proxy.Config", t.own.Proxy.Config)
+	ups := t.upstreams()
+	var err error
+	if t.Making, err = base.Make(t.layers(proxy, ups)...); err != nil {
+		return nil, err
+	}
+	if err := t.extensions(); err != nil {
+		return nil, err
+	}
+	t.service(proxy)
+	t.inbound(proxy)
+	t.accessLogs()
+	proxy.rest()
+	t.intentions()
+	for _, u := range ups {
+		t.upstream(u)
+	}
+	return t.Loaded("Consul " + t.entry)
+}
+
+// kind refuses registrations that are none of a sidecar.
+func (t *translation) kind() error {
+	switch {
+	case t.own.Kind == "connect-proxy" && t.own.Proxy.DestinationServiceName != "":
+		return nil
+	case t.own.Kind == "connect-proxy":
+		return fmt.Errorf("consul %s: has no Proxy.DestinationServiceName; register it with the service that it stands beside", t.entry)
+	case t.own.Connect.Native:
+		return fmt.Errorf("consul %s: is a Connect-native service, not a sidecar; register a sidecar beside it", t.entry)
+	case t.own.Kind == "":
+		return fmt.Errorf("consul %s: is a service, not a sidecar; give --consul-sidecar-for its name, and register a sidecar beside it (connect { sidecar_service {} })", t.entry)
+	}
+	return fmt.Errorf("consul %s: is of kind %s; this proxy is a sidecar and runs connect-proxy only", t.entry, t.own.Kind)
+}
+
+// layers are the parts in our own language, the weakest first.
+func (t *translation) layers(proxy *opaque, ups []*upstream) (list []config.Layer) {
+	if data := proxy.layer(); data != nil {
+		list = append(list, config.Layer{From: proxy.from(ours), Data: data})
+	}
+	for _, u := range ups {
+		if data := u.config.layer(); data != nil {
+			list = append(list, config.Layer{From: u.config.from(ours), Path: []string{"policies", u.name}, Data: data})
+		}
+	}
+	return list
+}
+
+// errExtension is why a configuration is refused as a whole, as Consul does.
+var errExtension = errors.New("is required and cannot be run here, so nothing of this configuration is put to use; remove it, or set Required: false to go on without it")
+
+// extensions says that no extension of Envoy is run.
+func (t *translation) extensions() error {
+	for i, e := range t.own.Proxy.EnvoyExtensions {
+		name, _ := e["Name"].(string)
+		field := fmt.Sprintf("Proxy.EnvoyExtensions[%d] (%s)", i, name)
+		if required, _ := e["Required"].(bool); required {
+			return fmt.Errorf("consul %s: %s: %w", t.entry, field, errExtension)
+		}
+		t.find(Refused, t.entry, field, "is an extension of Envoy, which is not run", "remove it, or do the same with this proxy's own configuration under the key "+ours)
+	}
+	return nil
+}
+
+func (t *translation) find(kind Kind, entry, field, problem, remedy string) {
+	t.findings = append(t.findings, Finding{Kind: kind, Entry: entry, Field: field, Problem: problem, Remedy: remedy})
+}
+
+// put sets a value of the configuration, unless one was written at path.
+func put[T any](t *translation, dst *T, v T, path, from string) {
+	if !t.Given(path) {
+		*dst = v
+		t.Came(path, from)
+	}
+}
+
+// must sets a value that is not for anybody else to say.
+func must[T any](t *translation, dst *T, v T, path, from string) {
+	if t.Given(path) {
+		t.find(Ignored, "the file or the key "+ours, path, "is Consul's to say; "+from+" is in force", "remove it there")
+	}
+	*dst = v
+	t.Came(path, from)
+}

@@ -1,0 +1,241 @@
+package sidecar
+
+import (
+	"fmt"
+	"net"
+	"strconv"
+	"time"
+
+	"github.com/outrigger-mesh/outrigger/config"
+	"github.com/outrigger-mesh/outrigger/discovery/consul/mesh"
+	"github.com/outrigger-mesh/outrigger/resilience/guard"
+	"github.com/outrigger-mesh/outrigger/resilience/outlier"
+)
+
+// upstream is one that the registration names, with what is made of it.
+type upstream struct {
+	*mesh.Upstream
+	name   string
+	at     string // how findings name it: "Proxy.Upstreams[api]"
+	config *opaque
+	chain  *mesh.Chain // nil of a prepared query
+}
+
+// upstreams lists those that the application calls on addresses of their own.
+func (t *translation) upstreams() (list []*upstream) {
+	seen := map[string]bool{}
+	for i := range t.own.Proxy.Upstreams {
+		u := &t.own.Proxy.Upstreams[i]
+		if u.DestinationName == "*" || u.CentrallyConfigured {
+			continue // what others start from, and those without an address
+		}
+		name := mesh.UpstreamName(u, t.own)
+		n := &upstream{Upstream: u, name: name, at: "Proxy.Upstreams[" + name + "]", chain: t.s.Chains[name]}
+		if seen[name] {
+			t.find(Refused, t.entry, n.at, "is there twice; only the first is listened for", "keep one")
+			continue
+		}
+		seen[name] = true
+		n.config = t.opaque(t.entry, n.at+".Config", u.Config)
+		list = append(list, n)
+	}
+	return list
+}
+
+// upstream makes the listener and the policies of one upstream.
+func (t *translation) upstream(u *upstream) {
+	from := "Consul " + t.entry + " " + u.at
+	word, _ := u.config.text("protocol")
+	proto := t.protocol(t.entry, u.config.field("protocol"), word)
+	if u.chain != nil {
+		proto = t.protocol("discovery chain "+u.name, "Protocol", u.chain.Protocol)
+	}
+	defer u.config.rest()
+	if !t.listenable(u) {
+		return
+	}
+	up := config.Upstream{Service: u.name, Listen: t.listen(u), Protocol: proto, Unmatched: config.UnmatchedForward}
+	path := config.UpstreamPath(len(t.Config.Outbound.Upstreams))
+	if !t.lead(u, &up, path) {
+		return
+	}
+	t.Config.Outbound.Upstreams = append(t.Config.Outbound.Upstreams, up)
+	t.Came(path, from)
+	t.Came(path+".service", from+".DestinationName")
+	t.Came(path+".listen", from+".LocalBindPort")
+	t.Came(path+".protocol", "Consul discovery chain "+u.name+" Protocol")
+}
+
+// listenable refuses upstreams that cannot be called.
+func (t *translation) listenable(u *upstream) bool {
+	refuse := func(field, problem, remedy string) bool {
+		t.find(Refused, t.entry, u.at+field, problem, remedy)
+		return false
+	}
+	switch {
+	case u.LocalBindSocketPath != "":
+		return refuse(".LocalBindSocketPath", "is a socket, on which nothing listens yet", "give LocalBindPort")
+	case u.LocalBindPort == 0:
+		return refuse(".LocalBindPort", "is not given, so the application has no address for it; nothing listens for it", "give a port")
+	case u.DestinationPeer != "":
+		return refuse(".DestinationPeer", "is in a peered cluster, whose roots cannot be read over Consul's HTTP API", "call it through a service of this cluster")
+	case u.DestinationType == "prepared_query":
+		return refuse(".DestinationType", "is a prepared query, which is not followed yet; nothing listens for it", "name the service")
+	case u.chain == nil:
+		why := t.s.Failures[u.name]
+		if why == "" {
+			why = "Consul has no discovery chain for it"
+		}
+		return refuse("", "cannot be called: "+why, "")
+	}
+	return true
+}
+
+// listen is the address on which the application reaches the upstream.
+func (t *translation) listen(u *upstream) string {
+	host := u.LocalBindAddress
+	if host == "" || host == "localhost" {
+		host = "127.0.0.1"
+	}
+	return net.JoinHostPort(host, strconv.Itoa(u.LocalBindPort))
+}
+
+// lead says where calls go; false refuses the upstream.
+func (t *translation) lead(u *upstream, up *config.Upstream, path string) bool {
+	start := u.chain.Nodes[u.chain.StartNode]
+	if start == nil || start.Type != "resolver" || start.Resolver == nil || start.Resolver.Failover != nil || u.chain.Targets[start.Resolver.Target] == nil {
+		t.find(Refused, "discovery chain "+u.name, "Nodes", "routes, splits or fails over, which is not followed yet; nothing listens for it", "")
+		return false
+	}
+	target := u.chain.Targets[start.Resolver.Target]
+	if name := mesh.TargetName(target, t.own); name != u.name {
+		t.find(Refused, "discovery chain "+u.name, "Targets", "leads to "+name+", which is not followed yet; nothing listens for it", "")
+		return false
+	}
+	p := t.Policy(u.name)
+	t.policy(u, &p, up.Protocol)
+	t.target(u.name, &p, target)
+	t.Config.Policies[u.name] = p
+	_ = path
+	return true
+}
+
+// policy fills in what an upstream's opaque configuration says of calls to it.
+func (t *translation) policy(u *upstream, p *config.Policy, proto config.Protocol) {
+	at, c := config.PolicyPath(u.name), u.config
+	if proto.HTTP() && !t.Given("policies.*.timeout") {
+		put(t, &p.Timeout, envoyTimeout, at+".timeout", byEnvoy)
+	}
+	if !t.Given("policies.*.balance.panic_percent") {
+		put(t, &p.Balance.PanicPercent, 0, at+".balance.panic_percent", "Consul, which wants no panic balancing")
+	}
+	if d, ok := c.millis("connect_timeout_ms"); ok && d > 0 {
+		put(t, &p.ConnectTimeout, d, at+".connect_timeout", c.from("connect_timeout_ms"))
+	}
+	t.limits(at, c.section("limits"), p)
+	t.passiveHealth(at, c.section("passive_health_check"), p)
+	if _, ok := c.text("balance_outbound_connections"); ok {
+		t.find(Ignored, t.entry, c.field("balance_outbound_connections"), "is how Envoy shares connections among its threads; here all processors serve all connections", "")
+	}
+	c.get("mesh_gateway") // is merged into Upstreams[].MeshGateway
+}
+
+// target fills in what the policy of a target follows from.
+func (t *translation) target(name string, p *config.Policy, target *mesh.Target) {
+	at, from := config.PolicyPath(name), "Consul discovery chain target "+target.ID
+	if d := time.Duration(target.ConnectTimeout); d > 0 {
+		put(t, &p.ConnectTimeout, d, at+".connect_timeout", from+" ConnectTimeout")
+	}
+	if !t.Config.Identity.Configured() && t.s.TrustDomain != "" {
+		must(t, &p.Identities, []string{SpiffeID(t.s.TrustDomain, target)}, at+".identities", from)
+	}
+}
+
+// SpiffeID is the identity that a target's instances have: in its own datacenter,
+// namespace and partition.
+func SpiffeID(trustDomain string, target *mesh.Target) string {
+	id := "spiffe://" + trustDomain
+	if ap := target.Partition; ap != "" && ap != "default" {
+		id += "/ap/" + ap
+	}
+	ns := target.Namespace
+	if ns == "" {
+		ns = "default"
+	}
+	return id + "/ns/" + ns + "/dc/" + target.Datacenter + "/svc/" + target.Service
+}
+
+// limits are Envoy's circuit breaker thresholds.
+func (t *translation) limits(at string, c *opaque, p *config.Policy) {
+	if c == nil {
+		return
+	}
+	at += ".limits"
+	for _, l := range [...]struct {
+		key, name string
+		dst       *int64
+	}{
+		{"max_connections", "max_connections", &p.Limits.MaxConnections},
+		{"max_pending_requests", "max_pending", &p.Limits.MaxPending},
+		{"max_concurrent_requests", "max_requests", &p.Limits.MaxRequests},
+	} {
+		if n, ok := c.number(l.key); ok {
+			if n == 0 {
+				t.find(Refused, t.entry, c.field(l.key), "is 0, which is to let nothing through; it is taken as 1", "remove the upstream, or deny it with an intention")
+				n = 1
+			}
+			put(t, l.dst, n, at+"."+l.name, c.from(l.key))
+		}
+	}
+	c.rest()
+}
+
+// passiveHealth is Envoy's outlier detection, where Consul asks for it.
+func (t *translation) passiveHealth(at string, c *opaque, p *config.Policy) {
+	if c == nil || p.Outlier == nil {
+		return
+	}
+	at += ".outlier"
+	o := p.Outlier
+	window, ok := c.duration("interval")
+	if !ok || window == 0 {
+		window = 10 * time.Second
+	}
+	if w := min(max(window, 100*time.Millisecond), time.Hour); w != window {
+		t.find(Differs, t.entry, c.field("interval"), fmt.Sprintf("is %s; %s is the nearest that is kept", window, w), "")
+		window = w
+	}
+	put(t, &o.Window, window, at+".window", c.fromOr("interval", byEnvoy))
+	failures, ok := c.number("max_failures")
+	if !ok {
+		failures = 5
+	}
+	put(t, &o.ConsecutiveFailures, uint32(min(failures, 1<<31)), at+".consecutive_failures", c.fromOr("max_failures", byEnvoy))
+	base, ok := c.duration("base_ejection_time")
+	if !ok || base == 0 {
+		base = 30 * time.Second
+	}
+	base = min(max(base, time.Millisecond), 24*time.Hour)
+	put(t, &o.BaseEjection, base, at+".base_ejection", c.fromOr("base_ejection_time", byEnvoy))
+	put(t, &o.MaxEjection, max(base, 300*time.Second), at+".max_ejection", c.fromOr("base_ejection_time", byEnvoy))
+	percent, ok := c.number("max_ejection_percent")
+	if !ok {
+		percent = 10
+	}
+	enforcing, given := c.number("enforcing_consecutive_5xx")
+	switch {
+	case percent == 0 || given && enforcing == 0:
+		put(t, &o.Mode, guard.Observe, at+".mode", c.fromOr("enforcing_consecutive_5xx", byEnvoy))
+		percent = max(percent, 1)
+	case given && enforcing < 100:
+		t.find(Differs, t.entry, c.field("enforcing_consecutive_5xx"), "is a chance of ejection; every ejection that is due is made", "write 0 for none or 100 for all")
+	}
+	put(t, &o.MaxEjectedPercent, float64(min(percent, 100)), at+".max_ejected_percent", c.fromOr("max_ejection_percent", byEnvoy))
+	// The other rules of Envoy, which Consul leaves at their defaults.
+	put(t, &o.FailurePercent, 0, at+".failure_percent", c.fromOr("max_failures", byEnvoy))
+	put(t, &o.SuccessRateStdev, 1.9, at+".success_rate_stdev", byEnvoy)
+	put(t, &o.MinimumRequests, 100, at+".minimum_requests", byEnvoy)
+	put(t, &o.SuccessRateMinimumEndpoints, outlier.Default().SuccessRateMinimumEndpoints, at+".success_rate_minimum_endpoints", byEnvoy)
+	put(t, &o.KeepEndpoints, 1, at+".keep_endpoints", "one is kept, where Envoy may eject all")
+	c.rest()
+}
