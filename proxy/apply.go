@@ -125,9 +125,9 @@ func (p *Proxy) applied(next *plan.Plan, asked bool) {
 		p.reload.Applied, p.reload.LastError, p.reload.File = now, "", p.loaded.File
 		p.reload.Reloads++
 	}
-	names := make([]string, len(next.Listeners))
-	for i, l := range next.Listeners {
-		names[i] = l.Name + "=" + p.listeners[l.Name].Address().String()
+	names := make([]string, 0, len(next.Listeners)+len(next.Datagrams))
+	for _, l := range next.Listeners {
+		names = append(names, l.Name+"="+p.listeners[l.Name].Address().String())
 	}
 	for _, g := range next.Datagrams {
 		names = append(names, g.Name+"="+p.datagrams[g.Name].Address().String())

@@ -79,7 +79,7 @@ const floors = `
 	config, discovery/consul/mesh, mtls/authz < proxy/sidecar;
 	config, proxy/plan < proxy/compile;
 	telemetry/admin, proxy/compile, proxy/exchange < proxy/explain;
-	internal/lifecycle, mtls/workload, proxy/check, proxy/datagram, proxy/explain, proxy/listener, proxy/sidecarr
+	internal/lifecycle, mtls/workload, proxy/check, proxy/datagram, proxy/explain, proxy/listener, proxy/sidecar
 	< proxy;
 
 	# Floor 5: programs.
