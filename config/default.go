@@ -178,6 +178,8 @@ func newSection(t reflect.Type) reflect.Value {
 		*p = consul.Default()
 	case *consul.Check:
 		*p = consul.DefaultCheck()
+	case *consul.Sidecar:
+		*p = consul.DefaultSidecar()
 	case *file.Config:
 		*p = file.Default()
 	case *dns.Config:

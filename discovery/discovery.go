@@ -121,6 +121,9 @@ type Service struct {
 	// Identities are the SPIFFE IDs the endpoints may present; empty when the
 	// source does not say.
 	Identities []string `json:"identities,omitempty"`
+	// SNI is the server name that TLS to the endpoints asks for; empty when the
+	// source does not say. Mesh gateways route by it.
+	SNI string `json:"sni,omitempty"`
 	// Endpoints are sorted by Address, then ID, without duplicates of the pair.
 	Endpoints []Endpoint `json:"endpoints"`
 	// Index is the source's version of the data; 0 where there is none.
@@ -141,7 +144,7 @@ func (s *Service) Equal(o *Service) bool {
 	if s == nil || o == nil {
 		return s == o
 	}
-	if s.Name != o.Name || s.Protocol != o.Protocol || s.Source != o.Source || s.Stale != o.Stale ||
+	if s.Name != o.Name || s.Protocol != o.Protocol || s.Source != o.Source || s.Stale != o.Stale || s.SNI != o.SNI ||
 		!slices.Equal(s.Identities, o.Identities) || len(s.Endpoints) != len(o.Endpoints) {
 		return false
 	}
@@ -188,6 +191,15 @@ type Source interface {
 	// Status describes the services of the current or last Run, sorted by
 	// name. It may be called at any time from any goroutine.
 	Status() []WatchStatus
+}
+
+// Refollower is a Source whose services may change while it runs, without a
+// word about those that stay.
+type Refollower interface {
+	Source
+	// Follow makes services those that the present Run follows, and the next
+	// ones until they are given others. It does nothing before Run.
+	Follow(services []string)
 }
 
 // WatchStatus is what the admin API shows about one followed service.

@@ -37,6 +37,12 @@ type client struct {
 	tokens *tokens
 	where  string // for messages
 	base   *http.Transport
+
+	// What questions that the API client has no method for are asked with.
+	http                 *http.Client
+	scheme, host, prefix string
+	namespace, partition string
+	auth                 *api.HttpBasicAuth
 }
 
 // newClient makes a client from the configuration and, where that is silent,
@@ -110,6 +116,9 @@ func newClient(cfg Config, via http.RoundTripper) (*client, error) {
 	if c.Client, err = api.NewClient(ac); err != nil {
 		return nil, fmt.Errorf("discovery.consul: %w", err)
 	}
+	// NewClient has completed what it was given.
+	c.http, c.scheme, c.host, c.prefix = ac.HttpClient, ac.Scheme, ac.Address, ac.PathPrefix
+	c.namespace, c.partition, c.auth = ac.Namespace, ac.Partition, ac.HttpAuth
 	return c, nil
 }
 

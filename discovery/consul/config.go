@@ -41,6 +41,9 @@ type Config struct {
 	Stale bool `yaml:"stale"`
 	// Register registers this proxy's service with the agent. Default: not registered.
 	Register *Register `yaml:"register"`
+	// Sidecar makes this proxy a sidecar of Consul's mesh: what it serves and
+	// calls is what Consul says. Default: it is not one.
+	Sidecar *Sidecar `yaml:"sidecar"`
 }
 
 // TLS is how the agent is verified and how the proxy shows itself to it.
@@ -126,6 +129,9 @@ func (c Config) Validate(add func(field, problem string)) {
 	}
 	if c.Register != nil {
 		c.Register.validate(add)
+	}
+	if c.Sidecar != nil {
+		c.Sidecar.validate(add)
 	}
 }
 

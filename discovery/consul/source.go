@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net/http"
 	"strings"
 	"sync"
@@ -63,48 +62,21 @@ func (s *Source) Run(ctx context.Context, services []string, sink discovery.Sink
 
 // watch follows one service until ctx ends.
 func (s *Source) watch(ctx context.Context, service string, sink discovery.Sink) {
-	var index uint64
-	var answered time.Time // the last answer
-	rechecked := false     // since the last answer to a query that waited
-	backoff := discovery.Backoff{Base: backoffBase, Max: backoffMax}
-	for ctx.Err() == nil {
-		token := s.client.tokens.valid()
-		var after time.Time
-		if !rechecked {
-			after = answered
+	w := newWalk(s.client)
+	w.run(ctx, func(ctx, token context.Context, at mark, after time.Time) (mark, int, error) {
+		eps, next, warning, err := s.query(ctx, token, service, at.index, after)
+		if err != nil {
+			return mark{}, 0, err
 		}
-		eps, next, warning, err := s.query(ctx, token, service, index, after)
-		switch {
-		case ctx.Err() != nil:
-			return
-		case err != nil && errors.Is(context.Cause(token), errTokenChanged):
-			// Ended because of the new token; what that may see is asked for at once.
-			index = 0
-		case errors.Is(err, errNewConn):
-			// The agent may have been replaced, and the index may mean nothing
-			// to it: one that is too large would wait in vain.
-			index, rechecked = 0, true
-		case err != nil:
-			s.track.Fail(service, err)
-			sink.Fail(service, err)
-			// From 0, so that the first good answer comes at once and ends the trouble.
-			index = 0
-			discovery.Sleep(ctx, max(minPause, backoff.Next(rand.Uint64())), token.Done())
-		default:
-			backoff.Reset()
-			answered, rechecked = time.Now(), rechecked && index == 0
-			s.track.Confirm(service, next, len(eps), warning)
-			sink.Update(&discovery.Service{
-				Name: service, Endpoints: eps, Index: next, Source: "consul", Updated: time.Now(),
-			})
-			index = nextIndex(index, next)
-			pause := min(minPause+time.Duration(len(eps))*perInstance, maxPause)
-			if next == 0 {
-				pause = pollPause
-			}
-			discovery.Sleep(ctx, discovery.Jitter(pause, 0.1, rand.Uint64()), token.Done())
-		}
-	}
+		s.track.Confirm(service, next, len(eps), warning)
+		sink.Update(&discovery.Service{
+			Name: service, Endpoints: eps, Index: next, Source: "consul", Updated: time.Now(),
+		})
+		return mark{index: next}, len(eps), nil
+	}, func(err error) {
+		s.track.Fail(service, err)
+		sink.Fail(service, err)
+	})
 }
 
 // nextIndex is the index to wait on after got was returned to a query with

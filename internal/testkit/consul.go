@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -23,6 +24,10 @@ type ConsulOptions struct {
 	ACL bool
 	// Datacenter is the agent's datacenter. Default dc1.
 	Datacenter string
+	// Connect turns the service mesh on, with Consul's own authority.
+	Connect bool
+	// Config is merged over the agent's configuration, section by section.
+	Config map[string]any
 }
 
 // ConsulAgent is a real Consul server agent of one node, on loopback.
@@ -192,7 +197,7 @@ func (c *ConsulAgent) start() error {
 		"node_name": "node-1", "datacenter": c.opts.Datacenter,
 		"server": true, "bootstrap_expect": 1, "data_dir": filepath.Join(c.dir, "data"),
 		"bind_addr": "127.0.0.1", "client_addr": "127.0.0.1", "log_level": "warn",
-		"ports": map[string]int{
+		"ports": map[string]any{
 			"http": c.ports[0], "server": c.ports[1], "serf_lan": c.ports[2],
 			"https": -1, "grpc": -1, "grpc_tls": -1, "dns": -1, "serf_wan": -1,
 		},
@@ -203,13 +208,22 @@ func (c *ConsulAgent) start() error {
 		"enable_local_script_checks": false,
 		"ui_config":                  map[string]any{"enabled": false},
 		"peering":                    map[string]any{"enabled": false},
-		"connect":                    map[string]any{"enabled": false},
+		"connect":                    map[string]any{"enabled": c.opts.Connect},
 	}
 	if c.opts.ACL {
 		config["acl"] = map[string]any{
 			"enabled": true, "default_policy": "deny", "token_ttl": "0s",
 			"tokens": map[string]string{"initial_management": managementToken, "agent": managementToken},
 		}
+	}
+	for key, value := range c.opts.Config {
+		if section, ok := value.(map[string]any); ok && config[key] != nil {
+			if have, ok := config[key].(map[string]any); ok {
+				maps.Copy(have, section)
+				continue
+			}
+		}
+		config[key] = value
 	}
 	content, err := json.Marshal(config)
 	if err != nil {

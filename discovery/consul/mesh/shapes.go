@@ -286,7 +286,7 @@ type Intention struct {
 
 	// Unknown are the fields that this version does not know; such an intention
 	// must not allow anything.
-	Unknown []string `json:"-"`
+	Unknown []string `json:",omitempty"`
 }
 
 // Permission is one of the ordered rules of an intention for HTTP.
@@ -356,6 +356,10 @@ type JWTProvider struct {
 	}
 	ClockSkewSeconds int
 	CacheConfig      *struct{ Size int }
+
+	// Unknown are the fields that this version does not know; such a provider
+	// must not vouch for anybody.
+	Unknown []string `json:",omitempty"`
 }
 
 // MeshEntry is the mesh entry; the zero value is one that is not there.

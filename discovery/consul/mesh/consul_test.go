@@ -1,0 +1,77 @@
+package mesh
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/outrigger-mesh/outrigger/discovery/consul"
+	"github.com/outrigger-mesh/outrigger/internal/testkit"
+)
+
+// register puts a service with a sidecar and upstreams into an agent.
+func register(t *testing.T, c *testkit.ConsulAgent, body string) {
+	t.Helper()
+	c.Do(t, "PUT", "/v1/agent/service/register", json.RawMessage(body))
+}
+
+func entry(t *testing.T, c *testkit.ConsulAgent, body string) {
+	t.Helper()
+	c.Do(t, "PUT", "/v1/config", json.RawMessage(body))
+}
+
+// instance puts an instance of a service in the mesh into the catalog.
+func instance(t *testing.T, c *testkit.ConsulAgent, service string, n int, status, more string) {
+	t.Helper()
+	body := fmt.Sprintf(`{"Node":"n%[2]d","Address":"10.0.0.%[2]d","SkipNodeUpdate":false,
+		"Service":{"ID":"%[1]s-%[2]d","Service":"%[1]s-sidecar-proxy","Kind":"connect-proxy","Port":%[3]d,
+		"Proxy":{"DestinationServiceName":"%[1]s"}%[5]s},
+		"Checks":[{"Node":"n%[2]d","CheckID":"%[1]s-%[2]d","Name":"c","Status":"%[4]s","ServiceID":"%[1]s-%[2]d"}]}`,
+		service, n, 20000+n, status, more)
+	c.Do(t, "PUT", "/v1/catalog/register", json.RawMessage(body))
+}
+
+const webWithApi = `{"ID":"web-1","Name":"web","Port":8080,"Connect":{"SidecarService":{"Port":21000,"Checks":[],"Proxy":{
+	"Config":{"protocol":"http","custom":{"a":1}},
+	"Upstreams":[{"DestinationName":"api","LocalBindPort":15001,"Config":{"connect_timeout_ms":2222}}]}}}}`
+
+func TestFollowsASidecar(t *testing.T) {
+	t.Parallel()
+	c := testkit.Consul(t, testkit.ConsulOptions{Connect: true})
+	r := start(t, consul.Config{Address: c.Address, Stale: true, Sidecar: &consul.Sidecar{For: "web-1"}}, Options{}, "api", "v1.api")
+	r.until(t, "a word on the missing registration", func() bool {
+		return strings.Contains(r.status("sidecar/registration").LastError, `no sidecar for the service "web-1" is registered`)
+	})
+	register(t, c, webWithApi)
+	r.until(t, "the first snapshot", func() bool { return r.snapshot != nil })
+	s := r.snapshot
+	if s.Proxy.ID != "web-1-sidecar-proxy" || s.Datacenter != "dc1" || !strings.HasSuffix(s.TrustDomain, ".consul") || !s.DefaultAllow || len(s.Failures) != 0 {
+		t.Errorf("snapshot %+v", s)
+	}
+	if api := s.Chains["api"]; api == nil || api.Protocol != "tcp" || api.Nodes[api.StartNode].Resolver.ConnectTimeout != 2222e6 {
+		t.Errorf("chain %+v", api)
+	}
+
+	instance(t, c, "api", 1, "passing", "")
+	instance(t, c, "api", 2, "warning", `,"Weights":{"Passing":3,"Warning":2}`)
+	instance(t, c, "api", 3, "critical", `,"Meta":{"version":"v1"}`)
+	const three = "10.0.0.1:20001 10.0.0.2:20002*2:warning 10.0.0.3:20003:critical"
+	r.until(t, "three instances", func() bool { return line(r.services["api"]) == three })
+	api := r.services["api"]
+	if want := "spiffe://" + s.TrustDomain + "/ns/default/dc/dc1/svc/api"; len(api.Identities) != 1 || api.Identities[0] != want {
+		t.Errorf("identities %v, want %s", api.Identities, want)
+	}
+	if want := "api.default.dc1.internal." + s.TrustDomain; api.SNI != want {
+		t.Errorf("SNI %q, want %q", api.SNI, want)
+	}
+
+	entry(t, c, `{"Kind":"service-resolver","Name":"api","DefaultSubset":"v1","Subsets":{"v1":{"Filter":"Service.Meta.version == v1"}}}`)
+	r.until(t, "the subset", func() bool {
+		return r.snapshot.Chains["api"].Targets["v1.api.default.default.dc1"] != nil && line(r.services["v1.api"]) == "10.0.0.3:20003:critical"
+	})
+	entry(t, c, `{"Kind":"service-intentions","Name":"web","Sources":[{"Name":"db","Action":"deny","Description":"no"}]}`)
+	r.until(t, "the intention", func() bool {
+		return len(r.snapshot.Intentions) == 1 && r.snapshot.Intentions[0].SourceName == "db" && len(r.snapshot.Intentions[0].Unknown) == 0
+	})
+}

@@ -1,0 +1,66 @@
+package mesh
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/json"
+	"maps"
+)
+
+// state is what has been answered so far.
+type state struct {
+	reg          *Registration
+	trustDomain  string
+	intentions   []Intention
+	matched      bool // intentions were answered
+	defaultAllow bool
+	policy       bool // the default policy is known
+	providers    map[string]*JWTProvider
+	mesh         *MeshEntry
+	serviceMode  *string // MutualTLSMode of service-defaults ...
+	globalMode   *string // ... and of proxy-defaults
+	chains       map[string]*chainState
+}
+
+// chainState is what is known of the chain of an upstream.
+type chainState struct {
+	key     string // of the watch
+	chain   *Chain // the last good one
+	failure string // why there is none
+}
+
+// snapshot returns all that is known, and whether that is enough.
+func (s *state) snapshot() (*Snapshot, bool) {
+	if s.reg == nil || s.trustDomain == "" || !s.matched || !s.policy || s.providers == nil || s.mesh == nil ||
+		s.serviceMode == nil || s.globalMode == nil {
+		return nil, false
+	}
+	snap := &Snapshot{
+		Proxy: *s.reg, TrustDomain: s.trustDomain, Datacenter: s.reg.Datacenter,
+		Chains: map[string]*Chain{}, Failures: map[string]string{},
+		Intentions: s.intentions, DefaultAllow: s.defaultAllow,
+		Providers: maps.Clone(s.providers), Mesh: *s.mesh,
+	}
+	snap.Proxy.Proxy.MutualTLSMode = cmp.Or(*s.serviceMode, *s.globalMode)
+	for name, c := range s.chains {
+		switch {
+		case c.chain != nil:
+			snap.Chains[name] = c.chain
+		case c.failure != "":
+			snap.Failures[name] = c.failure
+		default:
+			return nil, false
+		}
+	}
+	return snap, true
+}
+
+// equal reports whether a consumer would do the same with both.
+func (s *Snapshot) equal(o *Snapshot) bool {
+	if s == nil || o == nil {
+		return s == o
+	}
+	a, err := json.Marshal(s)
+	b, err2 := json.Marshal(o)
+	return err == nil && err2 == nil && bytes.Equal(a, b)
+}
