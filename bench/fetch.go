@@ -61,6 +61,36 @@ func (f *fetched) prepare(ctx context.Context, dir string) (string, error) {
 	return f.program() + " " + f.version, nil
 }
 
+// runFetch is the command `fetch`: it sees that a peer which is no Debian
+// package is in the cache and prints its path. Tests get their Envoy by it.
+func runFetch(ctx context.Context, args []string, out io.Writer) error {
+	if len(args) != 1 {
+		return errors.New("fetch: name one peer, such as envoy")
+	}
+	o, err := parseOptions(nil, io.Discard)
+	if err != nil {
+		return err
+	}
+	say := func(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) }
+	for _, s := range allSubjects(o, say) {
+		f, ok := s.(*fetched)
+		if !ok || f.label != args[0] {
+			continue
+		}
+		dir, err := os.MkdirTemp("", "outrigger-fetch-")
+		if err != nil {
+			return err
+		}
+		defer os.RemoveAll(dir)
+		if _, err := f.prepare(ctx, dir); err != nil {
+			return err
+		}
+		_, err = fmt.Fprintln(out, f.bin)
+		return err
+	}
+	return fmt.Errorf("fetch: no peer %q that is fetched", args[0])
+}
+
 // get fetches into a name of its own first, so that a broken try leaves no
 // half of a program behind.
 func (f *fetched) get(ctx context.Context, dir string) error {

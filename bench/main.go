@@ -32,6 +32,8 @@ func run(ctx context.Context, args []string) error {
 			return runLoad(ctx, args[1:])
 		case "reverseproxy":
 			return runReverseProxy(ctx, args[1:])
+		case "fetch":
+			return runFetch(ctx, args[1:], os.Stdout)
 		}
 	}
 	o, err := parseOptions(args, os.Stderr)

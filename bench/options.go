@@ -64,6 +64,7 @@ docs/BENCHMARKS.md, docs/benchmarks-*.svg and bench/results/latest.json.
   go run ./bench -plan              how long each scenario takes; measures nothing
   go run ./bench load -h            only make load
   go run ./bench origin -h          only serve an origin
+  go run ./bench fetch envoy        only fetch a peer, and print its path
 
 `)
 		fs.PrintDefaults()

@@ -5,8 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"maps"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -22,24 +20,35 @@ type ConsulOptions struct {
 	// ACL turns access control on: deny by default, with ConsulAgent.Token as
 	// the management token.
 	ACL bool
-	// Datacenter is the agent's datacenter. Default dc1.
+	// Datacenter is the agent's datacenter. Default dc1, or that of Server.
 	Datacenter string
-	// Connect turns the service mesh on, with Consul's own authority.
-	Connect bool
-	// Config is merged over the agent's configuration, section by section.
+	// Mesh turns the service mesh on: a certificate authority, and gRPC.
+	Mesh bool
+	// Server makes it a client agent in the cluster of that server.
+	Server *ConsulAgent
+	// Primary federates the agent's datacenter with that of another server with
+	// Mesh, from which certificates, config entries and tokens come.
+	Primary *ConsulAgent
+	// Config holds more of the agent's configuration, merged section by section.
 	Config map[string]any
 }
 
-// ConsulAgent is a real Consul server agent of one node, on loopback.
+// ConsulAgent is a real Consul agent, on loopback: a server of one node, or a
+// client of one.
 type ConsulAgent struct {
 	// Address is "http://127.0.0.1:PORT".
 	Address string
+	// GRPC is "127.0.0.1:PORT", which speaks xDS and Consul's own services;
+	// empty without Mesh.
+	GRPC string
+	// Node is the agent's name in the catalog.
+	Node string
 	// Token is the management token; empty without ACL.
 	Token string
 
 	bin     string
 	dir     string
-	ports   [3]int // http, server RPC, serf LAN
+	ports   consulPorts
 	opts    ConsulOptions
 	cmd     *exec.Cmd
 	exited  chan struct{} // closed when the process has ended and was waited for
@@ -66,6 +75,12 @@ func Consul(t testing.TB, opts ConsulOptions) *ConsulAgent {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if server := opts.Server; server != nil {
+		opts.Datacenter, opts.ACL, opts.Mesh = server.opts.Datacenter, server.opts.ACL, server.opts.Mesh
+	}
+	if primary := opts.Primary; primary != nil {
+		opts.ACL, opts.Mesh = primary.opts.ACL, true
+	}
 	if opts.Datacenter == "" {
 		opts.Datacenter = "dc1"
 	}
@@ -90,7 +105,13 @@ func Consul(t testing.TB, opts ConsulOptions) *ConsulAgent {
 		if c.ports, err = freePorts(); err != nil {
 			t.Fatal(err)
 		}
-		c.Address = fmt.Sprintf("http://127.0.0.1:%d", c.ports[0])
+		c.Address, c.Node = fmt.Sprintf("http://127.0.0.1:%d", c.ports.http), "node-1"
+		if opts.Server != nil {
+			c.Node = fmt.Sprintf("client-%d", c.ports.http)
+		}
+		if opts.Mesh {
+			c.GRPC = fmt.Sprintf("127.0.0.1:%d", c.ports.grpc)
+		}
 		if err = c.start(); err == nil {
 			return c
 		}
@@ -190,42 +211,9 @@ func (c *ConsulAgent) call(ctx context.Context, method, path string, body any) (
 	return resp.StatusCode, answer, err
 }
 
-// start runs the program and waits until the server has a leader, its node is
-// in the catalog and the management token works.
+// start runs the program and waits until it is ready.
 func (c *ConsulAgent) start() error {
-	config := map[string]any{
-		"node_name": "node-1", "datacenter": c.opts.Datacenter,
-		"server": true, "bootstrap_expect": 1, "data_dir": filepath.Join(c.dir, "data"),
-		"bind_addr": "127.0.0.1", "client_addr": "127.0.0.1", "log_level": "warn",
-		"ports": map[string]any{
-			"http": c.ports[0], "server": c.ports[1], "serf_lan": c.ports[2],
-			"https": -1, "grpc": -1, "grpc_tls": -1, "dns": -1, "serf_wan": -1,
-		},
-		"performance":                map[string]any{"raft_multiplier": 1},
-		"leave_on_terminate":         false,
-		"disable_update_check":       true,
-		"check_update_interval":      "0s",
-		"enable_local_script_checks": false,
-		"ui_config":                  map[string]any{"enabled": false},
-		"peering":                    map[string]any{"enabled": false},
-		"connect":                    map[string]any{"enabled": c.opts.Connect},
-	}
-	if c.opts.ACL {
-		config["acl"] = map[string]any{
-			"enabled": true, "default_policy": "deny", "token_ttl": "0s",
-			"tokens": map[string]string{"initial_management": managementToken, "agent": managementToken},
-		}
-	}
-	for key, value := range c.opts.Config {
-		if section, ok := value.(map[string]any); ok && config[key] != nil {
-			if have, ok := config[key].(map[string]any); ok {
-				maps.Copy(have, section)
-				continue
-			}
-		}
-		config[key] = value
-	}
-	content, err := json.Marshal(config)
+	content, err := json.Marshal(c.config())
 	if err != nil {
 		return err
 	}
@@ -265,43 +253,6 @@ func (c *ConsulAgent) start() error {
 			return fmt.Errorf("the agent did not get ready within %v\n%s", consulStart, tail(log, 2000))
 		}
 	}
-}
-
-// ready asks without stale reads, so only a leader can say yes.
-func (c *ConsulAgent) ready(ctx context.Context) bool {
-	status, body, err := c.call(ctx, http.MethodGet, "/v1/health/node/node-1?consistent", nil)
-	if err != nil || status != http.StatusOK || !strings.Contains(string(body), "serfHealth") {
-		return false
-	}
-	if c.Token == "" {
-		return true
-	}
-	status, _, err = c.call(ctx, http.MethodGet, "/v1/acl/token/self", nil)
-	return err == nil && status == http.StatusOK
-}
-
-// freePorts finds ports that are free on loopback, for TCP and UDP.
-func freePorts() (ports [3]int, err error) {
-	var held []io.Closer
-	defer func() {
-		for _, h := range held {
-			h.Close()
-		}
-	}()
-	for i := range ports {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return ports, err
-		}
-		held = append(held, l)
-		ports[i] = l.Addr().(*net.TCPAddr).Port
-		u, err := net.ListenPacket("udp", l.Addr().String())
-		if err != nil {
-			return ports, err
-		}
-		held = append(held, u)
-	}
-	return ports, nil
 }
 
 // pause waits a moment between two looks at something outside this process,

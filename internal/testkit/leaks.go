@@ -1,4 +1,4 @@
-// Package testkit holds what tests of several packages share: leak checks, real Consul, free ports, certificates.
+// Package testkit holds what tests of several packages share: leak checks, real Consul and Envoy, free ports, certificates.
 package testkit
 
 import (

@@ -38,7 +38,7 @@ const webWithApi = `{"ID":"web-1","Name":"web","Port":8080,"Connect":{"SidecarSe
 
 func TestFollowsASidecar(t *testing.T) {
 	t.Parallel()
-	c := testkit.Consul(t, testkit.ConsulOptions{Connect: true})
+	c := testkit.Consul(t, testkit.ConsulOptions{Mesh: true})
 	r := start(t, consul.Config{Address: c.Address, Stale: true, Sidecar: &consul.Sidecar{For: "web-1"}}, Options{}, "api", "v1.api")
 	r.until(t, "a word on the missing registration", func() bool {
 		return strings.Contains(r.status("sidecar/registration").LastError, `no sidecar for the service "web-1" is registered`)
