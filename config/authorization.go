@@ -15,6 +15,15 @@ func (v *validator) authorization() {
 		if tcp && len(r.Paths) > 0 {
 			v.say(path+".paths", "cannot be seen: the inbound listener speaks tcp; remove them")
 		}
+		if tcp && r.PathPrefix != "" {
+			v.say(path+".path_prefix", "cannot be seen: the inbound listener speaks tcp; remove it")
+		}
+		if tcp && r.PathRegex != "" {
+			v.say(path+".path_regex", "cannot be seen: the inbound listener speaks tcp; remove it")
+		}
+		if tcp && len(r.Headers) > 0 {
+			v.say(path+".headers", "cannot be seen: the inbound listener speaks tcp; remove them")
+		}
 		for j, from := range r.From {
 			switch anonymous := from == "anonymous"; {
 			case anonymous && v.Inbound.MTLS == MTLSStrict:

@@ -7,6 +7,7 @@ import (
 	"github.com/outrigger-mesh/outrigger/discovery/consul"
 	"github.com/outrigger-mesh/outrigger/discovery/dns"
 	"github.com/outrigger-mesh/outrigger/discovery/file"
+	"github.com/outrigger-mesh/outrigger/mtls/authz"
 	"github.com/outrigger-mesh/outrigger/proxy/limiter"
 	"github.com/outrigger-mesh/outrigger/proxy/names"
 	"github.com/outrigger-mesh/outrigger/proxy/websocket"
@@ -65,8 +66,9 @@ func Default() Config {
 			Outcomes:  outcomes.Default(),
 			Log:       Log{Level: "info", Format: "text"},
 		},
-		Admin: Admin{Listen: "127.0.0.1:15000"},
-		Drain: Drain{Delay: 5 * time.Second, Timeout: 30 * time.Second},
+		Authorization: authz.Defaults(),
+		Admin:         Admin{Listen: "127.0.0.1:15000"},
+		Drain:         Drain{Delay: 5 * time.Second, Timeout: 30 * time.Second},
 	}
 }
 

@@ -523,18 +523,48 @@ func fieldDoc(id string) string {
 		return ""
 	case "github.com/outrigger-mesh/outrigger/discovery/file.entry.Protocol":
 		return ""
+	case "github.com/outrigger-mesh/outrigger/mtls/authz.Config.Default":
+		return "What holds for what no rule matches: allow, deny, or auto (default), which is deny where there are rules, and allow where there are none."
+	case "github.com/outrigger-mesh/outrigger/mtls/authz.Config.EncodedSlashes":
+		return "What becomes, where rules name paths, of requests whose path has an encoded slash (%2F), which servers read in different ways. refuse (default): they are refused. compare: they are compared, and the slash takes no part in dividing the path."
 	case "github.com/outrigger-mesh/outrigger/mtls/authz.Config.Mode":
 		return "Enforce (default), or observe: verdicts are counted and logged, and nothing is refused. A percentage, such as 25%, refuses so many of what is not allowed: a way to introduce rules, no protection."
+	case "github.com/outrigger-mesh/outrigger/mtls/authz.Config.Order":
+		return "How rules are tried. set (default): a matching deny rule wins over every allow rule, whatever their order. first_match: the first rule that matches decides."
 	case "github.com/outrigger-mesh/outrigger/mtls/authz.Config.Rules":
-		return "Tried as a set: a matching deny rule wins over every allow rule, whatever their order."
+		return "Tried in the order that order says."
+	case "github.com/outrigger-mesh/outrigger/mtls/authz.Header.Contains":
+		return "What stands somewhere in the value."
+	case "github.com/outrigger-mesh/outrigger/mtls/authz.Header.Exact":
+		return "The whole value."
+	case "github.com/outrigger-mesh/outrigger/mtls/authz.Header.IgnoreCase":
+		return "Whether exact, prefix, suffix and contains take ASCII letters in either case."
+	case "github.com/outrigger-mesh/outrigger/mtls/authz.Header.Invert":
+		return "Whether the condition must not be met. A field that is not there meets no condition on its value, inverted or not; with present, invert means that it is not there."
+	case "github.com/outrigger-mesh/outrigger/mtls/authz.Header.Name":
+		return "The field's name, in any case. host is the authority that the request is for. Required."
+	case "github.com/outrigger-mesh/outrigger/mtls/authz.Header.Prefix":
+		return "What the value begins with."
+	case "github.com/outrigger-mesh/outrigger/mtls/authz.Header.Present":
+		return "The field is there, with any value."
+	case "github.com/outrigger-mesh/outrigger/mtls/authz.Header.Regex":
+		return "A regular expression (RE2) that the whole value matches."
+	case "github.com/outrigger-mesh/outrigger/mtls/authz.Header.Suffix":
+		return "What the value ends with."
 	case "github.com/outrigger-mesh/outrigger/mtls/authz.Rule.Action":
 		return "Allow (default) or deny."
 	case "github.com/outrigger-mesh/outrigger/mtls/authz.Rule.From":
-		return "from lists who: a SPIFFE ID, everything below a path (\"spiffe://td/ns/*\"), a trust domain (\"spiffe://td/*\"), any authenticated peer (\"*\"), or peers without identity (\"anonymous\", which occur with inbound mTLS permissive or off). At least one is needed."
+		return "from lists who: a SPIFFE ID, everything below a path (\"spiffe://td/ns/*\"), a trust domain (\"spiffe://td/*\"), any authenticated peer (\"*\"), or peers without identity (\"anonymous\", which occur with inbound mTLS permissive or off). At least one is needed. With a * in the middle (\"spiffe://td/ns/*/svc/web\") each * stands for one segment, one at the end too."
+	case "github.com/outrigger-mesh/outrigger/mtls/authz.Rule.Headers":
+		return "Conditions on header fields, of which all must be met."
 	case "github.com/outrigger-mesh/outrigger/mtls/authz.Rule.Methods":
 		return "methods lists HTTP methods, case-sensitive as in RFC 9110 section 9.1; empty means all."
 	case "github.com/outrigger-mesh/outrigger/mtls/authz.Rule.Name":
 		return "name appears in refusals, logs and metrics; default rules[N]. It must be unique."
+	case "github.com/outrigger-mesh/outrigger/mtls/authz.Rule.PathPrefix":
+		return "What the path begins with, letter by letter (\"/adm\" matches /administrator), in the same normal form."
+	case "github.com/outrigger-mesh/outrigger/mtls/authz.Rule.PathRegex":
+		return "A regular expression (RE2) that the whole path matches, in the same normal form."
 	case "github.com/outrigger-mesh/outrigger/mtls/authz.Rule.Paths":
 		return "paths lists URL paths without query: exact (\"/login\"), or a path and everything below it (\"/admin/*\" matches /admin and /admin/users, not /administrator); empty means all. Requests are compared in normal form: percent-encoding undone, repeated slashes joined. Paths that servers read in different ways, such as those with \"..\" or an encoded slash, are refused where any rule names paths."
 	case "github.com/outrigger-mesh/outrigger/proxy/limiter.GRPC.Address":

@@ -40,7 +40,7 @@ const floors = `
 
 	# Floor 1: sources of identity and endpoints, authorization, telemetry.
 	mtls < mtls/workload, mtls/devca;
-	mtls, resilience/guard < mtls/authz;
+	mtls, proxy/http1, resilience/guard < mtls/authz;
 	discovery < discovery/consul, discovery/dns, discovery/file;
 	discovery/consul < discovery/consul/mesh;
 	proxy/outcome < telemetry;

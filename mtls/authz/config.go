@@ -1,11 +1,10 @@
-// Package authz decides whether an identity may do something: deny rules first, then allow rules, and deny when nothing allows.
+// Package authz decides whether an identity may do something, by rules on the caller and the request, and denies unless told otherwise.
 package authz
 
 import (
 	"fmt"
 	"strings"
 
-	"github.com/outrigger-mesh/outrigger/mtls"
 	"github.com/outrigger-mesh/outrigger/resilience/guard"
 )
 
@@ -16,12 +15,23 @@ type Config struct {
 	// A percentage, such as 25%, refuses so many of what is not allowed: a way to
 	// introduce rules, no protection.
 	Mode guard.Mode `yaml:"mode"`
-	// Rules are tried as a set: a matching deny rule wins over every allow rule, whatever their order.
+	// Order says how rules are tried. set (default): a matching deny rule wins over every
+	// allow rule, whatever their order. first_match: the first rule that matches decides.
+	Order Order `yaml:"order" enum:"set,first_match"`
+	// Default is what holds for what no rule matches: allow, deny, or auto (default), which is
+	// deny where there are rules, and allow where there are none.
+	Default Default `yaml:"default" enum:"auto,allow,deny"`
+	// EncodedSlashes is what becomes, where rules name paths, of requests whose path has an encoded
+	// slash (%2F), which servers read in different ways. refuse (default): they are refused.
+	// compare: they are compared, and the slash takes no part in dividing the path.
+	EncodedSlashes EncodedSlashes `yaml:"encoded_slashes" enum:"refuse,compare"`
+	// Rules are tried in the order that order says.
 	Rules []Rule `yaml:"rules"`
 }
 
 // Rule allows or denies a set of identities a set of requests. A rule matches
-// when From, Methods and Paths all match.
+// when From and all other conditions match. Whatever conditions on requests it has,
+// it lets no connection pass that is not HTTP.
 type Rule struct {
 	// Name appears in refusals, logs and metrics; default rules[N]. It must be unique.
 	Name string `yaml:"name"`
@@ -30,6 +40,7 @@ type Rule struct {
 	// From lists who: a SPIFFE ID, everything below a path ("spiffe://td/ns/*"), a trust
 	// domain ("spiffe://td/*"), any authenticated peer ("*"), or peers without identity
 	// ("anonymous", which occur with inbound mTLS permissive or off). At least one is needed.
+	// With a * in the middle ("spiffe://td/ns/*/svc/web") each * stands for one segment, one at the end too.
 	From []string `yaml:"from"`
 	// Methods lists HTTP methods, case-sensitive as in RFC 9110 section 9.1; empty means all.
 	Methods []string `yaml:"methods"`
@@ -39,7 +50,42 @@ type Rule struct {
 	// Paths that servers read in different ways, such as those with ".." or an encoded slash,
 	// are refused where any rule names paths.
 	Paths []string `yaml:"paths"`
+	// PathPrefix is what the path begins with, letter by letter ("/adm" matches /administrator),
+	// in the same normal form.
+	PathPrefix string `yaml:"path_prefix"`
+	// PathRegex is a regular expression (RE2) that the whole path matches, in the same normal form.
+	PathRegex string `yaml:"path_regex"`
+	// Headers are conditions on header fields, of which all must be met.
+	Headers []Header `yaml:"headers"`
 }
+
+// Order is how rules are tried.
+type Order string
+
+// The orders. The empty one means SetOrder.
+const (
+	SetOrder   Order = "set"
+	FirstMatch Order = "first_match"
+)
+
+// Default is what holds for what no rule matches.
+type Default string
+
+// The defaults. The empty one means DefaultAuto.
+const (
+	DefaultAuto   Default = "auto"
+	DefaultAllows Default = "allow"
+	DefaultDenies Default = "deny"
+)
+
+// EncodedSlashes is what becomes of paths with an encoded slash.
+type EncodedSlashes string
+
+// The ways. The empty one means RefuseSlashes.
+const (
+	RefuseSlashes  EncodedSlashes = "refuse"
+	CompareSlashes EncodedSlashes = "compare"
+)
 
 // Action is what a matching rule does.
 type Action uint8
@@ -79,26 +125,39 @@ func (a *Action) UnmarshalText(b []byte) error {
 const (
 	// NoRules: there are no rules, so everything is allowed.
 	NoRules = "no-rules"
-	// DefaultDeny: there are rules and none matched.
+	// DefaultDeny: none matched, and that means deny.
 	DefaultDeny = "default-deny"
+	// DefaultAllow: none matched, and that means allow.
+	DefaultAllow = "default-allow"
 	// AmbiguousPath: the request's path can be read in more than one way.
 	AmbiguousPath = "ambiguous-path"
 )
 
-// Default returns the configuration without rules, enforced.
-func Default() Config { return Config{} }
+// Defaults returns the configuration without rules, enforced.
+func Defaults() Config {
+	return Config{Order: SetOrder, Default: DefaultAuto, EncodedSlashes: RefuseSlashes}
+}
 
 // Validate calls add for every mistake, with the field as written in YAML.
 func (c Config) Validate(add func(field, problem string)) {
 	if !c.Mode.Known() {
 		add("mode", guard.Unknown)
 	}
+	if c.Order != "" && c.Order != SetOrder && c.Order != FirstMatch {
+		add("order", fmt.Sprintf("unknown order %q; use set or first_match", c.Order))
+	}
+	if c.Default != "" && c.Default != DefaultAuto && c.Default != DefaultAllows && c.Default != DefaultDenies {
+		add("default", fmt.Sprintf("unknown default %q; use auto, allow or deny", c.Default))
+	}
+	if c.EncodedSlashes != "" && c.EncodedSlashes != RefuseSlashes && c.EncodedSlashes != CompareSlashes {
+		add("encoded_slashes", fmt.Sprintf("unknown choice %q; use refuse or compare", c.EncodedSlashes))
+	}
 	names := make(map[string]int, len(c.Rules))
 	for i, r := range c.Rules {
 		at := fmt.Sprintf("rules[%d].", i)
 		switch r.Name {
 		case "":
-		case NoRules, DefaultDeny, AmbiguousPath:
+		case NoRules, DefaultDeny, DefaultAllow, AmbiguousPath:
 			add(at+"name", fmt.Sprintf("%q is reserved for built-in verdicts; choose another", r.Name))
 		default:
 			if first, ok := names[r.Name]; ok {
@@ -128,102 +187,20 @@ func (c Config) Validate(add func(field, problem string)) {
 				add(fmt.Sprintf("%spaths[%d]", at, j), err.Error())
 			}
 		}
+		if r.PathPrefix != "" {
+			if _, err := parsePrefix(r.PathPrefix); err != nil {
+				add(at+"path_prefix", err.Error())
+			}
+		}
+		if r.PathRegex != "" {
+			if _, err := wholly(r.PathRegex); err != nil {
+				add(at+"path_regex", err.Error())
+			}
+		}
+		for j, h := range r.Headers {
+			h.validate(func(field, problem string) { add(fmt.Sprintf("%sheaders[%d].%s", at, j, field), problem) })
+		}
 	}
-}
-
-// fromKind says how an entry of From matches.
-type fromKind uint8
-
-const (
-	fromExact fromKind = iota + 1
-	fromPrefix
-	fromDomain
-	fromAuthenticated
-	fromAnonymous
-)
-
-type fromPattern struct {
-	kind fromKind
-	// text is the ID, the ID prefix with its final slash, or the trust domain.
-	text string
-}
-
-func parseFrom(s string) (fromPattern, error) {
-	switch s {
-	case "*":
-		return fromPattern{kind: fromAuthenticated}, nil
-	case "anonymous":
-		return fromPattern{kind: fromAnonymous}, nil
-	}
-	base, wild := strings.CutSuffix(s, "/*")
-	if strings.Contains(base, "*") {
-		return fromPattern{}, fmt.Errorf(`%q: "*" stands alone or after the last slash`, s)
-	}
-	id, err := mtls.ParseID(base)
-	switch {
-	case err != nil:
-		return fromPattern{}, fmt.Errorf(`%w; or "*", or "anonymous"`, err)
-	case wild && id.Path() == "":
-		return fromPattern{kind: fromDomain, text: id.TrustDomain()}, nil
-	case wild:
-		return fromPattern{kind: fromPrefix, text: base + "/"}, nil
-	case id.Path() == "":
-		return fromPattern{}, fmt.Errorf("%q is a trust domain; write %s/* for all its identities", s, s)
-	}
-	return fromPattern{kind: fromExact, text: base}, nil
-}
-
-func (f fromPattern) matches(id mtls.ID) bool {
-	switch f.kind {
-	case fromExact:
-		return id.String() == f.text
-	case fromPrefix:
-		return strings.HasPrefix(id.String(), f.text)
-	case fromDomain:
-		return !id.IsZero() && id.TrustDomain() == f.text
-	case fromAuthenticated:
-		return !id.IsZero()
-	case fromAnonymous:
-		return id.IsZero()
-	}
-	return false
-}
-
-type pathPattern struct {
-	// text is in normal form; for a subtree without its final slash.
-	text    string
-	subtree bool
-}
-
-func parsePath(s string) (pathPattern, error) {
-	base, wild := strings.CutSuffix(s, "/*")
-	switch {
-	case !strings.HasPrefix(s, "/"):
-		return pathPattern{}, fmt.Errorf("%q does not begin with a slash", s)
-	case strings.ContainsAny(s, "?#"):
-		return pathPattern{}, fmt.Errorf("%q: a query or fragment plays no part in paths; leave it out", s)
-	case strings.Contains(base, "*"):
-		return pathPattern{}, fmt.Errorf(`%q: "*" is allowed after the last slash only; write %%2A for the character itself`, s)
-	}
-	if base == "" {
-		return pathPattern{subtree: true}, nil
-	}
-	normal, ok := normalize(nil, []byte(base))
-	if !ok {
-		return pathPattern{}, fmt.Errorf("%q: a dot segment, a backslash, an encoded slash or backslash, a control character or a broken escape matches no request", s)
-	}
-	if string(decoded(base)) != string(normal) || wild && strings.HasSuffix(base, "/") {
-		return pathPattern{}, fmt.Errorf("%q is not in normal form; requests are compared with repeated slashes joined", s)
-	}
-	return pathPattern{text: string(normal), subtree: wild}, nil
-}
-
-func (p pathPattern) matches(path []byte) bool {
-	if !p.subtree {
-		return string(path) == p.text
-	}
-	n := len(p.text)
-	return len(path) >= n && string(path[:n]) == p.text && (len(path) == n || path[n] == '/')
 }
 
 // isToken reports whether s is a token of RFC 9110 section 5.6.2.

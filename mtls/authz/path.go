@@ -25,8 +25,9 @@ func plain(path []byte) bool {
 // path that servers read in different ways: an encoded slash, a backslash plain
 // or encoded, a control character plain or encoded, a fragment, a broken
 // escape, a dot segment ("..", also encoded or with parameters), or no leading
-// slash.
-func normalize(dst, path []byte) (normal []byte, ok bool) {
+// slash. With slashes an encoded slash stays as it is, in capitals, and divides
+// the path where dot segments are looked for.
+func normalize(dst, path []byte, slashes bool) (normal []byte, ok bool) {
 	if len(path) == 0 || path[0] != '/' {
 		return dst, false
 	}
@@ -54,10 +55,15 @@ func normalize(dst, path []byte) (normal []byte, ok bool) {
 			if !okHi || !okLo {
 				return dst, false
 			}
-			if c = hi<<4 | lo; c == '/' {
-				return dst, false
-			}
 			i += 2
+			if c = hi<<4 | lo; c == '/' {
+				if !slashes || dotSegment(dst[segment:]) {
+					return dst, false
+				}
+				dst = append(dst, "%2F"...)
+				segment = len(dst)
+				continue
+			}
 		} else if c == '#' {
 			return dst, false
 		}

@@ -2,12 +2,16 @@ package authz
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/outrigger-mesh/outrigger/mtls"
+	"github.com/outrigger-mesh/outrigger/proxy/http1"
 	"github.com/outrigger-mesh/outrigger/resilience/guard"
 )
 
@@ -15,8 +19,10 @@ import (
 type Verdict struct {
 	// Allowed is what the rules say, whatever the mode.
 	Allowed bool
-	// Rule is the name of the deciding rule, or NoRules, DefaultDeny or AmbiguousPath.
+	// Rule is the name of the deciding rule, or NoRules, DefaultDeny, DefaultAllow or AmbiguousPath.
 	Rule string
+	// Detail says why, where the rule's name does not; most often empty.
+	Detail string
 	// Mode is the policy's mode.
 	Mode guard.Mode
 }
@@ -25,23 +31,67 @@ type Verdict struct {
 // allowed, and the mode acts for it.
 func (v Verdict) Refuse(d guard.Draw) bool { return !v.Allowed && v.Mode.Acts(d) }
 
+// Err returns the detail as an error, nil without one.
+func (v Verdict) Err() error {
+	if v.Detail == "" {
+		return nil
+	}
+	return errors.New(v.Detail)
+}
+
+// Request is what rules look at of a request.
+type Request struct {
+	Method []byte
+	// Resource is the path and query of the request target, as received.
+	Resource []byte
+	// Host is the authority that the request is for; empty for none.
+	Host []byte
+	// Head has the fields, as spans of Raw; nil where they are not known.
+	Head *http1.Head
+	Raw  []byte
+}
+
 // Policy is the compiled form of a Config. It is immutable and may be used concurrently.
 type Policy struct {
 	mode guard.Mode
-	// deny and allow keep the order of the configuration, so that the first
-	// match, and with it the name in the verdict, is the same every time.
-	deny, allow []rule
-	// byPath says that some rule looks at the path.
-	byPath bool
+	// rules are in the order in which they are tried, so that the first match,
+	// and with it the name in the verdict, is the same every time. As a set of
+	// rules those that deny stand first.
+	rules []*rule
+	// unmatched is the verdict where none matches.
+	unmatched Verdict
+	// set says that a rule for requests that allows is no answer to a connection,
+	// but the rules behind it may be.
+	set bool
+	// byPath says that some rule looks at the path; slashes that encoded ones are compared.
+	byPath, slashes bool
 	// scratch holds *[]byte for paths that are not in normal form already.
 	scratch sync.Pool
+
+	mu      sync.RWMutex
+	callers map[string]*Caller
+}
+
+// maxCallers is for how many identities a policy remembers which rules are for them.
+const maxCallers = 4096
+
+// Caller is a policy as it is for one identity. It is immutable.
+type Caller struct {
+	policy *Policy
+	rules  []*rule
 }
 
 type rule struct {
 	name    string
+	action  Action
 	from    []fromPattern
 	methods [][]byte
 	paths   []pathPattern
+	prefix  string
+	regex   *regexp.Regexp
+	fields  []fieldCondition
+	// byPath says that it looks at the path, http at anything that only requests have.
+	byPath, http bool
 }
 
 // Compile checks the configuration as Validate does and returns the policy, or
@@ -54,129 +104,191 @@ func Compile(cfg Config) (*Policy, error) {
 	if len(errs) > 0 {
 		return nil, errors.Join(errs...)
 	}
-	p := &Policy{mode: cfg.Mode}
+	p := &Policy{mode: cfg.Mode, set: cfg.Order != FirstMatch, slashes: cfg.EncodedSlashes == CompareSlashes}
+	p.unmatched = Verdict{Rule: DefaultDeny, Mode: p.mode}
+	switch {
+	case (cfg.Default == "" || cfg.Default == DefaultAuto) && len(cfg.Rules) == 0:
+		p.unmatched = Verdict{Allowed: true, Rule: NoRules, Mode: p.mode}
+	case cfg.Default == DefaultAllows:
+		p.unmatched = Verdict{Allowed: true, Rule: DefaultAllow, Mode: p.mode}
+	}
 	p.scratch.New = func() any { return new([]byte) }
-	for i, r := range cfg.Rules {
-		c := rule{name: r.Name}
-		if c.name == "" {
-			c.name = fmt.Sprintf("rules[%d]", i)
+	for i := range cfg.Rules {
+		r, err := cfg.Rules[i].compile(i)
+		if err != nil {
+			return nil, err
 		}
-		for _, s := range r.From {
-			f, err := parseFrom(s)
-			if err != nil {
-				return nil, err
-			}
-			c.from = append(c.from, f)
-		}
-		for _, m := range r.Methods {
-			c.methods = append(c.methods, []byte(m))
-		}
-		for _, s := range r.Paths {
-			path, err := parsePath(s)
-			if err != nil {
-				return nil, err
-			}
-			c.paths = append(c.paths, path)
-			p.byPath = true
-		}
-		if r.Action == Deny {
-			p.deny = append(p.deny, c)
-		} else {
-			p.allow = append(p.allow, c)
-		}
+		p.rules = append(p.rules, r)
+		p.byPath = p.byPath || r.byPath
+	}
+	if p.set {
+		slices.SortStableFunc(p.rules, func(a, b *rule) int { return cmp.Compare(b.action, a.action) })
 	}
 	return p, nil
+}
+
+func (r *Rule) compile(i int) (*rule, error) {
+	c := &rule{name: r.Name, action: r.Action}
+	if c.name == "" {
+		c.name = fmt.Sprintf("rules[%d]", i)
+	}
+	for _, s := range r.From {
+		f, err := parseFrom(s)
+		if err != nil {
+			return nil, err
+		}
+		c.from = append(c.from, f)
+	}
+	for _, m := range r.Methods {
+		c.methods = append(c.methods, []byte(m))
+	}
+	for _, s := range r.Paths {
+		path, err := parsePath(s)
+		if err != nil {
+			return nil, err
+		}
+		c.paths = append(c.paths, path)
+	}
+	var err error
+	if r.PathPrefix != "" {
+		if c.prefix, err = parsePrefix(r.PathPrefix); err != nil {
+			return nil, err
+		}
+	}
+	if r.PathRegex != "" {
+		if c.regex, err = wholly(r.PathRegex); err != nil {
+			return nil, err
+		}
+	}
+	for j := range r.Headers {
+		f, err := r.Headers[j].compile(r.Action)
+		if err != nil {
+			return nil, err
+		}
+		c.fields = append(c.fields, f)
+	}
+	c.byPath = len(c.paths) > 0 || c.prefix != "" || c.regex != nil
+	c.http = c.byPath || len(c.methods)+len(c.fields) > 0
+	return c, nil
 }
 
 // Mode returns the policy's mode.
 func (p *Policy) Mode() guard.Mode { return p.mode }
 
-// Check decides one HTTP request. The zero id is a peer without identity. The
-// path is the request target's, as received; a query is ignored. If any rule
-// looks at paths, a path that servers read in different ways (see AmbiguousPath)
-// is refused for everybody. The targets "*" of OPTIONS and authority-form of
-// CONNECT have no path: rules with paths do not match them. Check does not allocate.
-func (p *Policy) Check(id mtls.ID, method, path []byte) Verdict {
-	if len(p.deny)+len(p.allow) == 0 {
-		return Verdict{Allowed: true, Rule: NoRules, Mode: p.mode}
+// Caller returns the policy as it is for id: of the rules those that are for it.
+// The zero id is a peer without identity. What is found is remembered for up to
+// 4096 identities, and then costs no allocation.
+func (p *Policy) Caller(id mtls.ID) *Caller {
+	key := ""
+	if !id.IsZero() {
+		key = id.String()
 	}
+	p.mu.RLock()
+	c := p.callers[key]
+	p.mu.RUnlock()
+	if c != nil {
+		return c
+	}
+	c = &Caller{policy: p}
+	for _, r := range p.rules {
+		if r.fromMatches(id) {
+			c.rules = append(c.rules, r)
+		}
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.callers == nil {
+		p.callers = make(map[string]*Caller)
+	}
+	if len(p.callers) < maxCallers {
+		p.callers[strings.Clone(key)] = c
+	}
+	return c
+}
+
+// Check decides one HTTP request of id; see Caller.Check.
+func (p *Policy) Check(id mtls.ID, r *Request) Verdict { return p.Caller(id).Check(r) }
+
+// CheckConn decides a connection of id; see Caller.CheckConn.
+func (p *Policy) CheckConn(id mtls.ID) Verdict { return p.Caller(id).CheckConn() }
+
+// Policy returns what c is a part of.
+func (c *Caller) Policy() *Policy { return c.policy }
+
+// Check decides one HTTP request. If any rule of the policy looks at paths, a
+// path that servers read in different ways (see AmbiguousPath) is refused for
+// everybody. The targets "*" of OPTIONS and authority-form of CONNECT have no
+// path: rules with conditions on it do not match them. Check does not allocate.
+func (c *Caller) Check(r *Request) Verdict {
+	p := c.policy
 	if !p.byPath {
-		return p.decide(id, method, nil)
+		return c.decide(r, nil)
 	}
+	path := r.Resource
 	if i := bytes.IndexByte(path, '?'); i >= 0 {
 		path = path[:i]
 	}
 	switch {
 	case plain(path):
-		return p.decide(id, method, path)
+		return c.decide(r, path)
 	case len(path) == 0:
-		return p.decide(id, method, []byte{'/'})
-	case len(path) == 1 && path[0] == '*', string(method) == "CONNECT" && path[0] != '/':
-		return p.decide(id, method, nil)
+		return c.decide(r, []byte{'/'})
+	case len(path) == 1 && path[0] == '*', string(r.Method) == "CONNECT" && path[0] != '/':
+		return c.decide(r, nil)
 	}
 	scratch := p.scratch.Get().(*[]byte)
-	normal, ok := normalize((*scratch)[:0], path)
+	normal, ok := normalize((*scratch)[:0], path, p.slashes)
 	v := Verdict{Rule: AmbiguousPath, Mode: p.mode}
 	if ok {
-		v = p.decide(id, method, normal)
+		v = c.decide(r, normal)
 	}
 	*scratch = normal
 	p.scratch.Put(scratch)
 	return v
 }
 
-// CheckConn decides a TCP connection, of which neither method nor path is known:
-// a deny rule with methods or paths counts as one without them, and an allow
-// rule with methods or paths allows nothing.
-func (p *Policy) CheckConn(id mtls.ID) Verdict {
-	if len(p.deny)+len(p.allow) == 0 {
-		return Verdict{Allowed: true, Rule: NoRules, Mode: p.mode}
-	}
-	for i := range p.deny {
-		if p.deny[i].fromMatches(id) {
-			return Verdict{Rule: p.deny[i].name, Mode: p.mode}
+// NotHTTP is the detail of a verdict on a connection by a rule that looks at
+// requests.
+const NotHTTP = "the rule looks at requests, and this is a connection"
+
+// CheckConn decides a TCP connection, of which no request is known: a rule with
+// conditions on requests refuses it; only one that allows, in a set, leaves it to
+// the others.
+func (c *Caller) CheckConn() Verdict {
+	p := c.policy
+	for _, r := range c.rules {
+		switch {
+		case !r.http:
+			return Verdict{Allowed: r.action == Allow, Rule: r.name, Mode: p.mode}
+		case r.action == Deny || !p.set:
+			return Verdict{Rule: r.name, Detail: NotHTTP, Mode: p.mode}
 		}
 	}
-	for i := range p.allow {
-		r := &p.allow[i]
-		if len(r.methods) == 0 && len(r.paths) == 0 && r.fromMatches(id) {
-			return Verdict{Allowed: true, Rule: r.name, Mode: p.mode}
-		}
-	}
-	return Verdict{Rule: DefaultDeny, Mode: p.mode}
+	return p.unmatched
 }
 
 // MayEver reports whether some request of id might be let in: not when a deny rule
 // takes all of them, or no allow rule any. For tools, which look at rules ahead.
 func (p *Policy) MayEver(id mtls.ID) bool {
-	if len(p.deny)+len(p.allow) == 0 {
-		return true
-	}
-	for i := range p.deny {
-		if r := &p.deny[i]; len(r.methods) == 0 && len(r.paths) == 0 && r.fromMatches(id) {
+	for _, r := range p.Caller(id).rules {
+		switch {
+		case r.action == Allow:
+			return true
+		case !r.http:
 			return false
 		}
 	}
-	return slices.ContainsFunc(p.allow, func(r rule) bool { return r.fromMatches(id) })
+	return p.unmatched.Allowed
 }
 
 // decide takes a path in normal form, nil for none.
-func (p *Policy) decide(id mtls.ID, method, path []byte) Verdict {
-	for i := range p.deny {
-		if p.deny[i].matches(id, method, path) {
-			return Verdict{Rule: p.deny[i].name, Mode: p.mode}
+func (c *Caller) decide(q *Request, path []byte) Verdict {
+	for _, r := range c.rules {
+		if r.matches(c.policy, q, path) {
+			return Verdict{Allowed: r.action == Allow, Rule: r.name, Mode: c.policy.mode}
 		}
 	}
-	for i := range p.allow {
-		if p.allow[i].matches(id, method, path) {
-			return Verdict{Allowed: true, Rule: p.allow[i].name, Mode: p.mode}
-		}
-	}
-	return Verdict{Rule: DefaultDeny, Mode: p.mode}
-}
-
-func (r *rule) matches(id mtls.ID, method, path []byte) bool {
-	return r.methodMatches(method) && r.pathMatches(path) && r.fromMatches(id)
+	return c.policy.unmatched
 }
 
 func (r *rule) fromMatches(id mtls.ID) bool {
@@ -186,6 +298,19 @@ func (r *rule) fromMatches(id mtls.ID) bool {
 		}
 	}
 	return false
+}
+
+// matches is about all conditions but those on the caller.
+func (r *rule) matches(p *Policy, q *Request, path []byte) bool {
+	if !r.methodMatches(q.Method) || r.byPath && !r.pathMatches(path) {
+		return false
+	}
+	for i := range r.fields {
+		if !r.fields[i].met(p, q) {
+			return false
+		}
+	}
+	return true
 }
 
 func (r *rule) methodMatches(method []byte) bool {
@@ -198,11 +323,12 @@ func (r *rule) methodMatches(method []byte) bool {
 }
 
 func (r *rule) pathMatches(path []byte) bool {
-	if path != nil {
-		for i := range r.paths {
-			if r.paths[i].matches(path) {
-				return true
-			}
+	if path == nil || len(path) < len(r.prefix) || string(path[:len(r.prefix)]) != r.prefix || r.regex != nil && !r.regex.Match(path) {
+		return false
+	}
+	for i := range r.paths {
+		if r.paths[i].matches(path) {
+			return true
 		}
 	}
 	return len(r.paths) == 0

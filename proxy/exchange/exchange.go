@@ -3,6 +3,7 @@ package exchange
 import (
 	"time"
 
+	"github.com/outrigger-mesh/outrigger/mtls/authz"
 	"github.com/outrigger-mesh/outrigger/proxy/http1"
 	"github.com/outrigger-mesh/outrigger/proxy/http2"
 	"github.com/outrigger-mesh/outrigger/proxy/memory"
@@ -240,9 +241,11 @@ func (x *exchange) admit() outcome.Reason {
 		x.close = true
 	}
 	if p := x.l.Route.Authz; p != nil {
-		v := p.Check(x.s.peer.ID, x.req.MethodSpan.Of(x.raw), x.req.Resource(x.raw))
+		asked := authz.Request{Method: x.req.MethodSpan.Of(x.raw), Resource: x.req.Resource(x.raw), Host: x.req.Host.Of(x.raw), Head: &x.req.Head, Raw: x.raw}
+		v := x.s.caller(p).Check(&asked)
 		x.rule = v.Rule
 		if v.Refuse(x.tried.Draw) {
+			x.detail = v.Detail
 			return outcome.Denied
 		}
 		if !v.Allowed {

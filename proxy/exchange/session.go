@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/outrigger-mesh/outrigger/mtls"
+	"github.com/outrigger-mesh/outrigger/mtls/authz"
 	"github.com/outrigger-mesh/outrigger/proxy/detect"
 	"github.com/outrigger-mesh/outrigger/proxy/faults"
 	"github.com/outrigger-mesh/outrigger/proxy/http1"
@@ -92,6 +93,7 @@ type Session struct {
 	busy     atomic.Bool
 	exchange atomic.Uint64
 	tunnels  tunnels
+	rules    atomic.Pointer[authz.Caller] // what the last policy asked says of the peer
 	streams  atomic.Pointer[http2.Server] // nil on HTTP/1.1 connections
 	drained  atomic.Bool
 	stood    time.Duration // the connection's deadline at the last Relieve
@@ -115,6 +117,16 @@ func (s *Session) Busy() bool {
 		return h.Busy()
 	}
 	return s.busy.Load()
+}
+
+// caller returns what p says of the session's peer.
+func (s *Session) caller(p *authz.Policy) *authz.Caller {
+	c := s.rules.Load()
+	if c == nil || c.Policy() != p {
+		c = p.Caller(s.peer.ID)
+		s.rules.Store(c)
+	}
+	return c
 }
 
 // Exchanges returns how many exchanges have begun.

@@ -100,6 +100,7 @@ func (t *tcpExchange) run(open func() (upstream.Leg, outcome.Reason), shard uint
 		v := p.CheckConn(t.peer.ID)
 		t.rec.Rule = v.Rule
 		if v.Refuse(t.tried.Draw) {
+			t.cause = v.Err()
 			return outcome.Denied
 		}
 		if !v.Allowed {
@@ -196,9 +197,13 @@ func (t *tcpExchange) announce(up *http2.Stream) error {
 // with this proxy, or because nothing moved.
 func (t *tcpExchange) expired() outcome.Reason {
 	l := t.source.Load()
-	switch p := l.Route.Authz; {
-	case p != nil && p.CheckConn(t.peer.ID).Refuse(0):
-		return outcome.Denied
+	if p := l.Route.Authz; p != nil {
+		if v := p.CheckConn(t.peer.ID); v.Refuse(0) {
+			t.rec.Rule, t.cause = v.Rule, v.Err()
+			return outcome.Denied
+		}
+	}
+	switch {
 	case t.srv.Draining.Load() && l.Direction == telemetry.Inbound:
 		return outcome.Draining
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 
 	"github.com/outrigger-mesh/outrigger/mtls/authz"
@@ -180,7 +181,7 @@ func (x *exchange) tunnel() outcome.Reason {
 	down.SetDeadline(0)
 	t := &tunnelled{
 		relay: relay.New(down, up, o), leg: down,
-		method: bytes.Clone(x.req.MethodSpan.Of(x.raw)), target: bytes.Clone(x.req.Resource(x.raw)),
+		asked: x.keepAsked(),
 	}
 	x.s.tunnels.add(t)
 	x.cl.Metrics().TunnelOpened()
@@ -200,7 +201,7 @@ func (x *exchange) tunnel() outcome.Reason {
 func (x *exchange) relayed(t *tunnelled, res relay.Result) outcome.Reason {
 	expired := errors.Is(res.Err, wire.ErrExpired)
 	if expired && x.refusedNow(t) {
-		x.cause = res.Err
+		x.cause = nil // the rule says why
 		return outcome.Denied
 	}
 	switch res.Closed {
@@ -227,9 +228,9 @@ func (x *exchange) relayed(t *tunnelled, res relay.Result) outcome.Reason {
 
 // tunnelled is a tunnel with the request that opened it, or a TCP connection.
 type tunnelled struct {
-	relay          *relay.Relay
-	leg            relay.Leg // downstream
-	method, target []byte    // nil for TCP
+	relay *relay.Relay
+	leg   relay.Leg      // downstream
+	asked *authz.Request // that opened it, in memory of its own; nil for TCP
 }
 
 // tunnels are those of a session: one on an HTTP/1.1 connection, any number on
@@ -280,29 +281,47 @@ func (s *Session) GoAway() {
 	}
 }
 
-// refused reports whether p would not allow t to be opened now.
-func (s *Session) refused(t *tunnelled, p *authz.Policy) bool {
-	if p == nil {
-		return false
+// asks says what p would make of t if it were opened now.
+func (s *Session) asks(t *tunnelled, p *authz.Policy) authz.Verdict {
+	switch {
+	case p == nil:
+		return authz.Verdict{Allowed: true}
+	case t.asked == nil:
+		return s.caller(p).CheckConn()
 	}
-	if t.method == nil {
-		return p.CheckConn(s.peer.ID).Refuse(0)
-	}
-	return p.Check(s.peer.ID, t.method, t.target).Refuse(0)
+	return s.caller(p).Check(t.asked)
 }
 
-// refusedNow reports whether the rules now in force refuse t.
+// keepAsked copies what rules look at of the request, so that other rules can be
+// asked about its tunnel later. Where there are no rules there never will be.
+func (x *exchange) keepAsked() *authz.Request {
+	if x.l.Route.Authz == nil {
+		return &authz.Request{}
+	}
+	raw := bytes.Clone(x.raw)
+	head := x.req.Head
+	head.Fields = slices.Clone(head.Fields)
+	return &authz.Request{Method: x.req.MethodSpan.Of(raw), Resource: x.req.Resource(raw), Host: x.req.Host.Of(raw), Head: &head, Raw: raw}
+}
+
+// refusedNow reports whether the rules now in force refuse t, and notes which.
 func (x *exchange) refusedNow(t *tunnelled) bool {
-	return x.s.refused(t, x.s.source.Load().Route.Authz)
+	v := x.s.asks(t, x.s.source.Load().Route.Authz)
+	refuse := v.Refuse(0)
+	if refuse {
+		x.rule, x.detail = v.Rule, v.Detail
+	}
+	return refuse
 }
 
 // Recheck ends the session's tunnels that p would not allow to be opened now.
 // Other exchanges on the same connection go on.
 func (s *Session) Recheck(p *authz.Policy) (ended int) {
+	s.rules.Store(nil) // an idle session keeps no old policy
 	s.tunnels.mu.Lock()
 	defer s.tunnels.mu.Unlock()
 	for t := range s.tunnels.open {
-		if s.refused(t, p) {
+		if s.asks(t, p).Refuse(0) {
 			t.leg.Expire()
 			ended++
 		}

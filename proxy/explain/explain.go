@@ -10,6 +10,7 @@ import (
 
 	"github.com/outrigger-mesh/outrigger/config"
 	"github.com/outrigger-mesh/outrigger/mtls"
+	"github.com/outrigger-mesh/outrigger/mtls/authz"
 	"github.com/outrigger-mesh/outrigger/proxy/exchange"
 	"github.com/outrigger-mesh/outrigger/proxy/http1"
 	"github.com/outrigger-mesh/outrigger/proxy/outcome"
@@ -140,8 +141,7 @@ func (e *explainer) connection() {
 	route := &e.l.Route
 	e.view.Route = route.Name
 	if p := route.Authz; p != nil {
-		v := p.CheckConn(e.id)
-		if e.ruled(v.Rule, v.Allowed, v.Refuse(0)) {
+		if e.ruled(p.CheckConn(e.id)) {
 			return
 		}
 	}
@@ -165,8 +165,8 @@ func (e *explainer) request() error {
 		return nil
 	}
 	if p := e.l.Route.Authz; p != nil {
-		v := p.Check(e.id, e.req.MethodSpan.Of(e.raw), e.req.Resource(e.raw))
-		if e.ruled(v.Rule, v.Allowed, v.Refuse(0)) {
+		asked := authz.Request{Method: e.req.MethodSpan.Of(e.raw), Resource: e.req.Resource(e.raw), Host: e.req.Host.Of(e.raw), Head: &e.req.Head, Raw: e.raw}
+		if e.ruled(p.Check(e.id, &asked)) {
 			return nil
 		}
 	}
@@ -228,13 +228,14 @@ func (e *explainer) write() error {
 }
 
 // ruled notes what the rules say, and reports whether they end it.
-func (e *explainer) ruled(rule string, allowed, refuse bool) bool {
-	e.view.Rule, e.view.WouldDeny = rule, !allowed && !refuse
-	if s, ok := e.settings.Rule(e.Loaded.Config, rule); ok {
+func (e *explainer) ruled(v authz.Verdict) bool {
+	refuse := v.Refuse(0)
+	e.view.Rule, e.view.WouldDeny = v.Rule, !v.Allowed && !refuse
+	if s, ok := e.settings.Rule(e.Loaded.Config, v.Rule); ok {
 		e.view.RuleAt = s.Origin
 	}
 	if refuse {
-		e.end(outcome.Denied, "")
+		e.end(outcome.Denied, v.Detail)
 	}
 	return refuse
 }
