@@ -205,6 +205,9 @@ type Outbound struct {
 type Upstream struct {
 	// The name of the service as discovery knows it. Required.
 	Service string `yaml:"service"`
+	// What the application knows it as: in listeners' names, logs and metrics, and for explain. Two upstreams may lead to
+	// one service under different names. Default: service.
+	Name string `yaml:"name"`
 	// The address on which the application reaches it, "IP:PORT". Required.
 	Listen string `yaml:"listen"`
 	// What is spoken with its endpoints: http (HTTP/1.1), http2 or grpc (both HTTP/2), tcp, or auto: it is found out for each connection, and HTTP is spoken in the application's version. The application may use HTTP/1.1 and HTTP/2 with all but tcp.
@@ -213,6 +216,14 @@ type Upstream struct {
 	Routes []Route `yaml:"routes"`
 	// What becomes of requests that no route takes: forward sends them to the service, refuse answers 404.
 	Unmatched Unmatched `yaml:"unmatched" enum:"forward,refuse"`
+}
+
+// Title is what the upstream is known as: its name, else the service.
+func (u *Upstream) Title() string {
+	if u.Name != "" {
+		return u.Name
+	}
+	return u.Service
 }
 
 // HTTP holds the limits and times of HTTP listeners.

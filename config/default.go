@@ -124,7 +124,7 @@ func (c *Config) derive() {
 			u.Unmatched = UnmatchedForward
 		}
 	}
-	for _, name := range c.Outbound.Services() {
+	for _, name := range c.Services() {
 		if _, ok := c.Policies[name]; !ok {
 			c.Policies[name] = deepCopy(reflect.ValueOf(c.Policies[AnyService])).Interface().(Policy)
 		}

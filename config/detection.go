@@ -28,7 +28,8 @@ func (d *Detection) Resolve(p Protocol, port int) Protocol {
 }
 
 // ServiceProtocol is what is spoken with a service: what its own upstream says,
-// else the upstream in whose routes it is named first.
+// else the upstream in whose routes it is named first, else the service whose
+// failover it is.
 func (c *Config) ServiceProtocol(service string) Protocol {
 	for i := range c.Outbound.Upstreams {
 		if u := &c.Outbound.Upstreams[i]; u.Service == service {
@@ -39,7 +40,13 @@ func (c *Config) ServiceProtocol(service string) Protocol {
 	if c.Outbound.isUDP(service) {
 		return ProtocolUDP
 	}
-	return c.Outbound.targetProtocol(service)
+	if p, ok := c.Outbound.targetProtocol(service); ok {
+		return p
+	}
+	if p, ok := c.failoverProtocol(service); ok {
+		return p
+	}
+	return ProtocolHTTP
 }
 
 // DefaultDetection returns the values of an empty section. The ports are those

@@ -68,6 +68,9 @@ func CheckPolicies(path string, policies map[string]Policy, services []string, a
 		if name != AnyService && !slices.Contains(services, name) {
 			v.say(at, "is none of the services%s", didYouMean(name, services))
 		}
+		if len(p.Failover) > 0 {
+			v.say(at+".failover", "is not simulated; leave it out")
+		}
 		v.policy(at, name, &p)
 	}
 	v.machines(reflect.ValueOf(policies), path)

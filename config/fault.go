@@ -120,7 +120,7 @@ func (v *validator) fault(path string, f *Fault, unnamed bool) {
 	}
 	proto := v.Detection.Resolve(v.Inbound.Protocol, v.Service.Port)
 	routes := v.Inbound.Routes
-	switch services := v.Outbound.Services(); {
+	switch services := v.Services(); {
 	case f.To != "" && f.Inbound:
 		v.say(at("inbound"), "cannot be beside to; make two faults of them")
 	case f.To == "" && !f.Inbound:

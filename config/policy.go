@@ -82,6 +82,11 @@ type Policy struct {
 	// What becomes of requests for a subset of which no endpoint may be used. none: they are refused. any: they go to
 	// any endpoint of the upstream.
 	SubsetFallback SubsetFallback `yaml:"subset_fallback" enum:"none,any"`
+	// Other services that have the attempts, in this order, while none of the upstream's own endpoints is available:
+	// healthy by discovery and active checks, and not ejected. Each is called by its own policy (identities, connect_timeout,
+	// balance, outlier); times, retries, limits on requests and breakers stay those of this one. A retry goes to the next
+	// service that has available endpoints. At most 8. The failover of those that are named here is not asked.
+	Failover []string `yaml:"failover"`
 }
 
 // Policy returns the policy for calls to service: its own, else "*", else the
@@ -101,6 +106,7 @@ func (v *validator) guards(path, name string, p *Policy) {
 	v.health(path, name, p)
 	v.balance(path, name, p)
 	v.hedge(path, name, p)
+	v.checkFailover(path, name, p)
 }
 
 // health refuses a check that cannot be made over the upstream's protocol.

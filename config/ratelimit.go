@@ -287,7 +287,7 @@ func (c *Config) DividesRates() bool {
 	if c.Service.Port != 0 && slices.ContainsFunc(c.Inbound.RateLimits, divided) {
 		return true
 	}
-	return slices.ContainsFunc(c.Outbound.Services(), func(name string) bool {
+	return slices.ContainsFunc(c.Services(), func(name string) bool {
 		return slices.ContainsFunc(c.Policy(name).RateLimits, divided)
 	})
 }

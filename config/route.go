@@ -208,9 +208,10 @@ func (r *Route) Title(i int) string {
 	return joinIndex("routes", i)
 }
 
-// Services returns the names of all services that may be called: the upstreams,
-// and the destinations of their routes, in the order of the file, each once.
-func (o *Outbound) Services() []string {
+// services returns the names of the services that are called by themselves: the
+// upstreams, and the destinations of their routes, in the order of the file, each
+// once.
+func (o *Outbound) services() []string {
 	var names []string
 	seen := map[string]bool{"": true}
 	add := func(name string) {
@@ -230,15 +231,13 @@ func (o *Outbound) Services() []string {
 }
 
 // targetProtocol is what is spoken with a service that only routes name.
-func (o *Outbound) targetProtocol(service string) Protocol {
-	found := ProtocolHTTP
-	first := true
+func (o *Outbound) targetProtocol(service string) (found Protocol, ok bool) {
 	o.eachTarget(func(upstream int, _, name string) {
-		if name == service && first {
-			found, first = o.Upstreams[upstream].Protocol, false
+		if name == service && !ok {
+			found, ok = o.Upstreams[upstream].Protocol, true
 		}
 	})
-	return found
+	return found, ok
 }
 
 // eachTarget calls f for every service that a route names, with the index of
@@ -259,8 +258,9 @@ func (o *Outbound) eachTarget(f func(upstream int, path, service string)) {
 }
 
 // routes checks what the routes of a listener must fulfil together and with
-// what is around them. last is the name of the route behind them.
-func (v *validator) routes(path, last string, list []Route, proto Protocol, unmatched Unmatched, outbound bool) {
+// what is around them. last is the name of the route behind them, which leads to
+// the service own.
+func (v *validator) routes(path, last, own string, list []Route, proto Protocol, unmatched Unmatched, outbound bool) {
 	if proto == ProtocolTCP && len(list) > 0 {
 		v.say(path, "cannot be told apart: tcp is spoken here; remove them, or set protocol: http")
 		return
@@ -271,7 +271,7 @@ func (v *validator) routes(path, last string, list []Route, proto Protocol, unma
 	if len(list) > MaxRoutes {
 		v.say(path, "are %d; a listener has at most %d", len(list), MaxRoutes)
 	}
-	v.routeSubsets(path, last, list, outbound)
+	v.routeSubsets(path, own, list, outbound)
 	names := map[string]string{last: "the name of the listener's own route"}
 	for i := range list {
 		r, at := &list[i], joinIndex(path, i)

@@ -138,13 +138,13 @@ func (v *validator) discovery() {
 	switch {
 	case len(kinds) > 1:
 		v.say("discovery."+kinds[1], "is a second source beside %s; keep one", kinds[0])
-	case len(kinds) == 0 && len(v.Outbound.Services()) > 0:
+	case len(kinds) == 0 && len(v.Services()) > 0:
 		v.say("discovery", "is required: without it the endpoints of the upstreams are not known; give one of consul, file and dns")
 	case len(kinds) == 0 && d.Snapshot != "":
 		v.say("discovery.snapshot", "keeps nothing without one of consul, file and dns")
 	}
 	if d.DNS != nil {
-		for _, name := range v.Outbound.Services() {
+		for _, name := range v.Services() {
 			if _, ok := d.DNS.Services[name]; !ok && len(d.DNS.Services) > 0 {
 				v.say("discovery.dns.services", "has no entry for the upstream %q", name)
 			}
@@ -171,7 +171,7 @@ func (v *validator) inbound() {
 	if i.MaxHandshakes < 1 {
 		v.say("inbound.max_handshakes", "is %d; at least one handshake must be possible", i.MaxHandshakes)
 	}
-	v.routes("inbound.routes", "inbound", i.Routes, v.Detection.Resolve(i.Protocol, v.Service.Port), i.Unmatched, false)
+	v.routes("inbound.routes", "inbound", "inbound", i.Routes, v.Detection.Resolve(i.Protocol, v.Service.Port), i.Unmatched, false)
 	anonymous := ""
 	if i.MTLS == MTLSOff {
 		anonymous = "and inbound.mtls is off, so no caller has one; use another key"
@@ -193,26 +193,33 @@ func (v *validator) outbound() {
 	first := map[string]int{}
 	for n, u := range v.Outbound.Upstreams {
 		path := joinIndex("outbound.upstreams", n)
-		switch earlier, dup := first[u.Service]; {
+		switch earlier, dup := first[u.Title()]; {
 		case u.Service == "":
 			v.say(path+".service", "is required; name the service that is called here")
 		case !serviceName(u.Service):
 			v.say(path+".service", "is %q; %s", u.Service, nameRule)
 		case dup:
-			v.say(path+".service", "is %q, which outbound.upstreams[%d] is already", u.Service, earlier)
+			field := ".service"
+			if u.Name != "" {
+				field = ".name"
+			}
+			v.say(path+field, "is %q, which outbound.upstreams[%d] is already", u.Title(), earlier)
+		case u.Name != "" && !serviceName(u.Name):
+			v.say(path+".name", "is %q; %s", u.Name, nameRule)
 		default:
-			first[u.Service] = n
+			first[u.Title()] = n
 		}
+		v.sameProtocol(path, n)
 		if u.Listen == "" {
 			v.say(path+".listen", "is required; write the address on which the application reaches it, such as 127.0.0.1:9001")
 		}
-		v.routes(path+".routes", u.Service, u.Routes, v.ServiceProtocol(u.Service), u.Unmatched, true)
+		v.routes(path+".routes", u.Title(), u.Service, u.Routes, v.ServiceProtocol(u.Service), u.Unmatched, true)
 	}
 	v.targets()
 }
 
 func (v *validator) policies() {
-	upstreams := v.Outbound.Services()
+	upstreams := v.Services()
 	for _, name := range sortedKeys(reflect.ValueOf(v.Policies)) {
 		path := joinKey("policies", name)
 		p := v.Policies[name]

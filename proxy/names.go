@@ -40,7 +40,7 @@ func (p *Proxy) setNames(c *config.Config) {
 		case a == netip.IPv6Unspecified():
 			a = netip.IPv6Loopback()
 		}
-		list = append(list, names.Name{Service: u.Service, Addresses: []netip.Addr{a}, Port: at.Port()})
+		list = append(list, names.Name{Service: u.Title(), Addresses: []netip.Addr{a}, Port: at.Port()})
 	}
 	p.names.SetTable(names.NewTable(c.DNS, list))
 }

@@ -225,6 +225,7 @@ func (p *Proxy) viewClusters() []admin.ClusterView {
 			v.Limits.WouldHaveRejected += c.Limits.WouldHaveRejected(r)
 		}
 		v.Subsets, v.Shares = subsetViews(c.Subsets), explain.Shares(c.Tiers)
+		v.Failover = explain.Failover(c.Failover)
 		gateViews(c, &v)
 		if b := upstream.Worst(c.Breakers); b != nil {
 			v.Breaker = p.breakerView(b, now)

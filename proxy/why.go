@@ -129,7 +129,7 @@ func (w *whyView) view() admin.WhyView {
 
 func attemptView(a *ledger.Attempt) admin.AttemptView {
 	v := admin.AttemptView{
-		Endpoint: a.Endpoint, Algorithm: a.Algorithm, Candidates: []admin.CandidateView{},
+		Cluster: a.Cluster, Endpoint: a.Endpoint, Algorithm: a.Algorithm, Candidates: []admin.CandidateView{},
 		OffsetMs: millis(a.Offset), DurationMs: millis(a.Duration), ConnectMs: millis(a.Connect),
 		Reason: a.Reason.String(), Status: int(a.Status), Fault: a.Fault, Hedge: a.Hedge,
 	}

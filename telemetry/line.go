@@ -76,6 +76,7 @@ func appendAttempts(b []byte, r *Record) []byte {
 		}
 		b = append(b, `{"endpoint":`...)
 		b = appendJSON(b, a.Endpoint)
+		b = appendText(b, "cluster", a.Cluster)
 		b = appendText(b, "reason", a.Reason.String())
 		if a.Status != 0 {
 			b = appendNumber(b, "status", int64(a.Status))

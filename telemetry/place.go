@@ -29,6 +29,10 @@ func (c *Cluster) Placed(p Place, later bool) {
 	}
 }
 
+// FailedOver counts an attempt that went to an endpoint of another service, as the
+// cluster had none that was available, or an earlier attempt had failed with it.
+func (c *Cluster) FailedOver() { c.failovers.Inc() }
+
 func (c *Cluster) collectPlaces(s *scrape) {
 	for i := range c.places {
 		s.cell(mPlaces, uint16(i), c.places[i].Value(), Place(i).String(), "")

@@ -62,6 +62,7 @@ type Record struct {
 // Attempt is one try against one endpoint.
 type Attempt struct {
 	Endpoint string
+	Cluster  string // whose endpoint it is, where that is not the exchange's: failover
 	Span     SpanID // sent upstream in traceparent; zero if there is none
 	Reason   outcome.Reason
 	Status   uint16        // answered by the endpoint; 0 if none

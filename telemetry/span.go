@@ -1,6 +1,7 @@
 package telemetry
 
 import (
+	"cmp"
 	"context"
 	"net"
 	"net/netip"
@@ -142,7 +143,7 @@ func clientAttributes(r *Record, a *Attempt, i int, method string, known bool) [
 	} else {
 		kvs = appendAttr(kvs, "server.address", a.Endpoint)
 	}
-	kvs = appendAttr(kvs, "outrigger.cluster", r.Cluster)
+	kvs = appendAttr(kvs, "outrigger.cluster", cmp.Or(a.Cluster, r.Cluster))
 	kvs = appendAttr(kvs, "outrigger.reason", a.Reason.String())
 	if a.Endpoint == r.Endpoint {
 		kvs = appendAttr(kvs, "outrigger.upstream_id", r.UpstreamID)

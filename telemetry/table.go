@@ -184,7 +184,7 @@ var table = [metricCount]metric{
 	mLoadReports:      {"outrigger_load_reports_total", counter, "{report}", "cluster direction result", "Load that endpoints reported with their responses: ok, incomplete (without requests per second or utilization), malformed; expired is an endpoint's last report that has become too old."},
 	mSpills:           {"outrigger_balance_spills_total", counter, "{attempt}", "cluster direction", "Attempts that went to another endpoint than their hash says, as that one had its bounded load."},
 	mPlaces:           {"outrigger_balance_places_total", counter, "{attempt}", "cluster direction place", "Attempts by where their endpoints are, of clusters whose attempts are divided by zone or priority: zone (the proxy's own), region, elsewhere."},
-	mFailovers:        {"outrigger_balance_failovers_total", counter, "{attempt}", "cluster direction", "Attempts that went to endpoints of a later priority than the first."},
+	mFailovers:        {"outrigger_balance_failovers_total", counter, "{attempt}", "cluster direction", "Attempts that went to endpoints of a later priority than the first, or of another service as failover."},
 	mOrders:           {"outrigger_hand_orders_total", counter, "{order}", "cluster direction order", "What operators have ordered by hand for endpoints: eject, pin, release, and expire for an order whose time was over."},
 
 	mFaults:         {"outrigger_faults_injected_total", counter, "{attempt}", "cluster direction kind", "Attempts, and connections that are not HTTP, that met a fault made on purpose, by what it does: delay, abort, reset, bandwidth."},

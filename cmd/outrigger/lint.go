@@ -143,7 +143,7 @@ func (f *lintFlags) count(ctx context.Context, l *config.Loaded, into map[string
 	if err != nil {
 		return l.Problem("discovery", err.Error())
 	}
-	names := append(l.Config.Outbound.Services(), l.Config.Service.Name)
+	names := append(l.Config.Services(), l.Config.Service.Name)
 	slices.Sort(names)
 	names = slices.Compact(names)
 	ctx, cancel := context.WithTimeout(ctx, f.wait)

@@ -109,7 +109,7 @@ func (c *checker) capacities() {
 func (c *checker) callersOf(name string) []*config.Loaded {
 	var list []*config.Loaded
 	for _, l := range c.Configs {
-		if slices.Contains(l.Config.Outbound.Services(), name) {
+		if slices.Contains(l.Config.Services(), name) {
 			list = append(list, l)
 		}
 	}

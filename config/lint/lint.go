@@ -86,7 +86,7 @@ func Run(m Mesh) []Finding {
 			c.late(&edges[i])
 			c.admitted(&edges[i])
 		}
-		for _, name := range l.Config.Outbound.Services() {
+		for _, name := range l.Config.Services() {
 			c.ejection(l, name)
 			c.idle(l, name)
 		}

@@ -68,6 +68,8 @@ type clusterSpec struct {
 	rates []*plan.RateLimit
 	// turns say who comes first where the cluster's exchanges must wait.
 	turns []plan.PriorityRule
+	// failover are the specs of the clusters that have its attempts while it has no endpoints.
+	failover []int
 }
 
 // Compile checks in and prepares the plan. It reads the keys of affinity cookies
@@ -214,12 +216,12 @@ func localRetry() *retry.Config {
 func (c *compiler) outbound(i int) {
 	u := &c.cfg.Outbound.Upstreams[i]
 	path := "outbound.upstreams[" + strconv.Itoa(i) + "]"
-	c.listener = "outbound:" + u.Service
+	c.listener = "outbound:" + u.Title()
 	l := &plan.Listener{
 		Name: c.listener, Address: u.Listen, Direction: telemetry.Outbound, Protocol: protocol(c.cfg.ServiceProtocol(u.Service)),
-		DetectWait: c.cfg.Detection.Wait, HTTP: c.http(), Route: plan.Route{Name: u.Service},
+		DetectWait: c.cfg.Detection.Wait, HTTP: c.http(), Route: plan.Route{Name: u.Title()},
 	}
-	spec := c.service(path+".service", u.Service)
+	spec := c.called(path+".service", u.Service)
 	if spec < 0 {
 		return
 	}

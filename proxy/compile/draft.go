@@ -59,6 +59,7 @@ func (d *Draft) Build(r *upstream.Registry, m *telemetry.Metrics) *plan.Plan {
 		u.route.Priorities = d.specs[u.spec].turns
 		u.route.Partial = d.partial(&u)
 	}
+	d.bindFailover(p.Clusters)
 	d.bindGuards(p.Clusters)
 	d.bindDatagrams(p, m)
 	bindLatencies(d.uses, p.Clusters)

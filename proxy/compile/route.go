@@ -48,7 +48,7 @@ func (c *compiler) route(path, listener, name string, r *config.Route, own int) 
 	}
 	spec := own
 	if r.To != "" {
-		if spec = c.service(path+".to", r.To); spec < 0 {
+		if spec = c.called(path+".to", r.To); spec < 0 {
 			return nil
 		}
 	}
@@ -66,7 +66,7 @@ func (c *compiler) split(path string, p *plan.Route, r *config.Route, spec *int)
 	below := uint32(0)
 	for i := range r.Split {
 		s := &r.Split[i]
-		at := c.service(path+".split["+strconv.Itoa(i)+"].service", s.Service)
+		at := c.called(path+".split["+strconv.Itoa(i)+"].service", s.Service)
 		if at < 0 {
 			return false
 		}

@@ -44,7 +44,7 @@ func (x *exchange) attempt(began time.Duration) (r outcome.Reason, again bool) {
 	}
 	x.ep = ep
 	x.cl.Begin(ep, began)
-	a := telemetry.Attempt{Endpoint: ep.Address(), Offset: began - x.start}
+	a := telemetry.Attempt{Endpoint: ep.Address(), Cluster: x.cl.Of(ep), Offset: began - x.start}
 	if child := x.s.srv.Tracer.Child(x.trace, rand.Uint64()); x.s.srv.Tracer != nil {
 		a.Span = child.Span
 	}

@@ -55,7 +55,7 @@ func (n *notes) attempted(ring *ledger.Ring, rec *telemetry.Record, tried *upstr
 	t := &rec.Attempts[min(rec.AttemptCount, telemetry.MaxAttempts)-1]
 	a := n.draft.Next()
 	a.Endpoint, a.Offset, a.Duration, a.Connect, a.Reason, a.Status = t.Endpoint, t.Offset, t.Duration, rec.ConnectTime, t.Reason, t.Status
-	a.Fault = t.Fault
+	a.Fault, a.Cluster = t.Fault, t.Cluster
 	a.Hedge = t.Hedge
 	seen := tried.Seen()
 	a.Algorithm, a.Compared = seen.Algorithm, seen.Count

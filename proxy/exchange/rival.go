@@ -80,7 +80,7 @@ func (r *race) challenge(x *exchange) *exchange {
 	y.ep, y.tried, y.at = ep, tried, now
 	y.earlier = x.earlier + 1 + r.n
 	y.rival.of, y.rival.began = r, now
-	y.rival.attempt = telemetry.Attempt{Endpoint: ep.Address(), Offset: now - x.start, Hedge: true}
+	y.rival.attempt = telemetry.Attempt{Endpoint: ep.Address(), Cluster: x.cl.Of(ep), Offset: now - x.start, Hedge: true}
 	if child := x.s.srv.Tracer.Child(x.trace, rand.Uint64()); x.s.srv.Tracer != nil {
 		y.rival.attempt.Span = child.Span
 	}

@@ -257,7 +257,7 @@ func (t *tcpExchange) try(now time.Duration) (upstream.Leg, outcome.Reason) {
 	t.cl.Finish(t.ep, now+took, took, r, 0)
 	t.tried.Settle(now+took, verdict.Breaker(r))
 	t.rec.ConnectTime = took
-	t.rec.AddAttempt(telemetry.Attempt{Endpoint: t.ep.Address(), Reason: r, Offset: now - t.start, Duration: took})
+	t.rec.AddAttempt(telemetry.Attempt{Endpoint: t.ep.Address(), Cluster: t.cl.Of(t.ep), Reason: r, Offset: now - t.start, Duration: took})
 	return leg, r
 }
 

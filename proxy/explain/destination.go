@@ -60,6 +60,7 @@ func (e *explainer) destination(route *plan.Route, percent float64) (admin.Desti
 			d.Endpoints = append(d.Endpoints, v)
 		}
 	}
+	d.Failover = Failover(st.Failover)
 	broken := st.BreakerFor(route.Breaker)
 	if broken != nil {
 		breakers(&d, broken, &st)
@@ -87,7 +88,7 @@ func (e *explainer) standsInTheWay(st *upstream.ClusterState, d *admin.Destinati
 		return outcome.LimitRequests
 	case b != nil && b.State == breaker.Open && b.Mode == guard.Enforce && b.Until > e.Now:
 		return outcome.BreakerOpen
-	case st.Available == 0:
+	case st.Available == 0 && !inUse(st.Failover):
 		return outcome.NoEndpoints
 	}
 	return outcome.OK

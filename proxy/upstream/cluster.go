@@ -42,7 +42,8 @@ type Cluster struct {
 	routed     atomic.Pointer[map[string]*RouteBreaker]
 	budget     atomic.Pointer[retry.Budget]
 	set        atomic.Pointer[endpointSet]
-	generation atomic.Uint64 // of the transport: older connections are not kept
+	failover   atomic.Pointer[[]*Cluster] // nil without any
+	generation atomic.Uint64              // of the transport: older connections are not kept
 	detector   atomic.Pointer[outlier.Detector]
 	waiters    atomic.Int64
 	free       chan struct{}
@@ -70,9 +71,12 @@ type endpointSet struct {
 	endpoints   []*Endpoint // by Member.Index
 	affinity    *affinity   // nil without one
 	total       int
+	available   int // of those that it is made of; the panic rule uses others
 	panicking   bool
-	pinned      bool   // by hand: one of them is used, whatever it is like
-	name        string // how it is picked from, in words
+	pinned      bool         // by hand: one of them is used, whatever it is like
+	name        string       // how it is picked from, in words
+	abroad      string       // the same for exchanges of another service, whose failover it is
+	last        *endpointSet // with failover: what the panic rule makes of none that is available
 	of          *Subset
 	fallback    bool  // it is that of the whole cluster, as the subset ...
 	part        int   // ... with so many endpoints has none that may be used
@@ -183,7 +187,16 @@ func (c *Cluster) rebuild(now time.Duration) {
 	}
 	left, pinned := c.obey(all, now)
 	left = c.withoutDraining(left, pinned)
-	set := c.newSet(p, left, pinned, c.set.Load(), nil)
+	calm := p
+	if len(c.Failover()) > 0 { // others are asked before the panic rule is
+		own := *p
+		own.Balance.PanicPercent = 0
+		calm = &own
+	}
+	set := c.newSet(calm, left, pinned, c.set.Load(), nil)
+	if calm != p {
+		set.last = c.lastResort(p, left, set)
+	}
 	set.total, set.ejected = len(all), ejected
 	c.logSet(all, set.panicking, now)
 	c.set.Store(set)
@@ -212,6 +225,12 @@ func (c *Cluster) newSet(p *Policy, left []balance.Candidate, pinned bool, old *
 		name:        p.Balance.Algorithm.String(),
 		tiered:      picker.Tiers() != nil,
 		perEndpoint: perEndpoint(p), limitsMode: p.Limits.Mode,
+	}
+	set.abroad = set.name + " of " + c.name + " as failover"
+	for i := range left {
+		if left[i].Healthy && !left[i].Ejected {
+			set.available++
+		}
 	}
 	if sub != nil {
 		set.name += " in subset " + sub.spec.Name

@@ -59,12 +59,14 @@ func (c *Cluster) Leave() { c.registry.running.Done() }
 // are to be avoided, by leave of its own.
 func (t *Tried) Rival() Tried {
 	n := *t
-	n.leave, n.broken = leave{}, false
+	n.leave, n.broken, n.source = leave{}, false, noSource
 	return n
 }
 
 // Take makes what the last pick of o looked at that of t.
-func (t *Tried) Take(o *Tried) { t.set, t.seen, t.held = o.set, o.seen, o.held }
+func (t *Tried) Take(o *Tried) {
+	t.set, t.seen, t.held, t.source = o.set, o.seen, o.held, o.source
+}
 
 // Inherit is Take with the leave that o has of a breaker, which t owes the result
 // for from then on. What t had leave for has been settled.

@@ -19,7 +19,21 @@ func (c *Cluster) Listed() bool {
 // AwaitListed waits, at most for d, until discovery has said which endpoints the
 // cluster has. It reports whether it had to wait and they are known now: a
 // cluster that comes with a reload is used before its first answer.
+//
+// The same goes for those who have its attempts while it has no endpoint.
 func (c *Cluster) AwaitListed(d time.Duration) bool {
+	if len(c.Failover()) == 0 {
+		return c.awaitListed(d)
+	}
+	until := time.Now().Add(d)
+	waited := c.awaitListed(d)
+	if total, _ := c.sizes(); total > 0 {
+		return waited
+	}
+	return c.awaitFailover(until) || waited
+}
+
+func (c *Cluster) awaitListed(d time.Duration) bool {
 	if c.Listed() {
 		return false
 	}

@@ -29,6 +29,11 @@ type Tried struct {
 	leave  leave     // for the attempt under way
 	placed *Endpoint // where the attempt under way has one of max_requests_per_endpoint
 	full   bool      // the last pick found an endpoint that has all of them
+
+	// Where the cluster has failover: whose endpoint the last pick has found, and
+	// whose earlier attempts went to, as bits.
+	source source
+	failed uint16
 }
 
 const maxTried = 8
@@ -39,6 +44,9 @@ func (t *Tried) Add(e *Endpoint) {
 		t.loads[t.n] = &e.Load
 		t.n++
 	}
+	if t.source != noSource {
+		t.failed |= 1 << t.source
+	}
 }
 
 // Reset forgets all.
@@ -47,12 +55,22 @@ func (t *Tried) Reset() { *t = Tried{} }
 // Pick chooses an endpoint for an attempt, or nil when the cluster has none
 // that may be used. The exchange counts among the cluster's active requests.
 func (c *Cluster) Pick(now time.Duration, w *Wish, tried *Tried) *Endpoint {
+	if over := c.failover.Load(); over != nil {
+		return c.pickOver(now, w, tried, *over)
+	}
+	return c.pickFrom(now, w, tried, false)
+}
+
+// pickFrom picks among the cluster's own endpoints; with strict only where some
+// are available, and without the panic rule.
+func (c *Cluster) pickFrom(now time.Duration, w *Wish, tried *Tried, strict bool) *Endpoint {
 	s := c.set.Load()
 	if w.Subset != nil {
 		if s = w.Subset.set.Load(); s != nil && s.fallback {
 			w.Subset.metrics.Fallbacks.Inc()
 		}
 	}
+	s = s.strictly(strict)
 	tried.set, tried.held, tried.broken, tried.full = s, false, false, false
 	tried.seen.Reset()
 	if s == nil || s.picker.Len() == 0 {
@@ -90,7 +108,7 @@ func (c *Cluster) Pick(now time.Duration, w *Wish, tried *Tried) *Endpoint {
 	}
 	tried.seen.Reset()
 	for range maxTried {
-		if e := c.pickOther(s, mode, now, tried); e != nil || !tried.full || tried.broken {
+		if e := c.pickOther(s, mode, now, tried, strict); e != nil || !tried.full || tried.broken {
 			return e
 		}
 		// There is room somewhere, but it moved while it was looked for.
@@ -118,6 +136,9 @@ func (c *Cluster) takes(s *endpointSet, e *Endpoint, mode guard.Mode, now time.D
 		return false
 	}
 	b := e.breaker.Load()
+	if tried.leave.by != nil {
+		b = nil // one breaker an attempt: that of the cluster which this one is failover of
+	}
 	if b != nil && !c.Admit(b, now, tried) {
 		tried.broken = true
 		tried.Vacate()
@@ -136,7 +157,7 @@ func (c *Cluster) takes(s *endpointSet, e *Endpoint, mode guard.Mode, now time.D
 // pickOther looks at all endpoints in turn after Pick has met several that may
 // not be used. Where every one of them is on probation, the panic rule holds as
 // if they were ejected: any whose breaker lets it pass is used.
-func (c *Cluster) pickOther(s *endpointSet, mode guard.Mode, now time.Duration, tried *Tried) *Endpoint {
+func (c *Cluster) pickOther(s *endpointSet, mode guard.Mode, now time.Duration, tried *Tried, strict bool) *Endpoint {
 	n := s.picker.Len()
 	from := rand.IntN(n)
 	for i := range n {
@@ -144,7 +165,7 @@ func (c *Cluster) pickOther(s *endpointSet, mode guard.Mode, now time.Duration, 
 			return e
 		}
 	}
-	if !s.pinned && c.policy.Load().Balance.PanicPercent <= 0 {
+	if strict || !s.pinned && c.policy.Load().Balance.PanicPercent <= 0 {
 		return nil
 	}
 	for i := range n {
@@ -152,7 +173,7 @@ func (c *Cluster) pickOther(s *endpointSet, mode guard.Mode, now time.Duration, 
 		if !tried.place(e, s) {
 			continue
 		}
-		if b := e.breaker.Load(); b == nil || c.Admit(b, now, tried) {
+		if b := e.breaker.Load(); b == nil || tried.leave.by != nil || c.Admit(b, now, tried) {
 			return e
 		}
 		tried.Vacate()
@@ -168,7 +189,7 @@ func (c *Cluster) Begin(e *Endpoint, now time.Duration) {
 // HoldOff keeps e at the full penalty of a failure for d, for which it has asked
 // (Retry-After), as far as the policy listens.
 func (c *Cluster) HoldOff(e *Endpoint, now, d time.Duration) {
-	if d = min(d, c.policy.Load().Balance.RetryAfterMax); d > 0 {
+	if d = min(d, e.cluster.policy.Load().Balance.RetryAfterMax); d > 0 {
 		e.Load.HoldOff(now + d)
 	}
 }
@@ -184,7 +205,7 @@ func (c *Cluster) Finish(e *Endpoint, now, rtt time.Duration, reason outcome.Rea
 	}
 	e.Load.End(now, rtt, res == outlier.Failure || res == outlier.LocalFailure)
 	e.metrics.Attempt(telemetry.Result(res))
-	if d := c.detectorNow(); d != nil && d.Observe(&e.Outlier, now, res, uint16(status)) {
-		c.sweep(now)
+	if d := e.cluster.detectorNow(); d != nil && d.Observe(&e.Outlier, now, res, uint16(status)) {
+		e.cluster.sweep(now)
 	}
 }

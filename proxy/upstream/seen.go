@@ -25,6 +25,9 @@ func (t *Tried) Seen() (v Seen) {
 		return v
 	}
 	v.Algorithm, v.Usable, v.Total, v.Panicking = s.name, s.picker.Len(), s.total, s.panicking
+	if t.source != 0 && t.source != noSource {
+		v.Algorithm = s.abroad
+	}
 	if t.held {
 		v.Algorithm = "session affinity"
 	}

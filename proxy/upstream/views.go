@@ -160,6 +160,7 @@ type ClusterState struct {
 	Tiers     []balance.TierState // how attempts are divided; nil where they are not
 	Gates     []GateState         // of the cluster, then of routes
 	Turns     telemetry.QueueTotals
+	Failover  []FailoverState // who has its attempts while none of its endpoints is available
 }
 
 // State returns a copy of what is known about the cluster itself; what its
@@ -169,6 +170,7 @@ func (c *Cluster) State(now time.Duration) ClusterState {
 		Name: c.name, Direction: c.direction, Spec: c.spec.Load(), Totals: c.metrics.Totals(),
 		Limits: &c.Limits, Requests: c.Limits.Requests.Value(), Balance: c.policy.Load().Balance,
 		Subsets: c.subsetStates(), Gates: c.gateStates(now), Turns: c.metrics.QueueTotals(),
+		Failover: c.failoverStates(),
 	}
 	if s := c.set.Load(); s != nil {
 		cs.Endpoints, cs.Available, cs.Panicking, cs.Tiers = s.total, s.picker.Len(), s.panicking, s.picker.Tiers()

@@ -102,6 +102,10 @@ type DestinationView struct {
 	// Shares are how attempts are divided by priority and zone; empty where they are not.
 	Shares []ShareView `json:"shares,omitempty"`
 
+	// Failover are the services that have its attempts while none of its endpoints
+	// is available, in their order.
+	Failover []FailoverView `json:"failover,omitempty"`
+
 	// Gates are the limits on active requests that it would pass, and Priority
 	// whose turn it would have at them. WaitMs is for how long it would wait at
 	// most, where there is no room now and a queue.

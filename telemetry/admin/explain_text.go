@@ -127,6 +127,7 @@ func (t *teller) destination(d *DestinationView, split bool) {
 		}
 		t.line("", "  %s %s", e.Address, word)
 	}
+	t.failover(d)
 	t.guards(d)
 	worst := "nothing bounds how long the answer takes"
 	if d.WorstMs > 0 {

@@ -141,7 +141,11 @@ func (t *teller) tried(v *WhyView) {
 		if a.Hedge {
 			how += "; a hedge, started while an earlier attempt was not answered"
 		}
-		t.line(fmt.Sprintf("attempt %d", n), "at +%s to %s: %s after %s, %s", ms(a.OffsetMs), a.Endpoint, end, ms(a.DurationMs), how)
+		to := a.Endpoint
+		if a.Cluster != "" {
+			to += " of " + a.Cluster + " (failover)"
+		}
+		t.line(fmt.Sprintf("attempt %d", n), "at +%s to %s: %s after %s, %s", ms(a.OffsetMs), to, end, ms(a.DurationMs), how)
 		t.picked(a)
 		if a.Fault != "" {
 			t.line("", "met the fault %s", a.Fault)

@@ -154,6 +154,9 @@ type ClusterView struct {
 	Faults       []string          `json:"faults,omitempty"` // made on purpose, that run, by name; filled in by the server
 	// Shares are how attempts are divided by priority and zone; empty where they are not.
 	Shares []ShareView `json:"shares,omitempty"`
+	// Failover are the services that have its attempts while none of its endpoints
+	// is available, in their order.
+	Failover []FailoverView `json:"failover,omitempty"`
 }
 
 // ShareView is what endpoints of one priority that are equally far away have of

@@ -76,6 +76,7 @@ type SettingView struct {
 
 // AttemptView is one try against one endpoint.
 type AttemptView struct {
+	Cluster    string          `json:"cluster,omitempty"` // whose endpoint it is, where that is failover
 	Endpoint   string          `json:"endpoint"`
 	Algorithm  string          `json:"algorithm,omitempty"`
 	Candidates []CandidateView `json:"candidates"` // that were compared

@@ -85,7 +85,7 @@ func (a *Attempt) encode(b []byte) []byte {
 	}
 	b = binary.LittleEndian.AppendUint64(b, math.Float64bits(a.Budget))
 	b = word(word(b, a.Endpoint), a.Algorithm)
-	b = text(b, a.Fault)
+	b = text(text(b, a.Fault), a.Cluster)
 	for i := range a.Candidates[:a.Compared] {
 		c := &a.Candidates[i]
 		b = word(word(b, c.Address), c.State)
@@ -183,7 +183,7 @@ func (r *reader) attempt() (a Attempt) {
 	}
 	a.Budget = r.float()
 	a.Endpoint, a.Algorithm = string(r.text()), string(r.text())
-	a.Fault = string(r.text())
+	a.Fault, a.Cluster = string(r.text()), string(r.text())
 	for i := range a.Candidates[:a.Compared] {
 		a.Candidates[i] = Candidate{Address: string(r.text()), State: string(r.text()), Score: r.float()}
 	}

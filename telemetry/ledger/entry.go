@@ -107,6 +107,7 @@ func (e *Entry) TCP() bool { return !strings.HasPrefix(e.Protocol, "HTTP/") }
 // Attempt is one try against one endpoint, and what came of it.
 type Attempt struct {
 	Endpoint  string
+	Cluster   string // whose endpoint it is, where that is not the exchange's: failover
 	Algorithm string // by which the endpoint was picked
 	// Candidates are those that were compared, the picked one among them; none
 	// where nothing was compared.
