@@ -197,9 +197,18 @@ type Source interface {
 // word about those that stay.
 type Refollower interface {
 	Source
-	// Follow makes services those that the present Run follows, and the next
-	// ones until they are given others. It does nothing before Run.
+	// Follow makes services those that the present Run follows, or else the
+	// next one, whatever that is given.
 	Follow(services []string)
+}
+
+// Refollows returns the Refollower that a source is, if it is one.
+func Refollows(s Source) (Refollower, bool) {
+	r, ok := s.(Refollower)
+	if k, is := s.(interface{ Refollows() bool }); ok && is && !k.Refollows() {
+		return nil, false
+	}
+	return r, ok
 }
 
 // WatchStatus is what the admin API shows about one followed service.

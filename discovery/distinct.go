@@ -8,17 +8,27 @@ import (
 // an Update that equals the one before it is dropped, unless a Fail came
 // between, because that Update says that the trouble is over. Every Fail is
 // passed on.
-func Distinct(next Sink) Sink {
-	return &distinct{next: next, last: map[string]*Service{}}
+func Distinct(next Sink) *DistinctSink {
+	return &DistinctSink{next: next, last: map[string]*Service{}}
 }
 
-type distinct struct {
+// DistinctSink is the Sink that Distinct returns.
+type DistinctSink struct {
 	next Sink
 	mu   sync.Mutex
 	last map[string]*Service // what next has; nil after a Fail
 }
 
-func (d *distinct) Update(s *Service) {
+// Forget makes the next Update of a service one that is passed on, as when next
+// has forgotten the service, too.
+func (d *DistinctSink) Forget(service string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.last, service)
+}
+
+// Update implements Sink.
+func (d *DistinctSink) Update(s *Service) {
 	d.mu.Lock()
 	same := d.last[s.Name].Equal(s)
 	d.last[s.Name] = s
@@ -28,7 +38,8 @@ func (d *distinct) Update(s *Service) {
 	}
 }
 
-func (d *distinct) Fail(service string, err error) {
+// Fail implements Sink.
+func (d *DistinctSink) Fail(service string, err error) {
 	d.mu.Lock()
 	delete(d.last, service)
 	d.mu.Unlock()

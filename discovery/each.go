@@ -8,8 +8,12 @@ import (
 // Each runs one function for every service of a set that may change meanwhile.
 // The zero value is ready.
 type Each struct {
-	mu  sync.Mutex
-	set func(services []string) // nil while Run does not run
+	// Track, where it is set, follows the same services.
+	Track *Tracker
+
+	mu   sync.Mutex
+	set  func(services []string) // nil while Run does not run
+	next []string                // what Set was given meanwhile
 }
 
 // one is the run of a function for one service.
@@ -20,7 +24,7 @@ type one struct {
 
 // Run calls follow for each of services, in a goroutine of its own, with a
 // context that ends when the service is no longer wanted. Calls for one service
-// never overlap. It blocks until ctx ends and all calls have returned.
+// never overlap. It blocks until ctx ends and all calls have returned. It may run once at a time.
 func (e *Each) Run(ctx context.Context, services []string, follow func(ctx context.Context, service string)) {
 	var wg sync.WaitGroup
 	running, ending := map[string]one{}, map[string]one{}
@@ -68,21 +72,32 @@ func (e *Each) Run(ctx context.Context, services []string, follow func(ctx conte
 	}
 	e.mu.Lock()
 	e.set = set
+	if e.next != nil {
+		services = e.next
+	}
+	if e.Track != nil {
+		e.Track.Follow(services)
+	}
 	set(services)
 	e.mu.Unlock()
 	<-ctx.Done()
 	e.mu.Lock()
-	e.set = nil
+	e.set, e.next = nil, nil
 	e.mu.Unlock()
 	wg.Wait()
 }
 
-// Set makes services those that the present Run follows. It does nothing while
-// there is none.
+// Set makes services those that the present Run follows, or else the next one,
+// whatever that is given.
 func (e *Each) Set(services []string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.set != nil {
-		e.set(services)
+	if e.set == nil {
+		e.next = append([]string{}, services...)
+		return
 	}
+	if e.Track != nil {
+		e.Track.Follow(services)
+	}
+	e.set(services)
 }

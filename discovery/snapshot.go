@@ -62,9 +62,13 @@ type Snapshotter struct {
 	cfg   SnapshotConfig
 	write func(path string, data []byte) error
 	dirty chan struct{} // capacity 1
+	more  chan struct{} // capacity 1: other services are wanted
 
 	mu     sync.Mutex
 	loaded bool
+	runs   bool
+	ahead  []string // what Follow was given before Run
+	wanted map[string]bool
 	known  map[string]*Service // the best there is, Stale when it comes from the file
 	given  map[string]bool     // which of them the sink has had in this Run
 	status SnapshotStatus
@@ -80,7 +84,7 @@ func NewSnapshotter(src Source, cfg SnapshotConfig) *Snapshotter {
 	}
 	return &Snapshotter{
 		src: src, cfg: cfg, write: writeSnapshotFile,
-		dirty: make(chan struct{}, 1),
+		dirty: make(chan struct{}, 1), more: make(chan struct{}, 1),
 		known: map[string]*Service{}, given: map[string]bool{},
 		status: SnapshotStatus{Path: cfg.Path},
 	}
@@ -102,16 +106,60 @@ func (s *Snapshotter) Run(ctx context.Context, services []string, sink Sink) err
 	background, stop := context.WithCancel(ctx)
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		if s.cfg.Grace < 0 || Sleep(background, s.cfg.Grace, nil) {
-			live.giveStale(services)
+		for s.cfg.Grace < 0 || Sleep(background, s.cfg.Grace, nil) {
+			s.mu.Lock()
+			wanted := slices.Sorted(maps.Keys(s.wanted))
+			s.mu.Unlock()
+			live.giveStale(wanted)
+			select {
+			case <-background.Done():
+				return
+			case <-s.more:
+			}
 		}
 	})
 	wg.Go(func() { s.keep(background) })
 	err := s.src.Run(ctx, services, live)
 	stop()
 	wg.Wait()
+	s.mu.Lock()
+	s.runs, s.ahead = false, nil
+	s.mu.Unlock()
 	s.save()
 	return err
+}
+
+// Follow implements Refollower where the wrapped source does. A service that is
+// new is given the file's content when the live source has not answered for it
+// in time.
+func (s *Snapshotter) Follow(services []string) {
+	r, ok := s.src.(Refollower)
+	if !ok {
+		return
+	}
+	s.mu.Lock()
+	if s.runs {
+		s.want(services)
+	} else {
+		s.ahead = append([]string{}, services...)
+	}
+	for name := range s.given {
+		if !s.wanted[name] {
+			delete(s.given, name)
+		}
+	}
+	s.mu.Unlock()
+	r.Follow(services)
+	select {
+	case s.more <- struct{}{}:
+	default:
+	}
+}
+
+// Refollows reports whether Follow does something.
+func (s *Snapshotter) Refollows() bool {
+	_, ok := s.src.(Refollower)
+	return ok
 }
 
 // begin loads the file on the first call and forgets services that are no longer wanted.
@@ -122,16 +170,29 @@ func (s *Snapshotter) begin(services []string) {
 		s.loaded = true
 		s.load()
 	}
-	wanted := make(map[string]bool, len(services))
+	s.runs = true
+	if s.ahead != nil {
+		services = s.ahead
+	}
+	s.want(services)
+	clear(s.given)
+}
+
+// want makes services the wanted ones and forgets others. Before any service is
+// wanted, as when the source itself says later which ones are, none is forgotten.
+func (s *Snapshotter) want(services []string) {
+	s.wanted = make(map[string]bool, len(services))
 	for _, name := range services {
-		wanted[name] = true
+		s.wanted[name] = true
+	}
+	if len(services) == 0 && s.Refollows() {
+		return
 	}
 	for name := range s.known {
-		if !wanted[name] {
+		if !s.wanted[name] {
 			delete(s.known, name)
 		}
 	}
-	clear(s.given)
 }
 
 func (s *Snapshotter) load() {
@@ -274,6 +335,9 @@ type snapshotSink struct {
 func (l *snapshotSink) Update(svc *Service) {
 	l.s.mu.Lock()
 	defer l.s.mu.Unlock()
+	if !l.s.wanted[svc.Name] {
+		return // no longer followed
+	}
 	l.s.known[svc.Name] = svc
 	l.give(svc)
 	select {

@@ -91,14 +91,18 @@ func (p *Proxy) setServices(names []string) {
 	}
 }
 
-// follow runs discovery, again from the start whenever the services to follow
-// change. Endpoints that are known stay in use meanwhile.
+// follow runs discovery. When the services to follow change, a source that can
+// goes on with those that stay; any other is run again from the start. Endpoints
+// that are known stay in use meanwhile.
 func (p *Proxy) follow(ctx context.Context) error {
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-p.refollow:
+		}
+		if r, ok := discovery.Refollows(p.source); ok {
+			return p.followOn(ctx, r)
 		}
 		run, cancel := context.WithCancel(ctx)
 		done := make(chan error, 1)
@@ -118,6 +122,33 @@ func (p *Proxy) follow(ctx context.Context) error {
 		}
 		cancel()
 		<-done
+	}
+}
+
+// followOn runs a source that takes other services while it runs.
+func (p *Proxy) followOn(ctx context.Context, source discovery.Refollower) error {
+	names := *p.following.Load()
+	done := make(chan error, 1)
+	distinct := discovery.Distinct(&sink{p})
+	go func() { done <- source.Run(ctx, names, distinct) }()
+	for {
+		select {
+		case err := <-done:
+			return err
+		case <-p.refollow:
+			next := *p.following.Load()
+			had := make(map[string]bool, len(names))
+			for _, name := range names {
+				had[name] = true
+			}
+			for _, name := range next {
+				if !had[name] {
+					distinct.Forget(name) // the registry has forgotten it, too
+				}
+			}
+			names = next
+			source.Follow(names)
+		}
 	}
 }
 

@@ -81,7 +81,7 @@ func refused() *http.Response { return nil }
 func play(t *testing.T, cfg Config, d time.Duration, script ...func() *http.Response) (string, []asked, *Source) {
 	t.Helper()
 	f := &fake{script: script}
-	s := newSource(t, cfg, f)
+	s := sourceVia(t, cfg, f)
 	l, stop := follow(t, s, "api")
 	time.Sleep(d)
 	synctest.Wait()
@@ -178,7 +178,7 @@ func TestAnswersThatKeepLastGood(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				f := &fake{script: []func() *http.Response{answer(200, "5", one(1)), tt.bad}}
-				s := newSource(t, Config{Address: "127.0.0.1:8500"}, f)
+				s := sourceVia(t, Config{Address: "127.0.0.1:8500"}, f)
 				l, stop := follow(t, s, "api")
 				time.Sleep(5 * time.Second)
 				synctest.Wait()
@@ -314,7 +314,7 @@ func (f viaFunc) RoundTrip(r *http.Request) (*http.Response, error) { return f(r
 func TestEndlessBodies(t *testing.T) {
 	t.Run("slow", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			s := newSource(t, Config{}, viaFunc(func(r *http.Request) (*http.Response, error) {
+			s := sourceVia(t, Config{}, viaFunc(func(r *http.Request) (*http.Response, error) {
 				return &http.Response{StatusCode: 200, Header: http.Header{}, Body: slowBody{r.Context().Done()}}, nil
 			}))
 			s.wait = time.Hour
@@ -326,7 +326,7 @@ func TestEndlessBodies(t *testing.T) {
 		})
 	})
 	t.Run("large", func(t *testing.T) {
-		s := newSource(t, Config{}, viaFunc(func(*http.Request) (*http.Response, error) {
+		s := sourceVia(t, Config{}, viaFunc(func(*http.Request) (*http.Response, error) {
 			return &http.Response{StatusCode: 200, Header: http.Header{}, Body: endless{}}, nil
 		}))
 		_, _, _, err := s.query(t.Context(), t.Context(), "api", 0, time.Time{})
@@ -357,7 +357,7 @@ func TestQueryOptions(t *testing.T) {
 }
 
 func TestServiceNameThatIsAPath(t *testing.T) {
-	s := newSource(t, Config{}, viaFunc(func(r *http.Request) (*http.Response, error) {
+	s := sourceVia(t, Config{}, viaFunc(func(r *http.Request) (*http.Response, error) {
 		t.Errorf("asked for %s", r.URL)
 		return nil, io.EOF
 	}))

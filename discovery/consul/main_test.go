@@ -54,14 +54,14 @@ func (l lines) expect(t *testing.T, want string) string {
 	}
 }
 
-// newSource returns a Source with another way to the server when via is not nil.
-func newSource(t *testing.T, cfg Config, via http.RoundTripper) *Source {
+// sourceVia returns a Source with another way to the server when via is not nil.
+func sourceVia(t *testing.T, cfg Config, via http.RoundTripper) *Source {
 	t.Helper()
 	c, err := newClient(cfg, via)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &Source{cfg: cfg, client: c, wait: waitTime}
+	return newSource(cfg, c)
 }
 
 // follow runs the source until the returned function is called or the test ends.

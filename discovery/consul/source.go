@@ -25,12 +25,13 @@ const (
 )
 
 // Source follows services in Consul, one blocking query a service. It
-// implements discovery.Source.
+// implements discovery.Refollower.
 type Source struct {
 	cfg    Config
 	client *client
 	wait   time.Duration
 	track  discovery.Tracker
+	each   discovery.Each
 }
 
 // New returns a Source for the agent that cfg names. Nothing is sent before Run.
@@ -39,7 +40,13 @@ func New(cfg Config) (*Source, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Source{cfg: cfg, client: c, wait: waitTime}, nil
+	return newSource(cfg, c), nil
+}
+
+func newSource(cfg Config, c *client) *Source {
+	s := &Source{cfg: cfg, client: c, wait: waitTime}
+	s.each.Track = &s.track
+	return s
 }
 
 // Status implements discovery.Source. While nothing changes, the age grows up
@@ -48,17 +55,18 @@ func (s *Source) Status() []discovery.WatchStatus { return s.track.Status() }
 
 // Run implements discovery.Source.
 func (s *Source) Run(ctx context.Context, services []string, sink discovery.Sink) error {
-	sink = discovery.Distinct(sink)
 	var wg sync.WaitGroup
-	for _, service := range s.track.Follow(services) {
-		wg.Go(func() { s.watch(ctx, service, sink) })
-	}
 	wg.Go(func() { s.client.tokens.poll(ctx) })
-	<-ctx.Done()
+	s.each.Run(ctx, services, func(ctx context.Context, service string) {
+		s.watch(ctx, service, discovery.Distinct(sink))
+	})
 	wg.Wait()
 	s.client.close()
 	return nil
 }
+
+// Follow implements discovery.Refollower.
+func (s *Source) Follow(services []string) { s.each.Set(services) }
 
 // watch follows one service until ctx ends.
 func (s *Source) watch(ctx context.Context, service string, sink discovery.Sink) {

@@ -319,6 +319,7 @@ var goroutines = map[string]string{
 	"mtls/workload.Run":            "Run waits",
 	"proxy.Run":                    "waits for the end of telemetry, but not longer than flushTime: a log nobody reads must not keep the process",
 	"proxy.follow":                 "follow waits",
+	"proxy.followOn":               "followOn waits",
 	"proxy/exchange.dial":          "settle of the same detection",
 	"proxy/exchange.startUpload":   "settleUpload or waitUpload of the same exchange",
 	"proxy/listener.admit":         "Listener.Run, through its WaitGroup",

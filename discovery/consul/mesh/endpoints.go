@@ -37,19 +37,21 @@ type destination struct {
 }
 
 func newEndpoints(f *Follower) *Endpoints {
-	return &Endpoints{f: f, targets: map[string]*destination{}, changed: make(chan struct{})}
+	e := &Endpoints{f: f, targets: map[string]*destination{}, changed: make(chan struct{})}
+	e.each.Track = &e.track
+	return e
 }
 
 // Status implements discovery.Source.
 func (e *Endpoints) Status() []discovery.WatchStatus { return e.track.Status() }
 
 // Follow implements discovery.Refollower.
-func (e *Endpoints) Follow(services []string) { e.each.Set(e.track.Follow(services)) }
+func (e *Endpoints) Follow(services []string) { e.each.Set(services) }
 
 // Run implements discovery.Source. Nothing is asked for before the Follower
 // knows the sidecar's registration.
 func (e *Endpoints) Run(ctx context.Context, services []string, sink discovery.Sink) error {
-	e.each.Run(ctx, e.track.Follow(services), func(ctx context.Context, service string) {
+	e.each.Run(ctx, services, func(ctx context.Context, service string) {
 		e.follow(ctx, service, discovery.Distinct(sink))
 	})
 	return nil
