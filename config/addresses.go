@@ -39,6 +39,12 @@ func (v *validator) listeners() {
 			udp = append(udp, listenAddr{joinIndex("outbound.udp", i) + ".listen", addr})
 		}
 	}
+	if t := v.Outbound.Transparent; t != nil && t.Listen != "" {
+		take("outbound.transparent.listen", t.Listen)
+		if twin, ok := t.Twin(); ok {
+			all = append(all, listenAddr{"outbound.transparent.listen", twin})
+		}
+	}
 	if v.Admin.Listen != "" {
 		take("admin.listen", v.Admin.Listen)
 		if addr, problem := parseListen(v.Admin.Listen); problem == "" && !addr.Addr().IsLoopback() && !v.Admin.AllowRemote {

@@ -195,10 +195,12 @@ type Inbound struct {
 
 // Outbound is what the application calls through the proxy.
 type Outbound struct {
-	// The services that the application calls, each on a listener of its own.
+	// The services that the application calls, each on a listener of its own, or found by address.
 	Upstreams []Upstream `yaml:"upstreams"`
 	// The services that the application calls by UDP.
 	UDP []UDPUpstream `yaml:"udp"`
+	// Where connections arrive that the kernel redirects to the proxy. off (default): nowhere.
+	Transparent *OutboundTransparent `yaml:"transparent" off:"true"`
 }
 
 // Upstream is one service the application calls, and where the proxy takes those calls.
@@ -208,8 +210,10 @@ type Upstream struct {
 	// What the application knows it as: in listeners' names, logs and metrics, and for explain. Two upstreams may lead to
 	// one service under different names. Default: service.
 	Name string `yaml:"name"`
-	// The address on which the application reaches it, "IP:PORT". Required.
+	// The address on which the application reaches it, "IP:PORT". Required unless it has addresses.
 	Listen string `yaml:"listen"`
+	// The addresses at which the application finds it with outbound.transparent, such as virtual IPs: "IP" for all ports, or "IP:PORT".
+	Addresses []string `yaml:"addresses"`
 	// What is spoken with its endpoints: http (HTTP/1.1), http2 or grpc (both HTTP/2), tcp, or auto: it is found out for each connection, and HTTP is spoken in the application's version. The application may use HTTP/1.1 and HTTP/2 with all but tcp.
 	Protocol Protocol `yaml:"protocol" enum:"http,http2,grpc,tcp,auto"`
 	// Requests that go elsewhere or are treated in another manner, by path, method, header or gRPC method. The first that matches counts.

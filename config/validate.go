@@ -210,11 +210,9 @@ func (v *validator) outbound() {
 			first[u.Title()] = n
 		}
 		v.sameProtocol(path, n)
-		if u.Listen == "" {
-			v.say(path+".listen", "is required; write the address on which the application reaches it, such as 127.0.0.1:9001")
-		}
 		v.routes(path+".routes", u.Title(), u.Service, u.Routes, v.ServiceProtocol(u.Service), u.Unmatched, true)
 	}
+	v.transparent()
 	v.targets()
 }
 

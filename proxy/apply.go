@@ -108,6 +108,7 @@ func (p *Proxy) apply(loaded *config.Loaded) error {
 	if old != nil {
 		compile.Release(old, p.registry)
 	}
+	p.begun()
 	p.faults.Apply(loaded.Config.Faults.Allow, next.Faults)
 	p.setServices(draft.Services())
 	p.setNames(loaded.Config)
@@ -220,11 +221,17 @@ func (s sockets) abandon() {
 	}
 }
 
-// socketOf names the socket that l needs: its address, or with a port that the
+// socketOf names the socket that l needs: its address; without one, or with a port that the
 // kernel chooses the listener itself.
 func socketOf(l *plan.Listener) string {
+	if l.Address == "" {
+		return "without a socket: " + l.Name
+	}
 	if strings.HasSuffix(l.Address, ":0") {
 		return l.Name + " " + l.Address
+	}
+	if l.Transparent {
+		return "transparent " + l.Address
 	}
 	return l.Address
 }
@@ -268,6 +275,7 @@ func (p *Proxy) sync(next *plan.Plan, s sockets) {
 			n.CloseIdle()
 		}
 	}
+	p.direct(next, s)
 	for _, l := range p.listeners {
 		if !used[l] {
 			p.retire(l)

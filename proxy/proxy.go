@@ -82,6 +82,7 @@ type Proxy struct {
 	closing   atomic.Bool // inbound connections end with their exchange
 	localID   atomic.Pointer[string]
 	current   atomic.Pointer[plan.Plan]
+	first     *plan.Plan // what stands before the first plan; nil otherwise
 	inForce   atomic.Pointer[configured]
 	following atomic.Pointer[[]string]
 	watches   atomic.Pointer[watches]
@@ -285,6 +286,9 @@ func (p *Proxy) optional(name string, run func(context.Context) error) func(cont
 // serve starts everything in order and returns when the proxy is told to stop
 // or a part has failed.
 func (p *Proxy) serve(ctx context.Context, core *lifecycle.Group) error {
+	if err := p.early(); err != nil {
+		return err
+	}
 	core.Go("sweeper", p.sweeper.Run)
 	core.Go("stream sweeper", p.streams.Run)
 	core.Go("resting connections", p.resting.Run)

@@ -59,6 +59,7 @@ func appendRecord(b []byte, r *Record, query bool) []byte {
 		b = appendAttempts(b, r)
 	}
 	b = appendAddr(b, "downstream_addr", r.DownstreamAddr)
+	b = appendAddr(b, "original_destination", r.OriginalDest)
 	b = appendAddr(b, "upstream_addr", r.UpstreamAddr)
 	b = appendText(b, "downstream_id", r.DownstreamID)
 	b = appendText(b, "upstream_id", r.UpstreamID)

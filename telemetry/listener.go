@@ -93,6 +93,44 @@ func nameOf(names []string, i int) string {
 	return names[i]
 }
 
+// Intercepted is what became of a connection that the kernel redirected.
+type Intercepted uint8
+
+// What became of it.
+const (
+	// InterceptedVirtual: it went to the upstream that has the address.
+	InterceptedVirtual Intercepted = iota
+	// InterceptedDirect: it went to the instance that has the address.
+	InterceptedDirect
+	// InterceptedService: it was for the service itself.
+	InterceptedService
+	// InterceptedPassthrough: it was passed through to where it was going.
+	InterceptedPassthrough
+	// InterceptedRefused: it was reset, as nothing is known of the address.
+	InterceptedRefused
+	// InterceptedLoop: it was going to this proxy itself.
+	InterceptedLoop
+	// InterceptedLost: the kernel does not say where it was going.
+	InterceptedLost
+	// EarlyPassthrough: it was passed through before there was a plan.
+	EarlyPassthrough
+	// EarlyRefused: it was reset before there was a plan.
+	EarlyRefused
+	// HoldFull: it was reset, as too many were held.
+	HoldFull
+	// HoldExpired: it was held and then reset.
+	HoldExpired
+
+	interceptedCount
+)
+
+var interceptedNames = [interceptedCount]string{
+	"virtual", "direct", "service", "passthrough", "refused", "loop", "no_destination", "early_passthrough", "early_refused", "hold_full", "hold_expired",
+}
+
+// String returns the label value.
+func (k Intercepted) String() string { return nameOf(interceptedNames[:], int(k)) }
+
 // Listener holds the metrics of one listener.
 type Listener struct {
 	handle
@@ -104,6 +142,8 @@ type Listener struct {
 	Refused      Counter // closed at once: connection limit, or draining
 	failures     [handshakeFailureCount]Counter
 	spoken       [spokenCount][foundCount]Counter
+	intercepted  [interceptedCount]Counter
+	Held         Counter // redirected here before there was a plan, and kept
 	_            pad
 	BytesIn      Counter // received from downstreams
 	_            pad
@@ -132,6 +172,18 @@ func (l *Listener) Speaks(p Spoken, by FoundBy) {
 	}
 }
 
+// Intercept counts a connection that the kernel redirected.
+func (l *Listener) Intercept(k Intercepted) {
+	if k < interceptedCount {
+		l.intercepted[k].Inc()
+	}
+}
+
+// Intercepted returns how many connections came to that.
+func (l *Listener) Intercepted(k Intercepted) uint64 {
+	return l.intercepted[min(k, interceptedCount-1)].Value()
+}
+
 func (l *Listener) collect(s *scrape) {
 	s.counter(mListenerConnections, l.Connections.Value())
 	s.gauge(mListenerActive, float64(l.Active.Value()))
@@ -143,6 +195,10 @@ func (l *Listener) collect(s *scrape) {
 	for k := range l.failures {
 		s.cell(mListenerHandshakeFailures, uint16(k), l.failures[k].Value(), HandshakeFailure(k).String(), "")
 	}
+	for k := range l.intercepted {
+		s.cell(mListenerIntercepted, uint16(k), l.intercepted[k].Value(), Intercepted(k).String(), "")
+	}
+	s.cell(mListenerHeld, 0, l.Held.Value(), "", "")
 	for p := range l.spoken {
 		for by := range l.spoken[p] {
 			s.cell(mListenerProtocols, uint16(p)*uint16(foundCount)+uint16(by), l.spoken[p][by].Value(), Spoken(p).String(), FoundBy(by).String())

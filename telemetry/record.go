@@ -53,6 +53,7 @@ type Record struct {
 	AttemptCount int // made in all; may be more than MaxAttempts
 
 	DownstreamAddr netip.AddrPort
+	OriginalDest   netip.AddrPort // where an intercepted connection was going
 	UpstreamAddr   netip.AddrPort // the endpoint's
 	DownstreamID   string         // the caller's SPIFFE ID
 	UpstreamID     string         // the endpoint's SPIFFE ID

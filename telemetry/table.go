@@ -19,6 +19,8 @@ const (
 	mListenerAcceptErrors
 	mListenerRefused
 	mListenerProtocols
+	mListenerIntercepted
+	mListenerHeld
 	mRouteRequests
 	mRouteDuration
 	mExchanges
@@ -143,6 +145,8 @@ var table = [metricCount]metric{
 	mListenerHandshakeFailures: {"outrigger_listener_handshake_failures_total", counter, "{handshake}", "direction listener kind", "TLS handshakes with downstreams that failed, by kind."},
 	mListenerPlaintext:         {"outrigger_listener_plaintext_connections_total", counter, "{connection}", "direction listener", "Connections accepted without TLS by a permissive listener."},
 	mListenerAcceptErrors:      {"outrigger_listener_accept_errors_total", counter, "{error}", "direction listener", "Failures to accept, for example for want of file descriptors."},
+	mListenerIntercepted:       {"outrigger_listener_intercepted_connections_total", counter, "{connection}", "direction listener result", "Connections that the kernel redirected to the listener, by what became of them: virtual (the upstream with that address), direct (that instance of an upstream), service, passthrough, refused, loop, no_destination, early_passthrough, early_refused, hold_full, hold_expired."},
+	mListenerHeld:              {"outrigger_listener_held_connections_total", counter, "{connection}", "direction listener", "Connections that were held because they came before the first plan."},
 	mListenerRefused:           {"outrigger_listener_refused_connections_total", counter, "{connection}", "direction listener", "Connections closed at once, because of the connection limit or a drain."},
 	mListenerProtocols:         {"outrigger_listener_protocol_connections_total", counter, "{connection}", "direction listener protocol how", "Connections by what they speak (http: HTTP of any version, as declared; tls: passed through; mesh: the transport between sidecars, which carries any) and how that was found: declared, detected from the first bytes, server_first or remembered (the endpoint spoke first), timeout (neither side said enough)."},
 

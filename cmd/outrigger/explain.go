@@ -54,7 +54,7 @@ calls: the name of a service or a SPIFFE ID.`,
 		},
 	}
 	cmd.Flags().StringVar(&f.question.From, "from", "", "who calls: a service's name or a SPIFFE ID")
-	cmd.Flags().StringVar(&f.question.To, "to", "", "the service that is called")
+	cmd.Flags().StringVar(&f.question.To, "to", "", "the service that is called, or an address, IP or IP:PORT")
 	cmd.Flags().StringArrayVarP(&f.question.Fields, "header", "H", nil, "a header field, \"Name: value\"")
 	cmd.Flags().StringArrayVar(&f.admins, "admin", nil, "the admin API of a proxy, ADDR:PORT or URL (default "+adminDefault+"; "+adminEnv+" sets the default)")
 	cmd.Flags().StringArrayVar(&f.files, "config", nil, "read this configuration instead of asking a proxy")

@@ -208,6 +208,7 @@ type record struct {
 	DownstreamID string `json:"downstream_id"`
 	UpstreamID   string `json:"upstream_id"`
 	LocalID      string `json:"local_id"`
+	Original     string `json:"original_destination"`
 }
 
 // records returns what is in the access log.

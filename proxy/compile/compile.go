@@ -36,6 +36,9 @@ type Input struct {
 	Limiters *limiter.Set
 	// Identities are the SPIFFE IDs that discovery gives for services.
 	Identities map[string][]string
+	// Early makes what stands before the first plan: where connections arrive
+	// that the kernel redirects, and nothing else.
+	Early bool
 }
 
 // Draft is a compiled configuration that nothing serves yet.
@@ -77,6 +80,10 @@ type clusterSpec struct {
 // The error is a config.Problems with every mistake at its place in the file.
 func Compile(in Input) (*Draft, error) {
 	c := &compiler{in: in, cfg: in.Loaded.Config, draft: &Draft{version: in.Version, limiters: in.Limiters}}
+	if in.Early {
+		c.intercept()
+		return c.result()
+	}
 	c.rateLimiters()
 	if c.cfg.DividesRates() {
 		c.draft.peers = c.cfg.Service.Name
@@ -90,7 +97,12 @@ func Compile(in Input) (*Draft, error) {
 	for i := range c.cfg.Outbound.UDP {
 		c.datagrams(i)
 	}
+	c.intercept()
 	c.faults()
+	return c.result()
+}
+
+func (c *compiler) result() (*Draft, error) {
 	if len(c.problems) > 0 {
 		return nil, c.problems
 	}
@@ -219,7 +231,7 @@ func (c *compiler) outbound(i int) {
 	c.listener = "outbound:" + u.Title()
 	l := &plan.Listener{
 		Name: c.listener, Address: u.Listen, Direction: telemetry.Outbound, Protocol: protocol(c.cfg.ServiceProtocol(u.Service)),
-		DetectWait: c.cfg.Detection.Wait, HTTP: c.http(), Route: plan.Route{Name: u.Title()},
+		DetectWait: c.cfg.Detection.Wait, HTTP: c.http(), Route: plan.Route{Name: u.Title()}, Opaque: c.opaque(),
 	}
 	spec := c.called(path+".service", u.Service)
 	if spec < 0 {
@@ -309,7 +321,7 @@ func (c *compiler) use(route *plan.Route, spec int) {
 }
 
 func (c *compiler) add(l *plan.Listener) {
-	if _, _, err := net.SplitHostPort(l.Address); err != nil {
+	if _, _, err := net.SplitHostPort(l.Address); err != nil && l.Address != "" {
 		c.problem("outbound.upstreams", "listener %s: %v", l.Name, err)
 		return
 	}

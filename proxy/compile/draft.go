@@ -21,7 +21,7 @@ func (d *Draft) Listeners() []*plan.Listener { return d.listeners }
 func (d *Draft) Services() []string {
 	var names []string
 	for _, s := range d.specs {
-		if s.dir == telemetry.Outbound {
+		if s.dir == telemetry.Outbound && !s.spec.Local {
 			names = append(names, s.spec.Name)
 		}
 	}
@@ -71,6 +71,9 @@ func (d *Draft) Build(r *upstream.Registry, m *telemetry.Metrics) *plan.Plan {
 	}
 	slices.SortFunc(p.Clusters, func(a, b *upstream.Cluster) int { return strings.Compare(a.Name(), b.Name()) })
 	slices.SortFunc(p.Listeners, func(a, b *plan.Listener) int { return strings.Compare(a.Name, b.Name) })
+	for i, l := range p.Listeners {
+		l.Index = i
+	}
 	return p
 }
 

@@ -59,7 +59,8 @@ type Server struct {
 	// nothing.
 	Lessons *detect.Memory[Destination]
 
-	shards atomic.Uint32
+	shards  atomic.Uint32
+	passing passing
 }
 
 // Peer is what is known about a downstream since its connection was accepted.
@@ -67,6 +68,8 @@ type Peer struct {
 	Addr netip.AddrPort
 	ID   mtls.ID // zero without mTLS
 	TLS  uint16  // the version; 0 for plaintext
+	// Original is where an intercepted connection was going; else the zero value.
+	Original netip.AddrPort
 	// ClientCert is the value of x-forwarded-client-cert for this peer, empty
 	// without mTLS.
 	ClientCert []byte

@@ -318,6 +318,7 @@ func (t *tcpExchange) finish(r outcome.Reason, shard uint32) {
 func (s *Server) describe(rec *telemetry.Record, l *plan.Listener, peer Peer, peerID string, cause error) {
 	rec.Direction, rec.Listener, rec.Route = l.Direction, l.Name, l.Route.Name
 	rec.DownstreamAddr, rec.DownstreamID = peer.Addr, peerID
+	rec.OriginalDest = peer.Original
 	rec.LocalID = s.LocalID()
 	if cause != nil && rec.Reason != outcome.OK {
 		rec.Detail = cause.Error()

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"net/netip"
 	"strings"
 	"time"
 
@@ -44,6 +45,11 @@ type explainer struct {
 	raw  []byte
 	req  http1.Request
 	view *admin.LegView
+
+	// Where the question is about a connection to an address: that address, and
+	// the listener to which it is redirected.
+	dst     netip.AddrPort
+	comesBy *plan.Listener
 }
 
 // Request answers q. It is admin.ErrNotHere where the proxy is neither that of
@@ -65,7 +71,13 @@ func Request(q *admin.Question, in Input) (*admin.LegView, error) {
 	if !e.id.IsZero() {
 		e.view.CallerID = e.id.String()
 	}
+	if e.comesBy != nil {
+		e.view.Address = e.q.To + ", redirected to " + e.comesBy.Address
+	}
 	e.end(outcome.OK, "")
+	if e.unknown() {
+		return e.view, nil
+	}
 	if e.l.Security == plan.Strict && e.id.IsZero() {
 		e.view.Request, e.view.Reason = "a call", outcome.HandshakeFailed.String()
 		e.view.Meaning = "The listener takes callers with an identity only, and ends the handshake of others; say who calls with --from"
@@ -83,9 +95,12 @@ func (e *explainer) own() string { return e.Loaded.Config.Service.Name }
 // locate finds the listener that the request would come to.
 func (e *explainer) locate() error {
 	to, name := e.q.To, "outbound:"+e.q.To
+	if dst, ok := parseAddress(to); ok {
+		return e.locateAddress(dst)
+	}
 	switch {
 	case to == "":
-		return errors.New("say which service is called: --to SERVICE")
+		return errors.New("say what is called: --to SERVICE, or an address to which connections are redirected")
 	case to == e.own():
 		name = "inbound"
 	case e.q.From != "" && e.q.From != e.own() && !strings.Contains(e.q.From, "://"):
@@ -220,7 +235,7 @@ func (e *explainer) write() error {
 		b.WriteString(f + "\r\n")
 	}
 	if !host {
-		fmt.Fprintf(&b, "Host: %s\r\n", e.q.To)
+		fmt.Fprintf(&b, "Host: %s\r\n", e.host())
 	}
 	b.WriteString("\r\n")
 	e.raw = b.Bytes()

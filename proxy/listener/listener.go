@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -23,7 +24,7 @@ import (
 type Listener struct {
 	srv *exchange.Server
 	log *slog.Logger
-	ln  *net.TCPListener
+	ln  *net.TCPListener // nil where connections come from others that intercept them
 
 	current   atomic.Pointer[plan.Listener]
 	slots     atomic.Pointer[slots]
@@ -32,6 +33,13 @@ type Listener struct {
 	accepted atomic.Uint64
 	wg       sync.WaitGroup
 
+	// What an intercepting Listener needs.
+	bound     netip.AddrPort
+	directory atomic.Pointer[Directory]
+	originals wire.Originals // of the goroutine that accepts
+	loops     loops
+	ready     chan struct{} // closed once there is a plan
+
 	// accept is closed by Stop, serving by CloseAll after it.
 	accept, serving chan struct{}
 
@@ -39,24 +47,41 @@ type Listener struct {
 	conns   map[*conn]struct{}
 	stopped bool // nothing is admitted any more
 	ended   bool // serving is closed
+
+	directed bool // ready is closed
+	held     int  // connections that wait for ready
 }
 
 // Bind opens the socket of l without accepting. The error names the address
 // and what to do.
 func Bind(l *plan.Listener, srv *exchange.Server, log *slog.Logger) (*Listener, error) {
-	var lc net.ListenConfig
-	lc.SetMultipathTCP(false) // splice and half-close are wanted as TCP has them
-	ln, err := lc.Listen(context.Background(), "tcp", l.Address)
-	if err != nil {
-		return nil, bindError(l, err)
-	}
 	n := &Listener{
-		srv: srv, log: log, ln: ln.(*net.TCPListener),
-		accept: make(chan struct{}), serving: make(chan struct{}),
+		srv: srv, log: log,
+		accept: make(chan struct{}), serving: make(chan struct{}), ready: make(chan struct{}),
 		conns: map[*conn]struct{}{},
+	}
+	if l.Address != "" {
+		var lc net.ListenConfig
+		lc.SetMultipathTCP(false) // splice and half-close are wanted as TCP has them
+		if l.Transparent {
+			lc.Control = wire.Transparent
+		}
+		ln, err := lc.Listen(context.Background(), "tcp", l.Address)
+		switch {
+		case err == nil:
+			n.ln = ln.(*net.TCPListener)
+			n.bound = n.ln.Addr().(*net.TCPAddr).AddrPort()
+		case !l.Optional || !missing(err):
+			return nil, bindError(l, err)
+		}
 	}
 	n.Apply(l)
 	return n, nil
+}
+
+// missing reports whether the machine does not have the address at all.
+func missing(err error) bool {
+	return errors.Is(err, syscall.EADDRNOTAVAIL) || errors.Is(err, syscall.EAFNOSUPPORT)
 }
 
 func bindError(l *plan.Listener, err error) error {
@@ -66,6 +91,8 @@ func bindError(l *plan.Listener, err error) error {
 		remedy = "; another process listens there: choose another port or stop it"
 	case errors.Is(err, syscall.EACCES):
 		remedy = "; ports below 1024 need CAP_NET_BIND_SERVICE"
+	case errors.Is(err, syscall.EPERM):
+		remedy = "; mode: tproxy needs CAP_NET_ADMIN"
 	case errors.Is(err, syscall.EADDRNOTAVAIL):
 		remedy = "; no interface has this address"
 	}
@@ -73,7 +100,12 @@ func bindError(l *plan.Listener, err error) error {
 }
 
 // Address returns the bound address, with the port that the kernel chose.
-func (l *Listener) Address() net.Addr { return l.ln.Addr() }
+func (l *Listener) Address() net.Addr {
+	if l.ln == nil {
+		return virtualAddr{}
+	}
+	return l.ln.Addr()
+}
 
 // Plan returns what is served at present.
 func (l *Listener) Plan() *plan.Listener { return l.current.Load() }
@@ -97,6 +129,10 @@ const (
 func (l *Listener) Run(ctx context.Context) error {
 	defer l.wg.Wait()
 	defer context.AfterFunc(ctx, l.Stop)()
+	if l.ln == nil {
+		<-l.accept
+		return nil
+	}
 	var trouble acceptTrouble
 	for {
 		c, err := l.ln.AcceptTCP()
@@ -159,30 +195,40 @@ func (t *acceptTrouble) over(now time.Time) bool {
 // admit starts to serve an accepted connection, or closes it when there are
 // too many.
 func (l *Listener) admit(sock *net.TCPConn) {
-	p := l.Plan()
-	m := p.Metrics
+	if d := l.directory.Load(); d != nil {
+		l.intercept(sock, d)
+		return
+	}
 	w, err := wire.New(sock, l.srv.Sweeper)
 	if err != nil {
 		_ = sock.Close()
 		return
 	}
-	c := &conn{l: l, id: l.accepted.Add(1), wire: w, since: time.Now()}
-	c.peer.Addr = w.RemoteAddr()
+	if !l.take(arrived{wire: w, peer: w.RemoteAddr()}) {
+		l.Plan().Metrics.Refused.Inc()
+		reset(w)
+	}
+}
+
+// take starts to serve a connection. It reports false when there are too many or
+// the listener has been stopped.
+func (l *Listener) take(a arrived) bool {
+	p := l.Plan()
+	m := p.Metrics
+	c := &conn{l: l, id: l.accepted.Add(1), wire: a.wire, since: time.Now()}
+	c.peer.Addr, c.peer.Original = a.peer, a.dst
 	short := l.srv.Memory.At(memory.Refuse)
 	if short {
 		l.srv.Memory.Gave(memory.Connections)
 	}
 	if short || !l.register(c, p.MaxConnections) {
-		m.Refused.Inc()
-		_ = sock.SetLinger(0)
-		_ = w.Close()
-		return
+		return false
 	}
 	l.srv.Memory.Pledge(memory.PerConnection)
 	m.Connections.Inc()
 	m.Active.Inc()
-	l.wg.Add(1)
 	go c.serve(m)
+	return true
 }
 
 // register makes c one of the connections, unless there are most already or
@@ -194,6 +240,7 @@ func (l *Listener) register(c *conn, most int) bool {
 		return false
 	}
 	l.conns[c] = struct{}{}
+	l.wg.Add(1) // before Run waits, which it does once the listener is stopped
 	return true
 }
 
@@ -210,7 +257,9 @@ func (l *Listener) Stop() {
 	if !l.stopped {
 		l.stopped = true
 		close(l.accept)
-		_ = l.ln.Close()
+		if l.ln != nil {
+			_ = l.ln.Close()
+		}
 	}
 }
 

@@ -1,6 +1,8 @@
 package listener
 
 import (
+	"slices"
+
 	"github.com/outrigger-mesh/outrigger/proxy/exchange"
 	"github.com/outrigger-mesh/outrigger/proxy/http2"
 	"github.com/outrigger-mesh/outrigger/proxy/plan"
@@ -27,6 +29,11 @@ func (c *conn) carrier() (*exchange.Session, *exchange.Detection) {
 	return nil, nil
 }
 
+// opaque reports whether the connection is served as TCP.
+func (c *conn) opaque(p *plan.Listener) bool {
+	return p.Protocol == plan.TCP || p.Protocol == plan.Auto && c.peer.Original.IsValid() && slices.Contains(p.Opaque, c.peer.Original.Port())
+}
+
 // begin serves an accepted connection.
 func (c *conn) begin(m *telemetry.Listener) (resting bool) {
 	p := c.l.Plan()
@@ -51,7 +58,11 @@ func (c *conn) begin(m *telemetry.Listener) (resting bool) {
 		streams = false
 	}
 	switch {
-	case p.Protocol == plan.TCP && !streams:
+	case p.Original:
+		m.Speaks(telemetry.SpokenTCP, telemetry.FoundDeclared)
+		c.l.srv.ServeOriginal(c.wire, c.peer, &c.l.current)
+		return false
+	case c.opaque(p) && !streams:
 		m.Speaks(telemetry.SpokenTCP, telemetry.FoundDeclared)
 		c.l.srv.ServeTCP(c.wire, c.peer, &c.l.current)
 		return false

@@ -72,7 +72,7 @@ type Plan struct {
 type Listener struct {
 	Version   uint64 // of the plan
 	Name      string // unique, for example "inbound" or "outbound:api"
-	Address   string // as configured, "host:port"
+	Address   string // as configured, "host:port"; empty for one without a socket, whose connections come by Intercept of another
 	Direction telemetry.Direction
 	Protocol  Protocol
 	// DetectWait is how long an Auto listener waits for the downstream alone.
@@ -83,6 +83,21 @@ type Listener struct {
 	HandshakeTimeout time.Duration
 	MaxHandshakes    int // at once; 0 unlimited
 	MaxConnections   int // 0 unlimited
+
+	// Index is its place among the plan's listeners.
+	Index int
+	// Intercept hands what arrives on to other listeners; nil serves it.
+	Intercept *Interception
+	// Original passes connections through to where they were going, as TCP.
+	Original bool
+	// Transparent binds the socket with IP_TRANSPARENT, and keeps the source of
+	// connections that are passed through.
+	Transparent bool
+	// Optional says that the machine may have no such address; then there is no
+	// socket.
+	Optional bool
+	// Opaque are ports on which Auto means TCP, for intercepted connections.
+	Opaque []uint16
 
 	// Route takes all that Routes, where there are some, leave over.
 	Route   Route

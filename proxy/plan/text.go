@@ -18,8 +18,14 @@ func (p *Plan) String() string {
 	fmt.Fprintf(&b, "plan %d\n", p.Version)
 	for _, l := range p.Listeners {
 		fmt.Fprintf(&b, "listener %s\n", l.Name)
-		fmt.Fprintf(&b, "  address      %s\n", l.Address)
+		if l.Address != "" {
+			fmt.Fprintf(&b, "  address      %s\n", l.Address)
+		}
 		fmt.Fprintf(&b, "  direction    %s\n", l.Direction)
+		if l.Intercept != nil {
+			b.WriteString(l.Intercept.text(p.Listeners))
+			continue
+		}
 		fmt.Fprintf(&b, "  protocol     %s\n", l.Protocol)
 		fmt.Fprintf(&b, "  security     %s\n", l.Security)
 		if l.Direction == telemetry.Inbound {
