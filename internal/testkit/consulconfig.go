@@ -36,6 +36,8 @@ func (c *ConsulAgent) config() map[string]any {
 	}
 	if c.opts.Mesh {
 		ports["grpc"] = c.ports.grpc
+		// The agent's own leaves follow a new root within this, not half a minute.
+		config["connect"] = map[string]any{"enabled": true, "test_ca_leaf_root_change_spread": "1s"}
 	}
 	if server := c.opts.Server; server != nil {
 		config["retry_join"] = []string{fmt.Sprintf("127.0.0.1:%d", server.ports.serfLAN)}
