@@ -183,10 +183,28 @@ func fieldDoc(id string) string {
 		return "The form of a line."
 	case "github.com/outrigger-mesh/outrigger/config.Log.Level":
 		return "The least severe level that is written. The admin API changes it at run time."
+	case "github.com/outrigger-mesh/outrigger/config.Outbound.Transparent":
+		return "Where connections arrive that the kernel redirects to the proxy. off (default): nowhere."
 	case "github.com/outrigger-mesh/outrigger/config.Outbound.UDP":
 		return "The services that the application calls by UDP."
 	case "github.com/outrigger-mesh/outrigger/config.Outbound.Upstreams":
-		return "The services that the application calls, each on a listener of its own."
+		return "The services that the application calls, each on a listener of its own, or found by address."
+	case "github.com/outrigger-mesh/outrigger/config.OutboundTransparent.BeforeReady":
+		return "What becomes of connections that come before the proxy has its first plan, such as while the identity or Consul is waited for: hold keeps them until it has, allow passes all of them through to where they were going, without mTLS; refuse resets them."
+	case "github.com/outrigger-mesh/outrigger/config.OutboundTransparent.ConnectTimeout":
+		return "How long a connection to an unknown destination may take to be made."
+	case "github.com/outrigger-mesh/outrigger/config.OutboundTransparent.HoldTime":
+		return "How long a connection is held; then it is reset."
+	case "github.com/outrigger-mesh/outrigger/config.OutboundTransparent.IdleTimeout":
+		return "How long a connection that is passed through may stay without a byte in either direction. 0: no limit."
+	case "github.com/outrigger-mesh/outrigger/config.OutboundTransparent.Listen":
+		return "The address to which connections are redirected, \"IP:PORT\". With a loopback address of IPv4 the same port of ::1 is taken as well, for connections by IPv6, where the machine has it."
+	case "github.com/outrigger-mesh/outrigger/config.OutboundTransparent.MaxHeld":
+		return "How many connections are held at most; further ones are reset."
+	case "github.com/outrigger-mesh/outrigger/config.OutboundTransparent.Mode":
+		return "How connections are brought here, which says where it is told where they were going: redirect (nftables or iptables REDIRECT) or tproxy (TPROXY, for which the proxy needs CAP_NET_ADMIN). With tproxy the caller's address is kept as the source of connections that are passed through."
+	case "github.com/outrigger-mesh/outrigger/config.OutboundTransparent.Unknown":
+		return "What becomes of connections to addresses that no upstream has: passthrough connects them with where they were going, as TCP, without mTLS; refuse resets them."
 	case "github.com/outrigger-mesh/outrigger/config.Policy.Adaptive":
 		return "A limit on active requests that follows how long they take, beside limits.max_requests. off (default): there is none."
 	case "github.com/outrigger-mesh/outrigger/config.Policy.Admission":
@@ -197,6 +215,8 @@ func fieldDoc(id string) string {
 		return "A circuit breaker over the whole upstream."
 	case "github.com/outrigger-mesh/outrigger/config.Policy.ConnectTimeout":
 		return "How long a connection to an endpoint may take to be made, its TLS handshake included."
+	case "github.com/outrigger-mesh/outrigger/config.Policy.Failover":
+		return "Other services that have the attempts, in this order, while none of the upstream's own endpoints is available: healthy by discovery and active checks, and not ejected. Each is called by its own policy (identities, connect_timeout, balance, outlier); times, retries, limits on requests and breakers stay those of this one. A retry goes to the next service that has available endpoints. At most 8. The failover of those that are named here is not asked."
 	case "github.com/outrigger-mesh/outrigger/config.Policy.Health":
 		return "Active checks of every endpoint. One that fails them gets no traffic, whatever discovery says of it."
 	case "github.com/outrigger-mesh/outrigger/config.Policy.Hedge":
@@ -413,8 +433,12 @@ func fieldDoc(id string) string {
 		return "How many flows there may be at a time; datagrams of others are dropped and counted."
 	case "github.com/outrigger-mesh/outrigger/config.UDPUpstream.Service":
 		return "The name of the service as discovery knows it. Required. Its policy has transport: plaintext: datagrams are passed on as they are."
+	case "github.com/outrigger-mesh/outrigger/config.Upstream.Addresses":
+		return "The addresses at which the application finds it with outbound.transparent, such as virtual IPs: \"IP\" for all ports, or \"IP:PORT\"."
 	case "github.com/outrigger-mesh/outrigger/config.Upstream.Listen":
-		return "The address on which the application reaches it, \"IP:PORT\". Required."
+		return "The address on which the application reaches it, \"IP:PORT\". Required unless it has addresses."
+	case "github.com/outrigger-mesh/outrigger/config.Upstream.Name":
+		return "What the application knows it as: in listeners' names, logs and metrics, and for explain. Two upstreams may lead to one service under different names. Default: service."
 	case "github.com/outrigger-mesh/outrigger/config.Upstream.Protocol":
 		return "What is spoken with its endpoints: http (HTTP/1.1), http2 or grpc (both HTTP/2), tcp, or auto: it is found out for each connection, and HTTP is spoken in the application's version. The application may use HTTP/1.1 and HTTP/2 with all but tcp."
 	case "github.com/outrigger-mesh/outrigger/config.Upstream.Routes":
@@ -445,6 +469,8 @@ func fieldDoc(id string) string {
 		return "only_passing leaves out instances whose checks are not all passing. Default false: warning and critical ones are listed as such, so that the panic rule can fall back on them."
 	case "github.com/outrigger-mesh/outrigger/discovery/consul.Config.Register":
 		return "register registers this proxy's service with the agent. Default: not registered."
+	case "github.com/outrigger-mesh/outrigger/discovery/consul.Config.Sidecar":
+		return "sidecar makes this proxy a sidecar of Consul's mesh: what it serves and calls is what Consul says. Default: it is not one."
 	case "github.com/outrigger-mesh/outrigger/discovery/consul.Config.Stale":
 		return "stale allows any Consul server to answer, not only the leader, so that reads go on while there is none. Default true."
 	case "github.com/outrigger-mesh/outrigger/discovery/consul.Config.TLS":
@@ -467,6 +493,14 @@ func fieldDoc(id string) string {
 		return "Port that other proxies connect to. Default: the port of the inbound listener."
 	case "github.com/outrigger-mesh/outrigger/discovery/consul.Register.Tags":
 		return "Tags of the instance. Default: none."
+	case "github.com/outrigger-mesh/outrigger/discovery/consul.Sidecar.For":
+		return "The ID of the service that the proxy stands beside; there must be exactly one sidecar registered for it. Default: none."
+	case "github.com/outrigger-mesh/outrigger/discovery/consul.Sidecar.Node":
+		return "node reads the registration from the catalog, under this node, as where there is no agent beside the proxy. Default: the agent is asked."
+	case "github.com/outrigger-mesh/outrigger/discovery/consul.Sidecar.Polls":
+		return "polls bounds how many queries wait at a time over plain http or a Unix socket, where each holds a connection; the rest take turns, which notices a change a little later. Default 16, the least."
+	case "github.com/outrigger-mesh/outrigger/discovery/consul.Sidecar.ProxyID":
+		return "The ID under which the sidecar itself is registered. Default: none."
 	case "github.com/outrigger-mesh/outrigger/discovery/consul.TLS.CAFile":
 		return "A PEM file with the authorities that may have signed the agent's certificate. Default: CONSUL_CACERT, then the system's."
 	case "github.com/outrigger-mesh/outrigger/discovery/consul.TLS.CertFile":
