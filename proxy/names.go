@@ -20,29 +20,45 @@ func (p *Proxy) newNames(loaded *config.Loaded) (err error) {
 	return nil
 }
 
-// setNames makes the upstreams of c the names that are known. With a listener
-// that takes every address of the host, that is loopback.
+// setNames makes the upstreams of c the names that are known.
 func (p *Proxy) setNames(c *config.Config) {
 	if p.names == nil {
 		return
 	}
 	list := make([]names.Name, 0, len(c.Outbound.Upstreams))
 	for i := range c.Outbound.Upstreams {
-		u := &c.Outbound.Upstreams[i]
-		at, err := netip.ParseAddrPort(u.Listen)
-		if err != nil {
-			continue
+		if n := nameOf(&c.Outbound.Upstreams[i]); len(n.Addresses) > 0 {
+			list = append(list, n)
 		}
-		a := at.Addr().Unmap()
-		switch {
-		case a == netip.IPv4Unspecified():
-			a = netip.AddrFrom4([4]byte{127, 0, 0, 1})
-		case a == netip.IPv6Unspecified():
-			a = netip.IPv6Loopback()
-		}
-		list = append(list, names.Name{Service: u.Title(), Addresses: []netip.Addr{a}, Port: at.Port()})
 	}
 	p.names.SetTable(names.NewTable(c.DNS, list))
+}
+
+// nameOf is what the application is told of u: the addresses by which it is found
+// behind redirected connections, else that of its own listener. One that takes
+// every address of the host is called by loopback.
+func nameOf(u *config.Upstream) names.Name {
+	n := names.Name{Service: u.Title()}
+	for _, text := range u.Addresses {
+		if a, err := netip.ParseAddr(text); err == nil {
+			n.Addresses = append(n.Addresses, a.Unmap())
+		} else if at, err := netip.ParseAddrPort(text); err == nil {
+			n.Addresses = append(n.Addresses, at.Addr().Unmap())
+		}
+	}
+	at, err := netip.ParseAddrPort(u.Listen)
+	if len(n.Addresses) > 0 || err != nil {
+		return n
+	}
+	a := at.Addr().Unmap()
+	switch {
+	case a == netip.IPv4Unspecified():
+		a = netip.AddrFrom4([4]byte{127, 0, 0, 1})
+	case a == netip.IPv6Unspecified():
+		a = netip.IPv6Loopback()
+	}
+	n.Addresses, n.Port = []netip.Addr{a}, at.Port()
+	return n
 }
 
 // bindNames lets the metrics read what became of DNS queries.
