@@ -235,7 +235,7 @@ func leaves(t reflect.Type, path string, depth int) (list []string) {
 			f := t.Field(i)
 			name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
 			switch {
-			case !f.IsExported() || name == "-":
+			case !f.IsExported() || name == "-" || f.Name == "Unknown": // what is our own remark on an answer
 				continue
 			case f.Anonymous && name == "":
 				list = append(list, leaves(f.Type, path, depth+1)...)

@@ -322,7 +322,6 @@ var goroutines = map[string]string{
 	"proxy.followOn":               "followOn waits",
 	"proxy/exchange.dial":          "settle of the same detection",
 	"proxy/exchange.startUpload":   "settleUpload or waitUpload of the same exchange",
-	"proxy/listener.admit":         "Listener.Run, through its WaitGroup",
 	"proxy/http2.kickLocked":       "run waits for the last writer, and with it Serve and Run",
 	"proxy/wire.Rouse":             "Listener.Run, through its WaitGroup: a connection at rest still counts",
 	"proxy/http2.dispatch":         "run waits for its workers",
