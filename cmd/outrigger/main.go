@@ -55,6 +55,7 @@ func newRoot() *cobra.Command {
 		newSimulateCommand(),
 		newDevCACommand(),
 		newDemoCommand(),
+		newInterceptCommand(),
 		newManCommand(),
 		newVersionCommand(),
 	)

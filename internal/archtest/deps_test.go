@@ -26,6 +26,9 @@ const floors = `
 
 	proxy/memory < proxy/wire;
 
+	# What stands between an application and the proxy: the kernel. It knows neither.
+	NONE < proxy/intercept;
+
 	resilience/guard
 	< resilience/adaptive, resilience/breaker, resilience/fault, resilience/health, resilience/outlier, resilience/retry;
 	resilience/guard, resilience/queue < resilience/limit;
@@ -86,7 +89,7 @@ const floors = `
 	proxy, mtls/devca < internal/demo;
 	config, telemetry/outcomes, resilience/replay, internal/chart < internal/rerun;
 	internal/rerun < internal/advise;
-	config/lint, internal/demo, internal/cgroup, internal/advise, resilience/simulate < cmd/outrigger;
+	config/lint, internal/demo, internal/cgroup, internal/advise, resilience/simulate, proxy/intercept < cmd/outrigger;
 
 	# The benchmark knows no package of the product, but its histogram and its drawing: it runs the binary.
 	NONE < bench/h2, bench/peers, bench/procstat, bench/socket;
@@ -170,6 +173,8 @@ var never = []struct {
 var libraries = map[string][]string{
 	"github.com/fsnotify/fsnotify":    {"mtls", "discovery/file", "cmd/outrigger"},
 	"github.com/goccy/go-yaml":        {"config", "discovery/file", "cmd/outrigger"},
+	"github.com/google/nftables":      {"proxy/intercept"},
+	"github.com/mdlayher/netlink":     {"proxy/intercept"},
 	"github.com/hashicorp/consul/api": {"discovery/consul"},
 	"github.com/miekg/dns":            {"proxy/names"},
 	"github.com/prometheus/":          {"telemetry"},
@@ -179,7 +184,7 @@ var libraries = map[string][]string{
 	"github.com/spf13/pflag":          {"cmd/outrigger"},
 	"github.com/spiffe/go-spiffe/v2/": {"mtls/workload", "mtls/devca"},
 	"google.golang.org/grpc":          {"mtls/workload", "mtls/devca", "proxy/limiter"},
-	"golang.org/x/sys/unix":           {"mtls/devca", "proxy/relay", "proxy/wire", "internal/demo", "bench", "bench/load", "bench/origin", "bench/procstat", "bench/socket"},
+	"golang.org/x/sys/unix":           {"internal/testkit", "mtls/devca", "proxy/intercept", "proxy/relay", "proxy/wire", "internal/demo", "bench", "bench/load", "bench/origin", "bench/procstat", "bench/socket"},
 	"golang.org/x/net/http2/hpack":    {"proxy/http2", "bench/h2", "bench/load", "bench/origin"},
 	"golang.org/x/term":               {"internal/demo", "cmd/outrigger"},
 }
