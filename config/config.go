@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/outrigger-mesh/outrigger/mtls/authz"
+	"github.com/outrigger-mesh/outrigger/mtls/consulca"
 	"github.com/outrigger-mesh/outrigger/proxy/memory"
 	"github.com/outrigger-mesh/outrigger/proxy/names"
 	"github.com/outrigger-mesh/outrigger/proxy/websocket"
@@ -104,18 +105,22 @@ type Service struct {
 
 // Identity says where the proxy's SVID comes from and which identities its peers must have.
 type Identity struct {
-	// The SPIFFE Workload API socket, such as "unix:///run/spire/agent.sock". Either this or files.
+	// The SPIFFE Workload API socket, such as "unix:///run/spire/agent.sock". One of this, files and consul.
 	WorkloadAPI string `yaml:"workload_api"`
-	// Certificate, key and roots from files, read again when they change. Either this or workload_api.
+	// Certificate, key and roots from files, read again when they change. One of this, workload_api and consul.
 	Files *IdentityFiles `yaml:"files"`
+	// A certificate from the CA of Consul's service mesh, and its roots. One of this, workload_api and files.
+	Consul *consulca.Config `yaml:"consul"`
 	// The trust domain of the mesh, such as "example.org". Empty: that of this proxy's own certificate.
 	TrustDomain string `yaml:"trust_domain"`
 	// The SPIFFE ID that an upstream must have when its policy lists no identities and discovery gives none.
-	// "{trust_domain}" and "{service}" are replaced.
+	// "{trust_domain}", "{datacenter}" and "{service}" are replaced; the datacenter is that of identity.consul. Default:
+	// with consul the form of Consul's CA, else "spiffe://{trust_domain}/{service}".
 	ServiceID string `yaml:"service_id"`
 	// How long the start waits for the first certificate before it fails. 0: no limit.
 	StartupTimeout time.Duration `yaml:"startup_timeout"`
-	// The oldest TLS version accepted from and offered to a peer.
+	// The oldest TLS version accepted from and offered to a peer. Default: 1.3; with consul 1.2, which is what Envoy
+	// offers as a client.
 	MinTLS string `yaml:"min_tls" enum:"1.3,1.2"`
 }
 
@@ -301,11 +306,14 @@ type Drain struct {
 }
 
 // ExpectedID is the SPIFFE ID that service must have by the template
-// service_id in the given trust domain, which the caller takes from
-// trust_domain or, when that is empty, from its own certificate.
-func (i *Identity) ExpectedID(trustDomain, service string) string {
-	return strings.NewReplacer("{trust_domain}", trustDomain, "{service}", service).Replace(i.ServiceID)
+// service_id in the given trust domain and datacenter, which the caller takes
+// from the configuration or, where that is silent, from its own certificate.
+func (i *Identity) ExpectedID(trustDomain, datacenter, service string) string {
+	if i.Consul != nil && i.Consul.Datacenter != "" {
+		datacenter = i.Consul.Datacenter
+	}
+	return strings.NewReplacer("{trust_domain}", trustDomain, "{datacenter}", datacenter, "{service}", service).Replace(i.ServiceID)
 }
 
 // Configured reports whether a source of identity is given.
-func (i *Identity) Configured() bool { return i.WorkloadAPI != "" || i.Files != nil }
+func (i *Identity) Configured() bool { return i.WorkloadAPI != "" || i.Files != nil || i.Consul != nil }

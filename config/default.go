@@ -8,6 +8,7 @@ import (
 	"github.com/outrigger-mesh/outrigger/discovery/dns"
 	"github.com/outrigger-mesh/outrigger/discovery/file"
 	"github.com/outrigger-mesh/outrigger/mtls/authz"
+	"github.com/outrigger-mesh/outrigger/mtls/consulca"
 	"github.com/outrigger-mesh/outrigger/proxy/limiter"
 	"github.com/outrigger-mesh/outrigger/proxy/names"
 	"github.com/outrigger-mesh/outrigger/proxy/websocket"
@@ -33,9 +34,7 @@ func Default() Config {
 	return Config{
 		Service: Service{Protocol: ProtocolHTTP, Address: "127.0.0.1"},
 		Identity: Identity{
-			ServiceID:      "spiffe://{trust_domain}/{service}",
 			StartupTimeout: 30 * time.Second,
-			MinTLS:         "1.3",
 		},
 		Inbound: Inbound{
 			Listen:            "0.0.0.0:15006",
@@ -103,6 +102,7 @@ func (c *Config) WithDefaults() *Config {
 
 // derive fills in what follows from other values.
 func (c *Config) derive() {
+	c.Identity.derive()
 	if c.Inbound.Protocol == "" {
 		c.Inbound.Protocol = c.Service.Protocol
 	}
@@ -178,6 +178,8 @@ func newSection(t reflect.Type) reflect.Value {
 		*p = orca.Default()
 	case *consul.Config:
 		*p = consul.Default()
+	case *consulca.Config:
+		*p = consulca.Default()
 	case *consul.Check:
 		*p = consul.DefaultCheck()
 	case *consul.Sidecar:

@@ -249,7 +249,7 @@ func TestFields(t *testing.T) {
 	}
 	for path, want := range map[string]Field{
 		"service.port":                            {Type: "whole number", Default: "0"},
-		"identity.min_tls":                        {Type: "text", Default: `"1.3"`, Words: []string{"1.3", "1.2"}},
+		"identity.min_tls":                        {Type: "text", Words: []string{"1.3", "1.2"}},
 		"policies":                                {Type: "map", Of: "section"},
 		"policies.<service>.breaker":              {Type: "section", Default: "off", Off: true},
 		"policies.<service>.breaker.open_for":     {Type: "duration", Default: "5s"},

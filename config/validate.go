@@ -84,9 +84,7 @@ func serviceName(s string) bool {
 
 func (v *validator) identity() {
 	i := &v.Identity
-	if i.WorkloadAPI != "" && i.Files != nil {
-		v.say("identity.files", "is a second source of identity beside workload_api; keep one")
-	}
+	v.sources()
 	if s := i.WorkloadAPI; s != "" {
 		path, ok := strings.CutPrefix(s, "unix://")
 		if !ok || !strings.HasPrefix(path, "/") || path == "/" {
@@ -119,8 +117,8 @@ func (v *validator) identity() {
 			v.say("identity.trust_domain", "%v%s", err, remedy)
 		}
 	}
-	if _, err := mtls.ParseID(i.ExpectedID("example.org", "web")); err != nil {
-		v.say("identity.service_id", "does not make a SPIFFE ID: %v; the placeholders are {trust_domain} and {service}", err)
+	if _, err := mtls.ParseID(i.ExpectedID("example.org", "dc1", "web")); err != nil {
+		v.say("identity.service_id", "does not make a SPIFFE ID: %v; the placeholders are {trust_domain}, {datacenter} and {service}", err)
 	}
 }
 
@@ -159,7 +157,7 @@ func (v *validator) inbound() {
 	i := &v.Inbound
 	if v.Service.Port > 0 {
 		if i.MTLS != MTLSOff && !v.Identity.Configured() {
-			v.say("identity", "is required: inbound.mtls is %s; give workload_api or files, or set inbound.mtls: off", i.MTLS)
+			v.say("identity", "is required: inbound.mtls is %s; give workload_api, files or consul, or set inbound.mtls: off", i.MTLS)
 		}
 		if i.Protocol.HTTP() && v.Service.Protocol == ProtocolTCP {
 			v.say("inbound.protocol", "is http, but the service speaks tcp")

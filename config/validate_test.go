@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/outrigger-mesh/outrigger/discovery/file"
+	"github.com/outrigger-mesh/outrigger/mtls/consulca"
 )
 
 // inCode is a configuration as a program makes one.
@@ -130,7 +131,18 @@ func TestOverlap(t *testing.T) {
 
 func TestExpectedID(t *testing.T) {
 	i := Identity{ServiceID: "spiffe://{trust_domain}/ns/prod/{service}"}
-	if got := i.ExpectedID("example.org", "api"); got != "spiffe://example.org/ns/prod/api" {
+	if got := i.ExpectedID("example.org", "", "api"); got != "spiffe://example.org/ns/prod/api" {
+		t.Error(got)
+	}
+	// With Consul's CA the form is Consul's, and Envoy's TLS is enough.
+	c := Default()
+	c.Identity.Consul = &consulca.Config{Namespace: "default", Partition: "default"}
+	i = c.WithDefaults().Identity
+	if got := i.ExpectedID("td.consul", "dc1", "api"); got != "spiffe://td.consul/ns/default/dc/dc1/svc/api" || i.MinTLS != "1.2" {
+		t.Errorf("%s, TLS %s", got, i.MinTLS)
+	}
+	i.Consul.Datacenter = "dc2"
+	if got := i.ExpectedID("td.consul", "dc1", "api"); got != "spiffe://td.consul/ns/default/dc/dc2/svc/api" {
 		t.Error(got)
 	}
 }

@@ -16,7 +16,7 @@ func (p *Proxy) viewExplain(q *admin.Question) (*admin.LegView, error) {
 		return nil, fmt.Errorf("%w: it has no plan yet", admin.ErrNotHere)
 	}
 	return explain.Request(q, explain.Input{
-		Plan: current, Loaded: loaded, TrustDomain: p.trustDomain(loaded.Config),
+		Plan: current, Loaded: loaded, TrustDomain: p.trustDomain(loaded.Config), Datacenter: p.datacenter(),
 		Endpoints: p.viewEndpoints(), Live: true, Now: p.sweeper.Now(), Faults: p.faults.InEffect(), Hops: p.server.Hops,
 	})
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/outrigger-mesh/outrigger/discovery/consul"
 	"github.com/outrigger-mesh/outrigger/internal/lifecycle"
 	"github.com/outrigger-mesh/outrigger/mtls"
+	"github.com/outrigger-mesh/outrigger/mtls/consulca"
 	"github.com/outrigger-mesh/outrigger/proxy/check"
 	"github.com/outrigger-mesh/outrigger/proxy/datagram"
 	"github.com/outrigger-mesh/outrigger/proxy/detect"
@@ -164,8 +165,10 @@ func New(o Options) (*Proxy, error) {
 		Lessons: detect.NewMemory[exchange.Destination](rememberedDestinations, rememberedFor),
 		HTTP2:   &h2, Resting: p.resting, Memory: p.memory, LocalID: p.ownID, Draining: &p.closing, AccessSample: cfg.Telemetry.AccessLog.SamplePercent / 100, Hops: exchange.NewHops(),
 	}
-	p.identity = newIdentity(&cfg.Identity, p.log)
-	if err := p.newDiscovery(cfg); err != nil {
+	if err = p.newIdentity(cfg); err == nil {
+		err = p.newDiscovery(cfg)
+	}
+	if err != nil {
 		p.endLife()
 		return nil, err
 	}
@@ -375,6 +378,18 @@ func (p *Proxy) trustDomain(cfg *config.Config) string {
 		return m.ID.TrustDomain()
 	}
 	return ""
+}
+
+// datacenter is the own one by a certificate of Consul's CA, else "".
+func (p *Proxy) datacenter() string {
+	if p.identity == nil {
+		return ""
+	}
+	m := p.identity.Material()
+	if m == nil {
+		return ""
+	}
+	return consulca.Datacenter(m.ID)
 }
 
 func parseAddrPort(s string) netip.AddrPort {

@@ -3,7 +3,6 @@ package proxy
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"slices"
 	"time"
 
@@ -13,19 +12,33 @@ import (
 	"github.com/outrigger-mesh/outrigger/discovery/dns"
 	"github.com/outrigger-mesh/outrigger/discovery/file"
 	"github.com/outrigger-mesh/outrigger/mtls"
+	"github.com/outrigger-mesh/outrigger/mtls/consulca"
 	"github.com/outrigger-mesh/outrigger/mtls/workload"
 	"github.com/outrigger-mesh/outrigger/proxy/compile"
 	"github.com/outrigger-mesh/outrigger/telemetry"
 )
 
-func newIdentity(c *config.Identity, log *slog.Logger) mtls.Source {
+func (p *Proxy) newIdentity(cfg *config.Config) error {
+	c := &cfg.Identity
 	switch {
 	case c.WorkloadAPI != "":
-		return workload.New(workload.Config{Socket: c.WorkloadAPI, StartupTimeout: startupTimeout(c), Logger: log})
+		p.identity = workload.New(workload.Config{Socket: c.WorkloadAPI, StartupTimeout: startupTimeout(c), Logger: p.log})
 	case c.Files != nil:
-		return mtls.NewFiles(mtls.FilesConfig{
+		p.identity = mtls.NewFiles(mtls.FilesConfig{
 			CertFile: c.Files.Cert, KeyFile: c.Files.Key, BundleFile: c.Files.Bundle, Bundles: c.Files.Bundles,
-			TrustDomain: c.TrustDomain, StartupTimeout: startupTimeout(c), Logger: log,
+			TrustDomain: c.TrustDomain, StartupTimeout: startupTimeout(c), Logger: p.log,
+		})
+	case c.Consul != nil:
+		at := consul.Default()
+		if cfg.Discovery.Consul != nil {
+			at = *cfg.Discovery.Consul
+		}
+		access, err := consul.NewClient(at)
+		if err != nil {
+			return p.initial.Problem("identity.consul", err.Error())
+		}
+		p.identity = consulca.New(*c.Consul, consulca.Options{
+			Service: cfg.Service.Name, TrustDomain: c.TrustDomain, StartupTimeout: startupTimeout(c), Client: access, Logger: p.log,
 		})
 	}
 	return nil

@@ -132,7 +132,7 @@ func (c *checker) admitted(e *edge) {
 	if e.via != "" || e.l.Config.Identity.TrustDomain == "" || e.l.Config.Policy(e.to).Transport != config.TransportMTLS {
 		return
 	}
-	id, err := mtls.ParseID(e.l.Config.Identity.ExpectedID(e.l.Config.Identity.TrustDomain, e.from))
+	id, err := mtls.ParseID(e.l.Config.Identity.ExpectedID(e.l.Config.Identity.TrustDomain, "", e.from))
 	if err != nil {
 		return
 	}

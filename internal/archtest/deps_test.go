@@ -42,7 +42,7 @@ const floors = `
 	resilience/verdict, resilience/balance, resilience/adaptive, resilience/admission, resilience/hedge, resilience/limit, resilience/queue, internal/hist < resilience/replay;
 
 	# Floor 1: sources of identity and endpoints, authorization, telemetry.
-	mtls < mtls/workload, mtls/devca;
+	mtls < mtls/workload, mtls/consulca, mtls/devca;
 	mtls, proxy/http1, resilience/guard < mtls/authz;
 	discovery < discovery/consul, discovery/dns, discovery/file;
 	discovery/consul < discovery/consul/mesh;
@@ -55,7 +55,7 @@ const floors = `
 	# Floor 2: the language of configuration. It embeds the Config of each
 	# machine and each source: a knob lives beside what obeys it. The codec says
 	# which names, values and paths there can be.
-	mtls, mtls/authz, proxy/http1, proxy/memory, proxy/limiter, proxy/names, proxy/websocket,
+	mtls, mtls/authz, mtls/consulca, proxy/http1, proxy/memory, proxy/limiter, proxy/names, proxy/websocket,
 	discovery/consul, discovery/dns, discovery/file,
 	resilience/adaptive, resilience/admission, resilience/balance, resilience/breaker, resilience/fault, resilience/health, resilience/hedge, resilience/limit, resilience/outlier, resilience/ratelimit, resilience/retry,
 	telemetry/ledger, telemetry/outcomes
@@ -152,7 +152,7 @@ var never = []struct {
 		"a machine is a function of what it is told; only so can it be replayed",
 	},
 	{
-		[]string{"mtls", "mtls/workload", "mtls/authz"},
+		[]string{"mtls", "mtls/workload", "mtls/consulca", "mtls/authz"},
 		[]string{"net/http"},
 		"identity is below the protocols that use it",
 	},
@@ -183,7 +183,7 @@ var libraries = map[string][]string{
 	"github.com/spf13/cobra":          {"cmd/outrigger"},
 	"github.com/spf13/pflag":          {"cmd/outrigger"},
 	"github.com/spiffe/go-spiffe/v2/": {"mtls/workload", "mtls/devca"},
-	"google.golang.org/grpc":          {"mtls/workload", "mtls/devca", "proxy/limiter"},
+	"google.golang.org/grpc":          {"mtls/workload", "mtls/devca", "proxy/limiter", "mtls/consulca"},
 	"golang.org/x/sys/unix":           {"internal/testkit", "mtls/devca", "proxy/intercept", "proxy/relay", "proxy/wire", "internal/demo", "bench", "bench/load", "bench/origin", "bench/procstat", "bench/socket"},
 	"golang.org/x/net/http2/hpack":    {"proxy/http2", "bench/h2", "bench/load", "bench/origin"},
 	"golang.org/x/term":               {"internal/demo", "cmd/outrigger"},

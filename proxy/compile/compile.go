@@ -31,6 +31,8 @@ type Input struct {
 	// TrustDomain is the own one, for expected identities made from the
 	// template; needed only with a Source.
 	TrustDomain string
+	// Datacenter is the own one, where the identity names one.
+	Datacenter string
 	// Counters are those who count rate limits for several proxies; needed only
 	// with such limits.
 	Limiters *limiter.Set
@@ -281,7 +283,7 @@ func (c *compiler) secure(path string, s *upstream.Spec, p *config.Policy, proto
 		s.Identities = c.in.Identities[s.Name]
 	}
 	if len(s.Identities) == 0 {
-		s.Identities = []string{c.cfg.Identity.ExpectedID(c.in.TrustDomain, s.Name)}
+		s.Identities = []string{c.cfg.Identity.ExpectedID(c.in.TrustDomain, c.in.Datacenter, s.Name)}
 	}
 	o := mtls.ClientOptions{MinVersion: c.minTLS()}
 	switch {

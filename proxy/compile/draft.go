@@ -10,7 +10,7 @@ import (
 	"github.com/outrigger-mesh/outrigger/telemetry"
 )
 
-var minVersions = map[string]uint16{"1.2": tls.VersionTLS12, "1.3": tls.VersionTLS13}
+var minVersions = map[string]uint16{"": tls.VersionTLS13, "1.2": tls.VersionTLS12, "1.3": tls.VersionTLS13}
 
 // Listeners returns the listeners that the plan will have, so that their
 // sockets can be bound before anything is changed.

@@ -27,6 +27,7 @@ type Input struct {
 	Plan        *plan.Plan
 	Loaded      *config.Loaded
 	TrustDomain string // the own one
+	Datacenter  string // the own one, where the identity names one
 	Endpoints   []admin.EndpointView
 	Live        bool          // states are those of a running proxy
 	Now         time.Duration // on the clock of the plan's clusters
@@ -133,7 +134,7 @@ func (e *explainer) parseCaller() (err error) {
 		return nil
 	}
 	if !strings.Contains(from, "://") {
-		from = e.Loaded.Config.Identity.ExpectedID(e.TrustDomain, from)
+		from = e.Loaded.Config.Identity.ExpectedID(e.TrustDomain, e.Datacenter, from)
 	}
 	if e.id, err = mtls.ParseID(from); err != nil {
 		return fmt.Errorf("--from %s: %w; write a SPIFFE ID, or the name of a service with identity.trust_domain in the configuration", e.q.From, err)
