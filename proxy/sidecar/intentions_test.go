@@ -1,0 +1,310 @@
+package sidecar
+
+import (
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/outrigger-mesh/outrigger/discovery/consul/mesh"
+	"github.com/outrigger-mesh/outrigger/mtls"
+	"github.com/outrigger-mesh/outrigger/mtls/authz"
+	"github.com/outrigger-mesh/outrigger/proxy/http1"
+)
+
+const domain = "11111111-2222-3333-4444-555555555555.consul"
+
+func callerID(t testing.TB, text string) mtls.ID {
+	t.Helper()
+	if text == "" {
+		return mtls.ID{}
+	}
+	id, err := mtls.ParseID(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return id
+}
+
+func service(name string) string { return "spiffe://" + domain + "/ns/default/dc/dc1/svc/" + name }
+
+func head(t testing.TB, method, target string, fields ...string) *authz.Request {
+	t.Helper()
+	raw := []byte(method + " " + target + " HTTP/1.1\r\nHost: api.test\r\n" + strings.Join(append(fields, "", ""), "\r\n"))
+	var r http1.Request
+	if n, err := r.Parse(raw, nil); err != nil || n == 0 {
+		t.Fatalf("%q: %v", raw, err)
+	}
+	return &authz.Request{Method: r.MethodSpan.Of(raw), Resource: r.Resource(raw), Host: r.Host.Of(raw), Head: &r.Head, Raw: raw}
+}
+
+func intentionsOf(t testing.TB, text string) (list []mesh.Intention) {
+	t.Helper()
+	if err := json.Unmarshal([]byte(text), &list); err != nil {
+		t.Fatal(err)
+	}
+	return list
+}
+
+func compiled(t testing.TB, cfg authz.Config) *authz.Policy {
+	t.Helper()
+	p, err := authz.Compile(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func TestIntentionsNameTheDecision(t *testing.T) {
+	cfg, findings := Intentions(intentionsOf(t, `[
+		{"SourceNS":"default","SourceName":"web","DestinationNS":"default","DestinationName":"api","SourceType":"consul","Precedence":9,
+		 "Permissions":[{"Action":"deny","HTTP":{"Methods":["PUT"]}},{"Action":"allow","HTTP":{"PathPrefix":"/v1","Header":[{"Name":"x-a","Present":true}]}}]},
+		{"SourceName":"web","DestinationName":"*","Action":"allow","Precedence":5},
+		{"SourceName":"bad","DestinationName":"api","Action":"allow","Precedence":9,"Unknown":["Foo"]},
+		{"SourceName":"jobs","DestinationName":"api","Action":"deny","Precedence":9},
+		{"SourceName":"*","SourceNS":"*","DestinationName":"api","Action":"allow","Precedence":8}
+	]`), false, nil, domain, "http")
+	p := compiled(t, cfg)
+	for _, c := range []struct {
+		from    string
+		q       *authz.Request
+		rule    string
+		allowed bool
+	}{
+		{service("web"), head(t, "PUT", "/v1"), "intention web => api (precedence 9), permission 1", false},
+		{service("web"), head(t, "GET", "/v1/x", "X-A: 1"), "intention web => api (precedence 9), permission 2", true},
+		{service("web"), head(t, "GET", "/v1/x"), "intention web => api (precedence 9), no permission", false},
+		{service("jobs"), head(t, "GET", "/"), "intention jobs => api (precedence 9)", false},
+		{service("bad"), head(t, "GET", "/"), "intention bad => api (precedence 9)", false},
+		{service("else"), head(t, "GET", "/"), "intention */* => api (precedence 8)", true},
+		{"spiffe://" + domain + "/gateway/mesh/dc/dc1", head(t, "GET", "/"), authz.DefaultDeny, false},
+		{"spiffe://" + domain + "/ap/far/ns/default/dc/dc1/svc/web", head(t, "GET", "/v1/x", "X-A: 1"), authz.DefaultDeny, false},
+		{"spiffe://other.consul/ns/default/dc/dc1/svc/web", head(t, "GET", "/v1/x", "X-A: 1"), authz.DefaultDeny, false},
+		{"", head(t, "GET", "/"), authz.DefaultDeny, false},
+	} {
+		if v := p.Check(callerID(t, c.from), c.q); v.Rule != c.rule || v.Allowed != c.allowed {
+			t.Errorf("%s %s: %+v, want %s", c.from, c.q.Resource, v, c.rule)
+		}
+	}
+	if len(findings) != 1 || findings[0].Kind != Refused || findings[0].Entry != "service-intentions api" || findings[0].Field != "Sources[bad]" || !strings.Contains(findings[0].Problem, "Foo") {
+		t.Errorf("findings: %+v", findings)
+	}
+}
+
+// What is not understood lets nobody pass, whatever the default, and is told.
+func TestIntentionsFailClosed(t *testing.T) {
+	const common = `"SourceName":"web","DestinationName":"api","Precedence":9,`
+	for name, text := range map[string]string{
+		"unknown field":        `"Action":"allow","Unknown":["Extra"]`,
+		"unknown action":       `"Action":"audit"`,
+		"no action":            `"Action":""`,
+		"source type":          `"Action":"allow","SourceType":"external"`,
+		"both":                 `"Action":"allow","Permissions":[{"Action":"allow"}]`,
+		"permission action":    `"Permissions":[{"Action":"maybe"}]`,
+		"two paths":            `"Permissions":[{"Action":"allow","HTTP":{"PathExact":"/a","PathPrefix":"/b"}}]`,
+		"bad expression":       `"Permissions":[{"Action":"allow","HTTP":{"PathRegex":"(a"}}]`,
+		"escaped expression":   `"Permissions":[{"Action":"allow","HTTP":{"PathRegex":"/a%20b"}}]`,
+		"bad path":             `"Permissions":[{"Action":"allow","HTTP":{"PathExact":"/a/../b"}}]`,
+		"double slash":         `"Permissions":[{"Action":"allow","HTTP":{"PathPrefix":"/a//b"}}]`,
+		"empty header":         `"Permissions":[{"Action":"allow","HTTP":{"Header":[{"Name":"x"}]}}]`,
+		"two header kinds":     `"Permissions":[{"Action":"allow","HTTP":{"Header":[{"Name":"x","Exact":"a","Prefix":"b"}]}}]`,
+		"pseudo header":        `"Permissions":[{"Action":"allow","HTTP":{"Header":[{"Name":":scheme","Exact":"a"}]}}]`,
+		"bad method":           `"Permissions":[{"Action":"allow","HTTP":{"Methods":["G|T"]}}]`,
+		"sameness group":       `"Action":"allow","SourceSamenessGroup":"all"`,
+		"peer that is unknown": `"Action":"deny","SourcePeer":"far"`,
+	} {
+		list := intentionsOf(t, "[{"+common+text+`},{"SourceName":"*","DestinationName":"*","Action":"allow","Precedence":1}]`)
+		for _, allow := range []bool{false, true} {
+			cfg, findings := Intentions(list, allow, nil, domain, "http")
+			p := compiled(t, cfg)
+			if len(findings) != 1 || findings[0].Kind != Refused || findings[0].Problem == "" {
+				t.Errorf("%s: findings %+v", name, findings)
+			}
+			who := service("web")
+			if name == "peer that is unknown" {
+				who = "spiffe://far.consul/ns/default/dc/dc1/svc/web"
+			}
+			if name == "sameness group" && !allow {
+				continue // the other intention is for web
+			}
+			if v := p.Check(callerID(t, who), head(t, "GET", "/a")); v.Allowed {
+				t.Errorf("%s, default allow %t: %+v", name, allow, v)
+			}
+		}
+	}
+	cfg, findings := Intentions(intentionsOf(t, "[{"+common+`"Action":"allow"}]`), true, nil, "", "http")
+	if v := compiled(t, cfg).Check(callerID(t, service("web")), head(t, "GET", "/")); v.Allowed || len(findings) != 1 {
+		t.Errorf("without a trust domain: %+v, %+v", v, findings)
+	}
+}
+
+func TestIntentionsOfPeers(t *testing.T) {
+	list := intentionsOf(t, `[{"SourceName":"web","SourcePeer":"far","DestinationName":"api","Action":"allow","Precedence":9},
+		{"SourceName":"web","DestinationName":"api","Action":"deny","Precedence":9}]`)
+	cfg, findings := Intentions(list, false, nil, domain, "tcp", Peer{Name: "far", TrustDomain: "far.consul", Partition: "p1"})
+	p := compiled(t, cfg)
+	if v := p.CheckConn(callerID(t, "spiffe://far.consul/ap/p1/ns/default/dc/dc9/svc/web")); !v.Allowed || v.Rule != "intention web of peer far => api (precedence 9)" {
+		t.Errorf("%+v", v)
+	}
+	if p.CheckConn(callerID(t, "spiffe://far.consul/ns/default/dc/dc9/svc/web")).Allowed || p.CheckConn(callerID(t, service("web"))).Allowed {
+		t.Error("others than the peer's are allowed")
+	}
+	if len(findings) != 0 {
+		t.Errorf("findings: %+v", findings)
+	}
+}
+
+func TestIntentionsForTCP(t *testing.T) {
+	list := intentionsOf(t, `[{"SourceName":"web","DestinationName":"db","Precedence":9,"Permissions":[{"Action":"allow"}]},{"SourceName":"*","DestinationName":"db","Action":"allow","Precedence":8}]`)
+	for _, allow := range []bool{false, true} {
+		cfg, _ := Intentions(list, allow, nil, domain, "tcp")
+		p := compiled(t, cfg)
+		if v := p.CheckConn(callerID(t, service("web"))); v.Allowed || !strings.Contains(v.Rule, "intention web => db (precedence 9)") {
+			t.Errorf("%+v", v)
+		}
+		if !p.CheckConn(callerID(t, service("jobs"))).Allowed {
+			t.Error("the intention for all is lost")
+		}
+	}
+}
+
+// model is the literal reading: sort, find the source, go through the
+// permissions, else the default.
+func model(list []mesh.Intention, allow bool, http bool, caller, method, path string, fields map[string]string) bool {
+	list = slices.Clone(list)
+	slices.SortStableFunc(list, func(a, b mesh.Intention) int { return b.Precedence - a.Precedence })
+	part := func(s string) string {
+		if s == "*" {
+			return "[^/]+"
+		}
+		return regexp.QuoteMeta(s)
+	}
+	for _, i := range list {
+		if !regexp.MustCompile("^spiffe://" + regexp.QuoteMeta(domain) + "/ns/" + part(i.SourceNS) + "/dc/[^/]+/svc/" + part(i.SourceName) + "$").MatchString(caller) {
+			continue
+		}
+		if len(i.Permissions) == 0 {
+			return i.Action == "allow"
+		}
+		if !http {
+			return false
+		}
+		for _, p := range i.Permissions {
+			met := true
+			if h := p.HTTP; h != nil {
+				met = (h.PathExact == "" || path == h.PathExact) && strings.HasPrefix(path, h.PathPrefix) &&
+					(h.PathRegex == "" || regexp.MustCompile("^(?:"+h.PathRegex+")$").MatchString(path)) &&
+					(len(h.Methods) == 0 || slices.Contains(h.Methods, method))
+				for _, c := range h.Header {
+					v, there := fields[c.Name]
+					one := false
+					switch {
+					case c.Present:
+						one = there != c.Invert
+					case there && c.Exact != "":
+						one = (v == c.Exact || c.IgnoreCase && strings.EqualFold(v, c.Exact)) != c.Invert
+					case there && c.Contains != "":
+						one = strings.Contains(v, c.Contains) != c.Invert
+					}
+					met = met && one
+				}
+			}
+			if met {
+				return p.Action == "allow"
+			}
+		}
+		return allow
+	}
+	return allow
+}
+
+func TestIntentionsAgainstModel(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(1, 7))
+	pick := func(list ...string) string { return list[rnd.IntN(len(list))] }
+	allowed := 0
+	for range 2000 {
+		var list []mesh.Intention
+		for range rnd.IntN(6) {
+			i := mesh.Intention{SourceNS: "default", SourceName: pick("web", "jobs", "*"), DestinationName: pick("api", "*"), Precedence: 1 + rnd.IntN(9), SourceType: "consul"}
+			if i.SourceName == "*" {
+				i.SourceNS = pick("default", "*")
+			}
+			if slices.ContainsFunc(list, func(o mesh.Intention) bool { return o.Precedence == i.Precedence }) {
+				continue // Consul has no two of the same that could both match
+			}
+			if rnd.IntN(2) == 0 {
+				i.Action = pick("allow", "deny")
+			} else {
+				var perms []string
+				for range 1 + rnd.IntN(3) {
+					http := []string{`{}`, `{"PathExact":"/a"}`, `{"PathPrefix":"/a"}`, `{"PathRegex":"/[ab]/?c?"}`, `{"Methods":["GET","HEAD"]}`,
+						`{"Header":[{"Name":"x","Exact":"V","IgnoreCase":true}]}`, `{"PathPrefix":"/a","Header":[{"Name":"x","Present":true,"Invert":true}]}`,
+						`{"Header":[{"Name":"x","Contains":"v","Invert":true}],"Methods":["PUT"]}`}
+					perms = append(perms, fmt.Sprintf(`{"Action":%q,"HTTP":%s}`, pick("allow", "deny"), pick(http...)))
+				}
+				if err := json.Unmarshal([]byte("["+strings.Join(perms, ",")+"]"), &i.Permissions); err != nil {
+					t.Fatal(err)
+				}
+			}
+			list = append(list, i)
+		}
+		allow, protocol := rnd.IntN(2) == 0, pick("http", "http2", "grpc", "tcp")
+		cfg, findings := Intentions(list, allow, nil, domain, protocol)
+		if len(findings) > 0 {
+			t.Fatal(findings)
+		}
+		p := compiled(t, cfg)
+		for range 10 {
+			caller := pick(service("web"), service("jobs"), service("other"), "spiffe://"+domain+"/ns/n2/dc/dc2/svc/web", "spiffe://x.consul/ns/default/dc/dc1/svc/web")
+			method, path, fields := pick("GET", "PUT"), pick("/", "/a", "/a/c", "/b"), map[string]string{}
+			var lines []string
+			if rnd.IntN(2) == 0 {
+				fields["x"] = pick("v", "w")
+				lines = []string{"x: " + fields["x"]}
+			}
+			want := model(list, allow, protocol != "tcp", caller, method, path, fields)
+			v := p.Check(callerID(t, caller), head(t, method, path, lines...))
+			if protocol == "tcp" {
+				v = p.CheckConn(callerID(t, caller))
+			}
+			if v.Allowed != want {
+				t.Fatalf("%+v\n%s, %s %s %v, default allow %t: %+v, reference %t", list, caller, method, path, fields, allow, v, want)
+			}
+			if want {
+				allowed++
+			}
+		}
+	}
+	if allowed < 3000 || allowed > 17000 {
+		t.Errorf("%d of 20000 were allowed: the test hardly tests", allowed)
+	}
+}
+
+// FuzzIntentions holds whatever Consul may answer to this: the rules are valid,
+// and of an intention that is not understood nobody profits.
+func FuzzIntentions(f *testing.F) {
+	f.Add(`[{"SourceName":"web","DestinationName":"api","Action":"allow","Precedence":9}]`, true)
+	f.Add(`[{"SourceName":"web","SourceNS":"*","DestinationName":"api","Permissions":[{"Action":"deny","HTTP":{"PathExact":"/*"}}]}]`, false)
+	f.Add(`[{"SourceName":"a b","SourcePeer":"x","SourcePartition":"p"}]`, true)
+	f.Add(`[{"SourceName":"web","JWT":{"Providers":[{"Name":"x","VerifyClaims":[{"Path":["a"],"Value":"b"}]}]},"Action":"allow"}]`, false)
+	f.Fuzz(func(t *testing.T, text string, allow bool) {
+		var list []mesh.Intention
+		if json.Unmarshal([]byte(text), &list) != nil {
+			return
+		}
+		cfg, _ := Intentions(list, allow, nil, domain, "http")
+		if _, err := authz.Compile(cfg); err != nil {
+			t.Fatalf("%s: %v", text, err)
+		}
+		if !allow && slices.ContainsFunc(cfg.Rules, func(r authz.Rule) bool { return r.Action == authz.Allow }) != strings.Contains(strings.ToLower(text), "allow") {
+			for _, r := range cfg.Rules {
+				if r.Action == authz.Allow {
+					t.Fatalf("%s: something is allowed that nobody has asked for: %+v", text, r)
+				}
+			}
+		}
+	})
+}
