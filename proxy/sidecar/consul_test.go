@@ -26,7 +26,7 @@ func TestIntentionsOfRealConsul(t *testing.T) {
 	for _, allow := range []bool{false, true} {
 		t.Run(fmt.Sprintf("default allow %t", allow), func(t *testing.T) {
 			t.Parallel()
-			c := testkit.Consul(t, testkit.ConsulOptions{Connect: true, ACL: !allow})
+			c := testkit.Consul(t, testkit.ConsulOptions{Mesh: true, ACL: !allow})
 			write := func(body string) { c.Do(t, "PUT", "/v1/config", json.RawMessage(body)) }
 			var roots struct{ TrustDomain string }
 			if err := json.Unmarshal(c.Do(t, "GET", "/v1/connect/ca/roots", nil), &roots); err != nil {

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/outrigger-mesh/outrigger/config"
 	"github.com/outrigger-mesh/outrigger/discovery/consul/mesh"
 	"github.com/outrigger-mesh/outrigger/mtls"
 	"github.com/outrigger-mesh/outrigger/mtls/authz"
@@ -250,11 +251,25 @@ func (t *translation) intentions() {
 	if t.Config.Service.Port == 0 {
 		return
 	}
-	cfg, findings := Intentions(t.s.Intentions, t.s.DefaultAllow, t.s.Providers, t.s.TrustDomain, string(t.Config.Inbound.Protocol))
+	protocol := cmp.Or(t.Config.Inbound.Protocol, t.Config.Service.Protocol)
+	if protocol == config.ProtocolAuto {
+		protocol = config.ProtocolHTTP // rules for requests refuse connections by themselves
+	}
+	cfg, findings := Intentions(t.s.Intentions, t.s.DefaultAllow, t.s.Providers, t.s.TrustDomain, string(protocol))
 	t.findings = append(t.findings, findings...)
 	t.permissive(&cfg)
 	must(t, &t.Config.Authorization, cfg, "authorization", "Consul intentions")
+	t.Came("authorization.order", "Consul intentions")
+	t.Came("authorization.default", "Consul's default policy for intentions")
 	for i := range cfg.Rules {
-		t.Came(fmt.Sprintf("authorization.rules[%d]", i), "Consul "+cfg.Rules[i].Name)
+		r := &cfg.Rules[i]
+		for key, said := range map[string]bool{
+			"name": true, "action": true, "from": true, "methods": len(r.Methods) > 0, "paths": len(r.Paths) > 0,
+			"path_prefix": r.PathPrefix != "", "path_regex": r.PathRegex != "",
+		} {
+			if said {
+				t.Came(fmt.Sprintf("authorization.rules[%d].%s", i, key), "Consul "+r.Name)
+			}
+		}
 	}
 }
