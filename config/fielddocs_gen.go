@@ -377,12 +377,16 @@ func fieldDoc(id string) string {
 		return "The status, 200 to 599. Required."
 	case "github.com/outrigger-mesh/outrigger/config.RouteRetry.Attempts":
 		return "How many attempts a request may have, the first included. 1: no retry."
+	case "github.com/outrigger-mesh/outrigger/config.RouteRetry.GRPCStatuses":
+		return "The gRPC statuses that are retried whatever the method, in place of the policy's list. Empty: that list."
 	case "github.com/outrigger-mesh/outrigger/config.RouteRetry.NonIdempotent":
 		return "Whether requests that the endpoint may have processed are sent again although their method is not idempotent."
 	case "github.com/outrigger-mesh/outrigger/config.RouteRetry.On":
 		return "What is retried, in place of the policy's list. Empty: that list."
 	case "github.com/outrigger-mesh/outrigger/config.RouteRetry.PerTryTimeout":
 		return "How long an attempt may take by itself. 0: no limit."
+	case "github.com/outrigger-mesh/outrigger/config.RouteRetry.Statuses":
+		return "The statuses of answers that are retried whatever the method, in place of the policy's list. Empty: that list."
 	case "github.com/outrigger-mesh/outrigger/config.RouteRewrite.Path":
 		return "The whole new path."
 	case "github.com/outrigger-mesh/outrigger/config.RouteRewrite.PathPrefix":
@@ -751,6 +755,8 @@ func fieldDoc(id string) string {
 		return "session gives a cookie that lasts as long as the client's session."
 	case "github.com/outrigger-mesh/outrigger/resilience/balance.HashCookie.TTL":
 		return "How long the client is to keep a cookie that it is given. 0: none is given, unless session is set."
+	case "github.com/outrigger-mesh/outrigger/resilience/balance.HashOn.Combine":
+		return "combine makes this a part of what the request is known by, together with what the next ones find, up to and with the first without it; an Envoy hash policy that is not terminal. Default false: it is enough by itself."
 	case "github.com/outrigger-mesh/outrigger/resilience/balance.HashOn.Cookie":
 		return "One of the client's cookies."
 	case "github.com/outrigger-mesh/outrigger/resilience/balance.HashOn.Header":
@@ -987,6 +993,8 @@ func fieldDoc(id string) string {
 		return "per_try_timeout bounds each attempt by itself; an attempt that exceeds it counts as reset. Default 0, none: only the request's own timeout applies."
 	case "github.com/outrigger-mesh/outrigger/resilience/retry.Config.RetryAfterMax":
 		return "The longest Retry-After (RFC 9110 section 10.2.3) or grpc-retry-pushback-ms (gRFC A6) that is waited for; with a longer one there is no retry. Default 5s."
+	case "github.com/outrigger-mesh/outrigger/resilience/retry.Config.Statuses":
+		return "statuses lists the statuses of answers, 400 to 599, that are retried beside on, whatever the method: whoever lists a status says that a request which is answered with it may be made again (Envoy's retriable_status_codes). Default none."
 	case "github.com/outrigger-mesh/outrigger/telemetry/ledger.Config.SamplePercent":
 		return "The share of exchanges that is kept of those that ended well, at once, and by one attempt. The others are kept always."
 	case "github.com/outrigger-mesh/outrigger/telemetry/ledger.Config.SizeBytes":

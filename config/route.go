@@ -154,6 +154,10 @@ type RouteRetry struct {
 	Attempts *int `yaml:"attempts"`
 	// What is retried, in place of the policy's list. Empty: that list.
 	On []retry.Condition `yaml:"on"`
+	// The statuses of answers that are retried whatever the method, in place of the policy's list. Empty: that list.
+	Statuses []int `yaml:"statuses"`
+	// The gRPC statuses that are retried whatever the method, in place of the policy's list. Empty: that list.
+	GRPCStatuses []retry.GRPCStatus `yaml:"grpc_statuses"`
 	// How long an attempt may take by itself. 0: no limit.
 	PerTryTimeout *time.Duration `yaml:"per_try_timeout"`
 	// Whether requests that the endpoint may have processed are sent again although their method is not idempotent.
@@ -179,6 +183,12 @@ func (r *RouteRetry) Apply(p *retry.Config) *retry.Config {
 	}
 	if len(r.On) > 0 {
 		c.On = r.On
+	}
+	if len(r.Statuses) > 0 {
+		c.Statuses = r.Statuses
+	}
+	if len(r.GRPCStatuses) > 0 {
+		c.GRPCStatuses = r.GRPCStatuses
 	}
 	if r.PerTryTimeout != nil {
 		c.PerTryTimeout = *r.PerTryTimeout

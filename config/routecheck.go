@@ -49,7 +49,7 @@ func (r Route) Validate(add func(field, problem string)) {
 
 func validateSplit(split []RouteSplit, add func(field, problem string)) {
 	sum := 0
-	seen := map[string]bool{}
+	seen := map[string]*RouteSplit{}
 	for i, s := range split {
 		field := fmt.Sprintf("split[%d]", i)
 		switch parts := math.Round(s.Weight * 100); {
@@ -61,10 +61,10 @@ func validateSplit(split []RouteSplit, add func(field, problem string)) {
 			sum += int(parts)
 		}
 		to := s.Service + "/" + s.Subset // neither has a slash
-		if seen[to] && s.Service != "" {
+		if o := seen[to]; o != nil && s.Service != "" && reflect.DeepEqual(o.RequestHeaders, s.RequestHeaders) && reflect.DeepEqual(o.ResponseHeaders, s.ResponseHeaders) {
 			add(field+".service", fmt.Sprintf("%q has a share already; add the two up", strings.TrimSuffix(to, "/")))
 		}
-		seen[to] = true
+		seen[to] = &split[i]
 	}
 	if sum != 100*100 {
 		add("split", fmt.Sprintf("has weights that add up to %g; they must add up to 100", float64(sum)/100))

@@ -16,7 +16,7 @@ type datagrams struct {
 // datagrams prepares the relay of what is sent to one service.
 func (c *compiler) datagrams(i int) {
 	u := &c.cfg.Outbound.UDP[i]
-	spec := c.service("outbound.udp["+strconv.Itoa(i)+"].service", u.Service)
+	spec := c.called("outbound.udp["+strconv.Itoa(i)+"].service", u.Service)
 	if spec < 0 {
 		return
 	}

@@ -14,7 +14,8 @@ import (
 type call struct {
 	status   uint8 // noStatus while there is none
 	bare     bool  // the status is all of the answer: nothing has to be passed on yet
-	held     bool  // bare, and no failure of the endpoint's, but retried by policy
+	held     bool  // no failure of the endpoint's, but retried by policy; of a call, bare
+	limited  bool  // the answer says that a rate limit has refused the request
 	pushback retry.Pushback
 	wait     time.Duration // of the pushback
 }

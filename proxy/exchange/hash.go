@@ -26,12 +26,14 @@ func (x *exchange) wishes() {
 	if a := p.Balance.Affinity; a != nil {
 		x.wish.Held = x.cookie(a.Name)
 	}
+	var k balance.Key
 	for i := range p.Balance.Hash {
-		if key, ok := x.hashKey(&p.Balance.Hash[i]); ok {
-			x.wish.Key, x.wish.Keyed = key, true
-			return
+		h := &p.Balance.Hash[i]
+		if key, ok := x.hashKey(h); k.Add(h, key, ok) {
+			break
 		}
 	}
+	x.wish.Key, x.wish.Keyed = k.Value, k.Some
 }
 
 // hashKey is the key of what h says; it reports false if the request has none.

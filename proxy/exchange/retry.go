@@ -117,8 +117,9 @@ func (x *exchange) decide(n int, r outcome.Reason, took time.Duration, budget *r
 		GRPC:           x.callFailed(r), Pushback: x.call.pushback, RetryAfter: x.call.wait,
 	}
 	q.CallerRetries, q.Draw = x.hop.above, x.tried.Draw
+	q.Limited = x.call.limited
 	if x.unsent {
-		q.Retryable = retry.IfUnsent
+		q.Retryable, q.Refused = retry.IfUnsent, true
 	}
 	if x.deadline > 0 {
 		if q.Deadline = x.deadline - x.now(); q.Deadline == 0 {

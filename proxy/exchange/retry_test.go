@@ -15,6 +15,11 @@ import (
 	"github.com/outrigger-mesh/outrigger/resilience/retry"
 )
 
+const (
+	conflict = "HTTP/1.1 409 Conflict\r\nContent-Length: 4\r\n\r\nbusy"
+	limited  = "HTTP/1.1 429 Slow\r\nX-Envoy-RateLimited: true\r\nContent-Length: 4\r\n\r\nslow"
+)
+
 const unavailable = "HTTP/1.1 503 Busy\r\nContent-Length: 4\r\n\r\nbusy"
 
 // TestRetries: the origin's connections fail in turn by a script; each test
@@ -44,6 +49,34 @@ func TestRetries(t *testing.T) {
 		{
 			name: "500 is not listed", request: "GET", want: "HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n", reason: "upstream_error", heads: 1, attempts: 1,
 			script: func(c *originConn) { c.message(); c.send("HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n") },
+		},
+		{
+			name: "409 by status, POST", request: "POST", want: okResponse, reason: "ok", heads: 2, attempts: 2,
+			script: func(c *originConn) { c.message(); c.send(conflict); good(c) },
+			change: func(c *retry.Config) { c.Statuses = []int{409} },
+		},
+		{
+			name: "409 by status, spent", request: "GET", want: conflict, reason: "ok", heads: 1, attempts: 1,
+			script: func(c *originConn) { c.message(); c.send(conflict) },
+			change: func(c *retry.Config) { c.Statuses, c.BudgetPercent, c.BudgetMinPerSecond = []int{409}, 0, 0 },
+		},
+		{
+			name: "409 is not listed", request: "GET", want: conflict, reason: "ok", heads: 1, attempts: 1,
+			script: func(c *originConn) { c.message(); c.send(conflict) },
+			change: func(c *retry.Config) { c.Statuses = []int{404} },
+		},
+		{
+			name: "503 by status, POST", request: "POST", script: busy, want: okResponse, reason: "ok", heads: 2, attempts: 2,
+			change: func(c *retry.Config) { c.Statuses = []int{503} },
+		},
+		{
+			name: "rate limited, POST", request: "POST", want: okResponse, reason: "ok", heads: 2, attempts: 2,
+			script: func(c *originConn) { c.message(); c.send(limited); good(c) },
+			change: func(c *retry.Config) { c.On = []retry.Condition{retry.RateLimited} },
+		},
+		{
+			name: "rate limited, not listed", request: "GET", want: limited, reason: "ok", heads: 1, attempts: 1,
+			script: func(c *originConn) { c.message(); c.send(limited) },
 		},
 		{
 			name: "attempts spent", request: "GET", script: busy, want: unavailable, reason: "upstream_error", heads: 1, attempts: 1,

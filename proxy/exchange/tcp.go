@@ -155,15 +155,21 @@ func (t *tcpExchange) run(open func() (upstream.Leg, outcome.Reason), shard uint
 
 // wishes finds what the cluster's balancing goes by and a connection has.
 func (t *tcpExchange) wishes() {
-	for _, h := range t.pol.Balance.Hash {
+	var k balance.Key
+	for i := range t.pol.Balance.Hash {
+		h, key, ok := &t.pol.Balance.Hash[i], uint64(0), false
 		switch {
 		case h.SourceIP:
-			t.wish = upstream.Wish{Key: balance.KeyOf(t.peer.Addr.Addr().String()), Keyed: true}
-			return
+			key, ok = balance.KeyOf(t.peer.Addr.Addr().String()), true
 		case h.Identity && !t.peer.ID.IsZero():
-			t.wish = upstream.Wish{Key: balance.KeyOf(t.peer.ID.String()), Keyed: true}
-			return
+			key, ok = balance.KeyOf(t.peer.ID.String()), true
 		}
+		if k.Add(h, key, ok) {
+			break
+		}
+	}
+	if k.Some {
+		t.wish = upstream.Wish{Key: k.Value, Keyed: true}
 	}
 }
 

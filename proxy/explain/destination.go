@@ -101,7 +101,7 @@ func (e *explainer) worst(d *admin.DestinationView, route *plan.Route, pol *upst
 	d.Attempts, d.Processed = 1, 1
 	if p := pol.Retry; p != nil && p.Mode != guard.Observe {
 		d.Attempts = max(p.Attempts, 1)
-		if !tcp && (e.req.Method.Idempotent() || p.NonIdempotent || grpc && len(p.GRPCStatuses) > 0) {
+		if !tcp && (e.req.Method.Idempotent() || p.NonIdempotent || len(p.Statuses) > 0 || grpc && len(p.GRPCStatuses) > 0) {
 			d.Processed = d.Attempts
 		}
 		if d.CallerRepeats = !tcp && p.Attempts > 1 && p.Layer == retry.Outermost && e.Hops.CallerRepeats(&e.req, e.raw, e.l.Direction, !e.id.IsZero(), e.Now); d.CallerRepeats {

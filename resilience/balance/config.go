@@ -3,7 +3,6 @@ package balance
 
 import (
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/outrigger-mesh/outrigger/resilience/orca"
@@ -182,11 +181,13 @@ func Default() Config {
 func (c *Config) Summary() string {
 	s := c.Algorithm.String()
 	if c.Algorithm.ByHash() {
-		words := make([]string, len(c.Hash))
-		for i := range words {
-			words[i] = c.Hash[i].String()
+		before := " by "
+		for i := range c.Hash {
+			s += before + c.Hash[i].String()
+			if before = ", else "; c.Hash[i].Combine {
+				before = " with "
+			}
 		}
-		s += " by " + strings.Join(words, ", else ")
 		if c.BoundedLoadPercent > 0 {
 			s += fmt.Sprintf(", at most %g%% of the fair load", c.BoundedLoadPercent)
 		}

@@ -1,6 +1,7 @@
 package balance
 
 import (
+	"math/bits"
 	"strings"
 	"time"
 )
@@ -23,6 +24,28 @@ type HashOn struct {
 	SourceIP bool `yaml:"source_ip"`
 	// Identity stands for the caller's SPIFFE ID, which one without mTLS has not.
 	Identity bool `yaml:"identity"`
+	// Combine makes this a part of what the request is known by, together with
+	// what the next ones find, up to and with the first without it; an Envoy
+	// hash policy that is not terminal. Default false: it is enough by itself.
+	Combine bool `yaml:"combine"`
+}
+
+// Key is the key that a request is known by, as it is found item by item.
+type Key struct {
+	Value uint64
+	Some  bool // there is one
+}
+
+// Add takes the key of an item into k, where found says that the request has it,
+// and reports whether that is all.
+func (k *Key) Add(h *HashOn, key uint64, found bool) (whole bool) {
+	if found {
+		if k.Some {
+			key ^= bits.RotateLeft64(k.Value, 1)
+		}
+		k.Value, k.Some = key, true
+	}
+	return k.Some && !h.Combine
 }
 
 // HashCookie is a cookie that a request is known by. With ttl or session a

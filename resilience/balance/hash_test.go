@@ -89,3 +89,38 @@ func TestWords(t *testing.T) {
 		t.Errorf("%q, want %q", got, want)
 	}
 }
+
+// TestKey: the first item that a request has is enough, or is combined with those
+// behind it; Envoy's terminal policies end the list where anything was found.
+func TestKey(t *testing.T) {
+	type item struct {
+		combine, found bool
+		key            uint64
+	}
+	for _, c := range []struct {
+		name  string
+		items []item
+		want  uint64
+		some  bool
+		asked int
+	}{
+		{"the first is enough", []item{{false, true, 3}, {false, true, 5}}, 3, true, 1},
+		{"what is missing is passed over", []item{{false, false, 3}, {false, true, 5}}, 5, true, 2},
+		{"two are combined", []item{{true, true, 3}, {false, true, 5}, {false, true, 9}}, 3<<1 ^ 5, true, 2},
+		{"an end ends it, found or not", []item{{true, true, 3}, {false, false, 5}, {false, true, 9}}, 3, true, 2},
+		{"three, the highest bit goes round", []item{{true, true, 1 << 63}, {true, true, 0}, {true, true, 4}}, 2 ^ 4, true, 3},
+		{"none", []item{{true, false, 3}, {false, false, 5}}, 0, false, 2},
+	} {
+		var k Key
+		asked := 0
+		for _, i := range c.items {
+			asked++
+			if k.Add(&HashOn{Combine: i.combine}, i.key, i.found) {
+				break
+			}
+		}
+		if k.Value != c.want || k.Some != c.some || asked != c.asked {
+			t.Errorf("%s: %x %t after %d", c.name, k.Value, k.Some, asked)
+		}
+	}
+}

@@ -22,11 +22,17 @@ const (
 	StaleConnection
 	// ServerError: the endpoint answered with any 5xx.
 	ServerError
+	// RefusedStream: the endpoint says that it has not processed the request
+	// (HTTP/2 REFUSED_STREAM, or GOAWAY before its stream).
+	RefusedStream
+	// RateLimited: the answer has the field x-envoy-ratelimited, by which Envoy
+	// says that a rate limit has refused the request (Envoy's envoy-ratelimited).
+	RateLimited
 
 	conditionCount
 )
 
-const conditionList = "connect_failure, reset, unavailable, stale_connection or server_error"
+const conditionList = "connect_failure, reset, unavailable, stale_connection, server_error, refused_stream or rate_limited"
 
 // String returns the name used in configuration.
 func (c Condition) String() string {
@@ -43,6 +49,10 @@ func (c Condition) String() string {
 		return "stale_connection"
 	case ServerError:
 		return "server_error"
+	case RefusedStream:
+		return "refused_stream"
+	case RateLimited:
+		return "rate_limited"
 	}
 	return "unknown"
 }

@@ -31,6 +31,12 @@ type Config struct {
 	// stale_connection.
 	On []Condition `yaml:"on"`
 
+	// Statuses lists the statuses of answers, 400 to 599, that are retried beside
+	// on, whatever the method: whoever lists a status says that a request which is
+	// answered with it may be made again (Envoy's retriable_status_codes). Default
+	// none.
+	Statuses []int `yaml:"statuses"`
+
 	// GRPCStatuses lists the gRPC statuses that are retried beside on, such as
 	// UNAVAILABLE, whatever the method: whoever lists a status says that a call
 	// which ends with it may be made again. A call is retried only while nothing
@@ -117,6 +123,7 @@ func (c Config) Validate(add func(field, problem string)) {
 			seen[on] = true
 		}
 	}
+	validateStatuses(c.Statuses, add)
 	var listed [len(grpcNames)]bool
 	for i, g := range c.GRPCStatuses {
 		field := fmt.Sprintf("grpc_statuses[%d]", i)

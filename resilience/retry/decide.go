@@ -21,6 +21,9 @@ type Question struct {
 	Idempotent     bool // the request's method is idempotent
 	BodyReplayable bool // the request has no body, or all of it can be sent again
 
+	Refused bool // the endpoint says that it has not processed the request
+	Limited bool // the answer says that a rate limit has refused the request
+
 	// CallerRetries: the caller's sidecar has said that it repeats requests.
 	CallerRetries bool
 
@@ -53,6 +56,9 @@ func (c *Config) Decide(q Question, b *Budget, now time.Duration, r uint64) Deci
 }
 
 func (c *Config) decide(q Question, b *Budget, now time.Duration, r uint64) Decision {
+	if q.Limited && c.Listens() {
+		q.Retryable = IfUnsent // it has not been processed
+	}
 	switch {
 	case q.Retryable == Never:
 		return Decision{Why: NotRetryable}
@@ -106,10 +112,12 @@ func fits(q Question, wait time.Duration) bool {
 	return left > 0
 }
 
-// invited reports whether the gRPC status in q allows another attempt of any
-// call: by the configuration, or because the endpoint says when it may come.
+// invited reports whether the status in q allows another attempt of any request:
+// by the configuration, or, of a call, because the endpoint says when it may come.
 func (c *Config) invited(q Question) bool {
 	switch {
+	case q.Status != 0 && slices.Contains(c.Statuses, int(q.Status)):
+		return true
 	case q.GRPC == 0:
 		return false
 	case q.Pushback == PushbackWait && (q.GRPC == GRPCUnavailable || q.GRPC == GRPCResourceExhausted) && slices.Contains(c.On, Unavailable):
@@ -133,6 +141,14 @@ func (c *Config) covers(q Question) bool {
 	}
 	for _, on := range c.On {
 		switch on {
+		case RefusedStream:
+			if q.Refused {
+				return true
+			}
+		case RateLimited:
+			if q.Limited {
+				return true
+			}
 		case Unavailable:
 			if k == Unavailable || k == ServerError && q.Status >= 502 && q.Status <= 504 {
 				return true

@@ -2,6 +2,7 @@ package retry
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -46,6 +47,28 @@ func (s *GRPCStatus) UnmarshalText(b []byte) error {
 	}
 	return fmt.Errorf("unknown gRPC status %q; %s", b, statusAdvice)
 }
+
+func validateStatuses(list []int, add func(field, problem string)) {
+	for i, s := range list {
+		field := fmt.Sprintf("statuses[%d]", i)
+		switch {
+		case s < 400 || s > 599:
+			add(field, fmt.Sprintf("is %d, which is no failure; use 400 to 599", s))
+		case slices.Contains(list[:i], s):
+			add(field, fmt.Sprintf("%d is listed twice; remove one", s))
+		}
+	}
+}
+
+// Asks reports whether an answer that is no failure of the endpoint's may be
+// followed by another attempt all the same: its status is listed, or it says that
+// a rate limit has refused the request and the policy listens.
+func (c *Config) Asks(status int, limited bool) bool {
+	return slices.Contains(c.Statuses, status) || limited && c.Listens()
+}
+
+// Listens reports whether x-envoy-ratelimited matters.
+func (c *Config) Listens() bool { return slices.Contains(c.On, RateLimited) }
 
 // Pushback is what an endpoint says about another attempt of a gRPC call in
 // grpc-retry-pushback-ms (gRFC A6).
