@@ -334,7 +334,6 @@ var goroutines = map[string]string{
 	"proxy/listener.take":          "Listener.Run, through its WaitGroup",
 	"proxy/listener.early":         "Listener.Run, through its WaitGroup",
 	"proxy/intercept.Do":           "Do waits: the goroutine is the thread that enters a network namespace",
-	"proxy/listener.admit":         "Listener.Run, through its WaitGroup",
 }
 
 // Programs that measure, test and show are left out.
