@@ -67,6 +67,9 @@ type Query struct {
 	ByHash bool
 	// Fresh says that only the leader's answer will do.
 	Fresh bool
+	// Cached says that what the agent itself keeps will do, where it keeps
+	// this; it learns of changes a moment after the servers.
+	Cached bool
 }
 
 // Reply is the answer to a Query.
@@ -176,7 +179,10 @@ func (c *Client) request(ctx context.Context, q Query, at mark) (*http.Request, 
 	for key, value := range q.Params {
 		set(key, value)
 	}
-	if c.cfg.Stale && !q.Fresh {
+	switch {
+	case q.Cached:
+		v.Set("cached", "")
+	case c.cfg.Stale && !q.Fresh:
 		v.Set("stale", "")
 	}
 	if !at.none() {

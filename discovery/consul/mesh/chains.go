@@ -50,6 +50,15 @@ func (f *Follower) chainWatches(reg *Registration) []*watch {
 	return list
 }
 
+// chainDetectors are queries whose answer changes when a chain may have.
+func (f *Follower) chainDetectors() []consul.Query {
+	var list []consul.Query
+	for _, kind := range []string{"service-router", "service-splitter", "service-resolver", "service-defaults", "proxy-defaults"} {
+		list = append(list, consul.Query{Path: "/v1/config/" + kind, Params: f.dc(), Need: "service:read"})
+	}
+	return list
+}
+
 // chainWatch follows the chain of one upstream.
 func (f *Follower) chainWatch(name string, u *Upstream, reg *Registration) *watch {
 	o := overrides{OverrideProtocol: text(u.Config, "protocol")}
@@ -92,7 +101,7 @@ func (f *Follower) chainWatch(name string, u *Upstream, reg *Registration) *watc
 		}
 	}
 	sent, _ := json.Marshal([]any{q.Path, q.Params, q.Body}) // plain values, which cannot fail
-	w := &watch{name: "sidecar/chain " + name, key: string(sent), query: q}
+	w := &watch{name: "sidecar/chain " + name, key: string(sent), query: q, many: true}
 	w.take = func(r consul.Reply) (int, error) {
 		chain, err := take(r)
 		if err == nil {

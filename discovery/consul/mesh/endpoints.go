@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net/url"
 	"strings"
 	"sync"
@@ -21,12 +22,15 @@ type Endpoints struct {
 	f     *Follower
 	track discovery.Tracker
 	each  discovery.Each
+	lane  *lane
+	gates gates
 
 	mu      sync.Mutex
 	own     *Registration
 	trust   string
 	targets map[string]*destination
-	changed chan struct{} // closed when one of them does
+	running map[string]following
+	known   chan struct{} // closed when own is set
 }
 
 // destination is what a name stands for.
@@ -36,9 +40,19 @@ type destination struct {
 	key    string // equal for those with the same instances
 }
 
+// following is a destination that is followed.
+type following struct {
+	key    string
+	cancel context.CancelFunc
+}
+
 func newEndpoints(f *Follower) *Endpoints {
-	e := &Endpoints{f: f, targets: map[string]*destination{}, changed: make(chan struct{})}
+	e := &Endpoints{
+		f: f, targets: map[string]*destination{}, running: map[string]following{}, known: make(chan struct{}),
+		gates: gates{client: f.client, all: map[string]*gate{}},
+	}
 	e.each.Track = &e.track
+	e.lane = newLane(f.client, f.polls(), e.detectors)
 	return e
 }
 
@@ -51,10 +65,34 @@ func (e *Endpoints) Follow(services []string) { e.each.Set(services) }
 // Run implements discovery.Source. Nothing is asked for before the Follower
 // knows the sidecar's registration.
 func (e *Endpoints) Run(ctx context.Context, services []string, sink discovery.Sink) error {
+	var wg sync.WaitGroup
+	wg.Go(func() { e.lane.run(ctx) })
 	e.each.Run(ctx, services, func(ctx context.Context, service string) {
 		e.follow(ctx, service, discovery.Distinct(sink))
 	})
+	wg.Wait()
+	e.gates.wg.Wait()
 	return nil
+}
+
+// detectors are queries whose index changes when instances of a service do, in
+// the datacenters of the targets. Their filter leaves nothing in the answer.
+func (e *Endpoints) detectors() []consul.Query {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	datacenters := map[string]bool{}
+	for _, d := range e.targets {
+		if d.target.Datacenter != "" {
+			datacenters[d.target.Datacenter] = true
+		}
+	}
+	var list []consul.Query
+	for dc := range datacenters {
+		list = append(list,
+			consul.Query{Path: "/v1/health/state/any", Params: map[string]string{"dc": dc, "filter": `ServiceName == "-"`}, Need: "node:read"},
+			consul.Query{Path: "/v1/catalog/services", Params: map[string]string{"dc": dc, "filter": `ServiceName == "-"`}, Need: "service:read"})
+	}
+	return list
 }
 
 // know takes over what a snapshot says about targets.
@@ -80,89 +118,141 @@ func (e *Endpoints) know(s *Snapshot) {
 		}
 	}
 	e.mu.Lock()
-	defer e.mu.Unlock()
+	if e.own == nil {
+		close(e.known)
+	}
+	again := e.trust != s.TrustDomain
 	e.own, e.trust, e.targets = &s.Proxy, s.TrustDomain, targets
-	close(e.changed)
-	e.changed = make(chan struct{})
+	for name, r := range e.running {
+		if again || e.destination(name).key != r.key {
+			r.cancel()
+		}
+	}
+	e.mu.Unlock()
+	e.lane.changed() // there may be other datacenters
 }
 
-// find returns what a name stands for, nil while nothing is known, and a
-// channel that is closed when that may have changed.
-func (e *Endpoints) find(name string) (*destination, <-chan struct{}) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.own == nil {
-		return nil, e.changed
+// destination returns what a name stands for. e.mu is held and e.own is set.
+func (e *Endpoints) destination(name string) *destination {
+	if d := e.targets[name]; d != nil {
+		return d
 	}
-	d := e.targets[name]
-	if d == nil {
-		d = &destination{target: Target{Service: name, Datacenter: e.own.Datacenter, Namespace: e.own.Namespace, Partition: e.own.Partition}}
-	}
-	return d, e.changed
+	return &destination{target: Target{
+		Service: name, Datacenter: e.own.Datacenter, Namespace: e.own.Namespace, Partition: e.own.Partition,
+	}}
 }
 
 // follow follows one name until ctx ends.
 func (e *Endpoints) follow(ctx context.Context, name string, sink discovery.Sink) {
-	for ctx.Err() == nil {
-		d, changed := e.find(name)
-		if d == nil {
-			select {
-			case <-ctx.Done():
-			case <-changed:
-			}
-			continue
-		}
-		run, cancel := context.WithCancel(ctx)
-		done := make(chan struct{})
-		go func() {
-			defer close(done)
-			e.followOne(run, name, d, sink)
-		}()
-		for same := true; same && ctx.Err() == nil; {
-			select {
-			case <-ctx.Done():
-			case <-changed:
-				var now *destination
-				now, changed = e.find(name)
-				same = now.key == d.key
-			}
-		}
-		cancel()
-		<-done
+	select {
+	case <-ctx.Done():
+		return
+	case <-e.known:
 	}
+	for ctx.Err() == nil {
+		run, cancel := context.WithCancel(ctx)
+		e.mu.Lock()
+		d := e.destination(name)
+		e.running[name] = following{d.key, cancel}
+		e.mu.Unlock()
+		e.followOne(run, &found{e: e, name: name, d: d, sink: sink})
+		cancel()
+	}
+	e.mu.Lock()
+	delete(e.running, name)
+	e.mu.Unlock()
 }
 
 // followOne follows the instances of a destination until ctx ends.
-func (e *Endpoints) followOne(ctx context.Context, name string, d *destination, sink discovery.Sink) {
-	walk, q := e.f.client.Walk(), e.query(d)
-	for ctx.Err() == nil {
-		pause, early := walk.Step(ctx, q, func(r consul.Reply) (int, error) {
-			s, warning, err := e.read(name, d, r)
+func (e *Endpoints) followOne(ctx context.Context, f *found) {
+	if f.d.query != "" {
+		e.followQuery(ctx, f)
+		return
+	}
+	e.mu.Lock()
+	own := e.own
+	e.mu.Unlock()
+	if datacenter, wan, ok := f.d.target.gateway(own); ok {
+		gate, release := e.gates.use(datacenter, wan)
+		defer release()
+		f.gate, f.through = gate, datacenter
+		var wg sync.WaitGroup
+		defer wg.Wait()
+		wg.Go(func() {
+			for {
+				_, _, _, changed := gate.endpoints()
+				f.publish(nil)
+				select {
+				case <-ctx.Done():
+					return
+				case <-changed:
+				}
+			}
+		})
+	}
+	q := question{
+		query: e.query(f.d, ""),
+		take: func(r consul.Reply) (int, error) {
+			in, err := e.read(f.d, r)
 			if err != nil {
 				return 0, err
 			}
-			e.track.Confirm(name, r.Index, len(s.Endpoints), warning)
-			sink.Update(s)
-			return len(s.Endpoints), nil
-		}, func(err error) {
-			e.track.Fail(name, err)
-			sink.Fail(name, err)
-		})
-		if pause > 0 {
-			discovery.Sleep(ctx, pause, early)
+			f.publish(in)
+			return len(in.Endpoints), nil
+		},
+		same: func(index uint64) { e.track.Confirm(f.name, index, f.size(), f.warned()) },
+		fail: f.failed,
+	}
+	if f.d.target.Peer == "" {
+		q.probe = e.query(f.d, `Service.ID == "-"`)
+		q.probe.Cached = true
+	}
+	e.lane.follow(ctx, q)
+}
+
+// followQuery executes a prepared query now and then, because Consul does not
+// say when its answer changes.
+func (e *Endpoints) followQuery(ctx context.Context, f *found) {
+	q := consul.Query{
+		Path: "/v1/query/" + url.PathEscape(f.d.query) + "/execute", Need: "service:read on what the query finds",
+		Params: map[string]string{"connect": "1", "dc": f.d.target.Datacenter},
+	}
+	backoff := discovery.Backoff{Base: 200 * time.Millisecond, Max: 10 * time.Second}
+	for ctx.Err() == nil {
+		r, err := e.f.client.Ask(ctx, q)
+		var in consul.Instances
+		if err == nil {
+			in, err = consul.DecodeExecuted(r.Body, consul.Reading{})
 		}
+		pause := discovery.Jitter(queryPause, 0.1, rand.Uint64())
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err != nil:
+			pause = max(200*time.Millisecond, backoff.Next(rand.Uint64()))
+			f.failed(err)
+		default:
+			backoff.Reset()
+			f.publish(&answered{Instances: in, warning: in.Warning})
+		}
+		discovery.Sleep(ctx, pause, nil)
 	}
 }
 
-// query asks for the instances of a destination.
-func (e *Endpoints) query(d *destination) consul.Query {
+// queryPause is the time between two executions of a prepared query; Consul's
+// own for Envoy.
+const queryPause = 30 * time.Second
+
+// query asks for the instances of a destination, or those that a filter leaves of them.
+func (e *Endpoints) query(d *destination, narrow string) consul.Query {
 	t := &d.target
 	e.mu.Lock()
 	own := e.own
 	e.mu.Unlock()
+	filter := or(narrow, t.Subset.Filter)
 	q := consul.Query{
 		Path:   "/v1/health/connect/" + url.PathEscape(t.Service),
-		Params: own.in(t.Namespace, t.Partition, "filter", t.Subset.Filter),
+		Params: own.in(t.Namespace, t.Partition, "filter", filter),
 		Need:   fmt.Sprintf("service:read on %q and node:read", t.Service),
 	}
 	if t.Peer != "" {
@@ -174,26 +264,26 @@ func (e *Endpoints) query(d *destination) consul.Query {
 	return q
 }
 
+// answered is the answer to a query for instances.
+type answered struct {
+	consul.Instances
+	index   uint64
+	warning string
+}
+
 // read decodes the answer to query.
-func (e *Endpoints) read(name string, d *destination, r consul.Reply) (*discovery.Service, string, error) {
+func (e *Endpoints) read(d *destination, r consul.Reply) (*answered, error) {
 	e.mu.Lock()
-	own, trust := e.own, e.trust
+	own := e.own
 	e.mu.Unlock()
 	t := &d.target
-	in, err := consul.DecodeInstances(r.Body, consul.Reading{WAN: t.remote(own), OnlyPassing: t.Subset.OnlyPassing})
+	in, err := consul.DecodeInstances(r.Body, consul.Reading{WAN: t.remote(own) && t.Peer == "", OnlyPassing: t.Subset.OnlyPassing})
 	if err != nil {
-		return nil, "", err
+		return nil, err
 	}
 	if r.Hidden && len(in.Endpoints) == 0 {
 		// An empty list because of missing rights must not take away the endpoints.
-		return nil, "", errors.New("every instance is hidden by ACLs")
-	}
-	s := &discovery.Service{
-		Name: name, Endpoints: in.Endpoints, Index: r.Index, Source: "consul", Updated: time.Now(),
-		SNI: or(t.SNI, ServerName(trust, t)), Identities: []string{Identity(trust, t.Service, t.Namespace, t.Partition, t.Datacenter)},
-	}
-	if t.Peer != "" {
-		s.SNI, s.Identities = in.PeerSNI, in.PeerIdentities
+		return nil, errors.New("every instance is hidden by ACLs")
 	}
 	warnings := []string{}
 	if in.Warning != "" {
@@ -205,7 +295,7 @@ func (e *Endpoints) read(name string, d *destination, r consul.Reply) (*discover
 	if len(in.Endpoints) == 0 && r.DefaultPolicy == "deny" && e.f.client.Anonymous() {
 		warnings = append(warnings, "there is no ACL token and Consul denies by default; instances may be hidden")
 	}
-	return s, strings.Join(warnings, "; "), nil
+	return &answered{in, r.Index, strings.Join(warnings, "; ")}, nil
 }
 
 // remote reports whether the target is in another datacenter or partition than
@@ -213,6 +303,20 @@ func (e *Endpoints) read(name string, d *destination, r consul.Reply) (*discover
 func (t *Target) remote(own *Registration) bool {
 	return t.Peer != "" || t.Datacenter != "" && t.Datacenter != own.Datacenter ||
 		t.Partition != "" && t.Partition != orDefault(own.Partition)
+}
+
+// gateway returns the datacenter through whose mesh gateways the target is
+// reached, if it is, and whether their addresses are those for others.
+func (t *Target) gateway(own *Registration) (datacenter string, wan, ok bool) {
+	switch {
+	case !t.remote(own):
+		return "", false, false
+	case t.MeshGateway.Mode == "local":
+		return own.Datacenter, false, true
+	case t.MeshGateway.Mode == "remote" && t.Peer == "":
+		return t.Datacenter, true, true // a peer's instances are its gateways already
+	}
+	return "", false, false
 }
 
 // Identity is the SPIFFE ID of a service in Consul's mesh.

@@ -36,6 +36,7 @@ type Follower struct {
 	dirty  chan struct{} // capacity 1
 	jobs   discovery.Each
 	ends   *Endpoints
+	lane   *lane // of the chains
 
 	planning sync.Mutex // held while jobs change
 
@@ -63,8 +64,23 @@ func New(cfg consul.Config, o Options) (*Follower, error) {
 		dirty: make(chan struct{}, 1), runs: map[string]func(context.Context){},
 		state: state{chains: map[string]*chainState{}},
 	}
+	f.lane = newLane(client, min(f.polls(), mostChains), f.chainDetectors)
 	f.ends = newEndpoints(f)
 	return f, nil
+}
+
+const (
+	mostEndpoints = 4000 // long polls over shared connections
+	mostChains    = 64   // chains that wait each for itself
+	fixedPolls    = 8    // of the sidecar itself
+)
+
+// polls is how many queries of a lane may wait at a time.
+func (f *Follower) polls() int {
+	if f.client.Shares() {
+		return mostEndpoints
+	}
+	return (max(f.me.Polls, consul.DefaultSidecar().Polls) - fixedPolls) / 2
 }
 
 // Client is the client that the Follower asks Consul with. Its token is kept
@@ -93,6 +109,7 @@ func (f *Follower) Run(ctx context.Context, give func(*Snapshot)) error {
 			run(ctx)
 		})
 	})
+	wg.Go(func() { f.lane.run(ctx) })
 	f.deliver(ctx, give)
 	wg.Wait()
 	return nil
@@ -167,30 +184,31 @@ type watch struct {
 	query consul.Query
 	take  func(consul.Reply) (int, error)
 	fail  func(error) // may be nil
+	many  bool        // one of the chains
 }
 
 // run asks until ctx ends.
 func (w *watch) run(ctx context.Context) {
-	walk := w.f.client.Walk()
-	for ctx.Err() == nil {
-		pause, early := walk.Step(ctx, w.query, func(r consul.Reply) (int, error) {
-			n, err := w.take(r)
-			if err == nil {
-				warning := ""
-				if r.Hidden {
-					warning = "something is hidden by ACLs; the token needs " + w.query.Need
-				}
-				w.f.track.Confirm(w.name, r.Index, n, warning)
+	take := func(r consul.Reply) (int, error) {
+		n, err := w.take(r)
+		if err == nil {
+			warning := ""
+			if r.Hidden {
+				warning = "something is hidden by ACLs; the token needs " + w.query.Need
 			}
-			return n, err
-		}, func(err error) {
-			w.f.track.Fail(w.name, err)
-			if w.fail != nil {
-				w.fail(err)
-			}
-		})
-		if pause > 0 {
-			discovery.Sleep(ctx, pause, early)
+			w.f.track.Confirm(w.name, r.Index, n, warning)
+		}
+		return n, err
+	}
+	fail := func(err error) {
+		w.f.track.Fail(w.name, err)
+		if w.fail != nil {
+			w.fail(err)
 		}
 	}
+	if w.many {
+		w.f.lane.follow(ctx, question{query: w.query, take: take, fail: fail})
+		return
+	}
+	step(ctx, w.f.client, w.query, take, fail)
 }

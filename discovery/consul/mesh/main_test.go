@@ -35,7 +35,7 @@ type running struct {
 	changed  chan struct{}
 }
 
-func start(t *testing.T, cfg consul.Config, o Options, names ...string) *running {
+func start(t testing.TB, cfg consul.Config, o Options, names ...string) *running {
 	t.Helper()
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
@@ -100,7 +100,7 @@ func (r *running) Fail(service string, err error) {
 }
 
 // until waits for a state in which so is true.
-func (r *running) until(t *testing.T, what string, so func() bool) {
+func (r *running) until(t testing.TB, what string, so func() bool) {
 	t.Helper()
 	end := time.After(patience)
 	tick := time.NewTicker(20 * time.Millisecond) // statuses change without an event
