@@ -31,6 +31,23 @@ func ParseBase(file string, data []byte) (*Base, error) {
 	return &Base{file: file, root: root}, nil
 }
 
+// Over returns b with layers over it, which win over what b says, such as what
+// was given on the command line. The error is a Problems.
+func (b *Base) Over(layers ...Layer) (*Base, error) {
+	n := &Base{}
+	if b != nil {
+		*n = *b
+	}
+	for _, l := range layers {
+		over, problems := l.node()
+		if len(problems) > 0 {
+			return nil, problems
+		}
+		n.root = overlaid(n.root, over)
+	}
+	return n, nil
+}
+
 // Layer is a part of a configuration in its own language that came from
 // elsewhere than a file.
 type Layer struct {
@@ -59,20 +76,8 @@ func (b *Base) Make(layers ...Layer) (*Making, error) {
 	var root *node
 	var problems Problems
 	for _, l := range layers {
-		n, wrong := readNode(l.From, l.Data)
-		for i := range wrong {
-			wrong[i].Position = Position{File: l.From}
-			wrong[i].Path = joinKeys(l.Path)
-		}
+		n, wrong := l.node()
 		problems = append(problems, wrong...)
-		if n == nil {
-			continue
-		}
-		n.placed(Position{File: l.From})
-		for i := len(l.Path) - 1; i >= 0; i-- {
-			pos := Position{File: l.From}
-			n = &node{kind: kindMapping, pos: pos, entries: []entry{{key: l.Path[i], pos: pos, value: n}}}
-		}
 		root = overlaid(root, n)
 	}
 	if b != nil {
@@ -95,6 +100,25 @@ func (b *Base) Make(layers ...Layer) (*Making, error) {
 	}
 	m.Config = &c
 	return m, nil
+}
+
+// node returns the layer as a tree from the root; nil when it says nothing or
+// cannot be read.
+func (l *Layer) node() (*node, Problems) {
+	n, wrong := readNode(l.From, l.Data)
+	for i := range wrong {
+		wrong[i].Position = Position{File: l.From}
+		wrong[i].Path = joinKeys(l.Path)
+	}
+	if n == nil {
+		return nil, wrong
+	}
+	pos := Position{File: l.From}
+	n.placed(pos)
+	for i := len(l.Path) - 1; i >= 0; i-- {
+		n = &node{kind: kindMapping, pos: pos, entries: []entry{{key: l.Path[i], pos: pos, value: n}}}
+	}
+	return n, wrong
 }
 
 func joinKeys(keys []string) string {

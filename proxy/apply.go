@@ -24,6 +24,9 @@ import (
 // Reload loads the configuration from path and applies it. Whatever is wrong
 // with it, the plan in use goes on.
 func (p *Proxy) Reload(path string) error {
+	if p.sidecar != nil {
+		return p.reloadSidecar(path)
+	}
 	loaded, err := config.Load(path)
 	if err == nil {
 		err = p.Apply(loaded)

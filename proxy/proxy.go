@@ -44,6 +44,9 @@ type Options struct {
 	LogLevel *slog.LevelVar // changed by the admin API and by reloads; may be nil
 	Version  string
 	Commit   string
+	// Sidecar is where Config is from, and what says when it changes; nil where
+	// that is a file. It must run while the proxy does.
+	Sidecar *Sidecar
 	// Memory is the memory budget in bytes; 0 takes that of the configuration.
 	Memory int64
 }
@@ -74,6 +77,7 @@ type Proxy struct {
 	source   discovery.Source
 	snapshot *discovery.Snapshotter // nil without one
 	register *consul.Registrar      // nil unless asked for
+	sidecar  *Sidecar               // nil unless Consul says what is served
 	names    *names.Server          // nil without dns
 	adminLn  net.Listener           // nil without the admin API
 	life     context.Context        // ends when everything else has: dials stop then
@@ -108,7 +112,7 @@ type Proxy struct {
 func New(o Options) (*Proxy, error) {
 	cfg := o.Config.Config
 	p := &Proxy{
-		log: o.Log, level: o.LogLevel, version: o.Version, started: time.Now(), initial: o.Config,
+		log: o.Log, level: o.LogLevel, version: o.Version, started: time.Now(), initial: o.Config, sidecar: o.Sidecar,
 		refollow:  make(chan struct{}, 1),
 		listeners: map[string]*listener.Listener{}, identities: map[string][]string{},
 		watched: map[string]*telemetry.Discovery{},
@@ -322,6 +326,9 @@ func (p *Proxy) serve(ctx context.Context, core *lifecycle.Group) error {
 		core.Go("dns", p.optional("the DNS server", p.names.Run))
 	}
 	core.Go("retired listeners", p.closeRetired)
+	if p.sidecar != nil {
+		core.Go("sidecar", p.followSidecar)
+	}
 	if p.source != nil {
 		core.Go("discovery", p.follow)
 		core.Go("discovery status", p.keepWatches)

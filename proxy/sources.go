@@ -15,6 +15,7 @@ import (
 	"github.com/outrigger-mesh/outrigger/mtls/consulca"
 	"github.com/outrigger-mesh/outrigger/mtls/workload"
 	"github.com/outrigger-mesh/outrigger/proxy/compile"
+	"github.com/outrigger-mesh/outrigger/proxy/sidecar"
 	"github.com/outrigger-mesh/outrigger/telemetry"
 )
 
@@ -56,6 +57,8 @@ func startupTimeout(c *config.Identity) time.Duration {
 func (p *Proxy) newDiscovery(cfg *config.Config) (err error) {
 	d := &cfg.Discovery
 	switch {
+	case p.sidecar != nil:
+		p.source = p.sidecar.source
 	case d.Consul != nil:
 		if p.source, err = consul.New(*d.Consul); err == nil && d.Consul.Register != nil {
 			p.register, err = consul.NewRegistrar(*d.Consul, consul.Instance{
@@ -238,7 +241,11 @@ func (s *sink) Update(svc *discovery.Service) {
 	if svc.Stale {
 		p.log.Warn("using the last good endpoints from disk", "event", "stale", "service", svc.Name, "endpoints", len(list), "from", svc.Updated.Format(time.RFC3339))
 	}
-	p.expect(svc.Name, svc.Identities)
+	ids := svc.Identities
+	if p.sidecar != nil && !sidecar.ConsulIdentity(&p.initial.Config.Identity) {
+		ids = nil // those of Consul's CA, which this mesh does not use
+	}
+	p.expect(svc.Name, ids)
 	p.registry.SetEndpoints(svc.Name, list)
 	if svc.Name == p.initial.Config.Service.Name {
 		p.divide(p.current.Load())
@@ -262,7 +269,8 @@ func (p *Proxy) expect(service string, ids []string) {
 	}
 	p.identities[service] = ids
 	var err error
-	if p.loaded != nil && !p.draining.Load() {
+	// Those that the policy names go first, so the plan stays as it is.
+	if p.loaded != nil && !p.draining.Load() && len(p.loaded.Config.Policy(service).Identities) == 0 {
 		if err = p.apply(p.loaded); err != nil {
 			// So that the configuration can still be reloaded.
 			p.identities[service] = before

@@ -25,7 +25,7 @@ func (p *Proxy) adminServer() *admin.Server {
 		Pprof: cfg.Pprof, AllowRemote: cfg.AllowRemote, Logger: p.log,
 		Views: admin.Views{
 			Ready: p.Ready, Config: p.viewConfig, Endpoints: p.viewEndpoints, Clusters: p.viewClusters, RateLimits: p.viewRateLimits,
-			Connections: p.viewConnections, Plaintext: p.viewPlaintext, Identity: p.viewIdentity, Discovery: p.viewDiscovery,
+			Connections: p.viewConnections, Plaintext: p.viewPlaintext, Identity: p.viewIdentity, Discovery: p.viewDiscovery, Mesh: p.meshView(),
 			Reload: p.viewReload, Process: p.viewProcess, Order: p.order, Why: p.viewWhy, Ledger: p.viewLedger, Explain: p.viewExplain, Faults: p.faultViews(),
 		},
 	})
@@ -77,6 +77,9 @@ func (p *Proxy) Ready() (bool, []admin.Check) {
 		default:
 			add("identity", true, m.ID.String())
 		}
+	}
+	if p.sidecar != nil {
+		checks = append(checks, p.sidecar.check())
 	}
 	pl := p.current.Load()
 	if pl == nil {
@@ -361,13 +364,7 @@ func (p *Proxy) viewDiscovery() []admin.WatchView {
 	list := p.source.Status()
 	views := make([]admin.WatchView, 0, len(list))
 	for _, w := range list {
-		v := admin.WatchView{
-			Service: w.Service, Source: kind, AgeSec: ageSeconds(w.Age), Stale: w.Stale || w.LastError != "",
-			Index: w.Index, Endpoints: w.Endpoints, LastError: w.LastError,
-		}
-		if v.LastError == "" {
-			v.LastError = w.Warning
-		}
+		v := watchView(kind, &w)
 		if p.snapshot != nil {
 			if s := p.snapshot.Snapshot(); s.SaveError != "" && v.LastError == "" {
 				v.LastError = "snapshot: " + s.SaveError

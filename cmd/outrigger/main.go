@@ -41,6 +41,7 @@ func newRoot() *cobra.Command {
 		newValidateCommand(),
 		newLintCommand(),
 		newConfigCommand(),
+		newConsulCommand(),
 		newEndpointsCommand(),
 		newTopCommand(),
 		newEjectCommand(),

@@ -24,13 +24,13 @@ const (
 
 // watchFile reloads when the file has other content than before, and on
 // SIGHUP in any case. The directory is watched, since editors and Kubernetes
-// replace files by renaming.
+// replace files by renaming. Without a file SIGHUP only opens logs anew.
 func watchFile(ctx context.Context, file, digest string, p *proxy.Proxy, log *slog.Logger) {
 	hup := make(chan os.Signal, 1)
 	signal.Notify(hup, syscall.SIGHUP)
 	defer signal.Stop(hup)
 	var events chan fsnotify.Event
-	if w, err := fsnotify.NewWatcher(); err == nil {
+	if w, err := fsnotify.NewWatcher(); err == nil && file != "" {
 		defer w.Close()
 		if err := w.Add(filepath.Dir(file)); err == nil {
 			events = w.Events
@@ -57,6 +57,9 @@ func watchFile(ctx context.Context, file, digest string, p *proxy.Proxy, log *sl
 			continue
 		case <-hup:
 			p.Reopen()
+			if file == "" {
+				continue
+			}
 			digest = unread
 		case <-settle.C:
 			soon = false

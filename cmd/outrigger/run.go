@@ -24,11 +24,18 @@ const (
 
 // newRunCommand returns "outrigger run".
 func newRunCommand() *cobra.Command {
-	var file, budget string
+	var flags runFlags
 	cmd := &cobra.Command{
-		Use:   "run --config FILE",
+		Use:   "run --config FILE | --consul-sidecar-for SERVICE",
 		Short: "Run the proxy",
-		Long: `Run the proxy that a configuration file describes.
+		Long: `Run the proxy that a configuration file describes, or that Consul's mesh does.
+
+With --consul-sidecar-for or --proxy-id it is a sidecar of Consul's mesh and needs
+no file: its registration, upstreams, intentions and certificate are read from
+Consul and followed. Where Consul is and how it is asked say the environment
+variables of its own tools (CONSUL_HTTP_ADDR, CONSUL_HTTP_TOKEN_FILE, CONSUL_CACERT
+and so on) or discovery.consul of the file, which lies below what Consul says; see
+docs/consul.md.
 
 The file is read again when it changes and on SIGHUP. A new version is applied
 whole or not at all: a bad one is reported and the last good one stays in use.
@@ -44,43 +51,68 @@ A second signal ends it at once.
 
 Exit codes: 0 everything ended in order, 1 the configuration is wrong or a part
 failed, 3 connections in use were cut off at the end of the drain.`,
-		Example: "  outrigger run --config /etc/outrigger/web.yaml",
+		Example: "  outrigger run --config /etc/outrigger/web.yaml\n  outrigger run --consul-sidecar-for web",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cmd.SilenceUsage = true
-			return serve(cmd.Context(), file, budget)
+			return serve(cmd.Context(), &flags)
 		},
 	}
-	cmd.Flags().StringVarP(&file, "config", "c", "", "the configuration file")
-	cmd.Flags().StringVar(&budget, "memory", "", `the most memory to take, such as 48MiB (default: memory.budget of the configuration)`)
-	_ = cmd.MarkFlagRequired("config")
+	flags.add(cmd)
+	cmd.MarkFlagsMutuallyExclusive("consul-sidecar-for", "proxy-id")
 	return cmd
 }
 
-func serve(ctx context.Context, file, budget string) error {
-	bytes, err := memory.ParseSize(budget)
+func serve(ctx context.Context, flags *runFlags) error {
+	bytes, err := memory.ParseSize(flags.budget)
 	if err != nil {
-		return &exitCode{exitFailed, fmt.Errorf("--memory %w", err)}
+		return fail(fmt.Errorf("--memory %w", err))
 	}
-	loaded, err := config.Load(file)
+	stop, cancel := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
+	defer cancel()
+	base, loaded, err := flags.settings()
 	if err != nil {
-		return &exitCode{exitFailed, err}
+		return fail(err)
 	}
+	level := new(slog.LevelVar)
+	o := proxy.Options{LogLevel: level, Version: version, Commit: buildCommit()}
+	digest := digestOf(flags.file)
+	if base != nil {
+		m, err := base.Make()
+		if err != nil {
+			return fail(err)
+		}
+		o.Log = newLogger(&m.Config.Telemetry.Log, level)
+		side, first, following, err := flags.startSidecar(stop, base, o.Log)
+		if err != nil {
+			return waitedFor(err)
+		}
+		defer func() {
+			following.Stop()
+			_ = following.Wait() // it ends when it is told to
+		}()
+		o.Sidecar, loaded = side, first
+	} else {
+		digest = loaded.Digest
+		o.Log = newLogger(&loaded.Config.Telemetry.Log, level)
+	}
+	o.Config = loaded
 	if bytes == 0 {
 		bytes = loaded.Config.Memory.Bytes()
 	}
 	lim := setLimits(bytes)
-	level := new(slog.LevelVar)
-	log := newLogger(&loaded.Config.Telemetry.Log, level)
-	p, err := proxy.New(proxy.Options{Config: loaded, Log: log, LogLevel: level, Version: version, Commit: buildCommit(), Memory: lim.budget})
+	o.Memory = lim.budget
+	p, err := proxy.New(o)
 	if err != nil {
-		return &exitCode{exitFailed, err}
+		return fail(err)
 	}
-	log.Info("starting", "event", "start", "service", loaded.Config.Service.Name, "version", version, "admin", adminURL(p))
-	lim.log(log)
+	o.Log.Info("starting", "event", "start", "service", loaded.Config.Service.Name, "version", version, "admin", adminURL(p))
+	lim.log(o.Log)
+	return flags.run(ctx, stop, p, digest, o.Log)
+}
 
-	stop, cancel := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
-	defer cancel()
+// run serves until stop ends, and drains.
+func (f *runFlags) run(ctx, stop context.Context, p *proxy.Proxy, digest string, log *slog.Logger) error {
 	kill, killNow := context.WithCancel(ctx)
 	defer killNow()
 	watching, endWatch := context.WithCancel(ctx)
@@ -92,9 +124,9 @@ func serve(ctx context.Context, file, budget string) error {
 	reloads := make(chan struct{})
 	go func() {
 		defer close(reloads)
-		watchFile(watching, file, loaded.Digest, p, log)
+		watchFile(watching, f.file, digest, p, log)
 	}()
-	err = p.Run(stop, kill)
+	err := p.Run(stop, kill)
 	endWatch()
 	<-watched
 	<-reloads
@@ -102,7 +134,7 @@ func serve(ctx context.Context, file, budget string) error {
 	case errors.Is(err, proxy.ErrCutOff):
 		return &exitCode{exitCutOff, err}
 	case err != nil:
-		return &exitCode{exitFailed, err}
+		return fail(err)
 	}
 	return nil
 }

@@ -3,6 +3,7 @@ package sidecar
 import (
 	"errors"
 	"fmt"
+	"reflect"
 
 	"github.com/outrigger-mesh/outrigger/config"
 	"github.com/outrigger-mesh/outrigger/discovery/consul/mesh"
@@ -20,13 +21,16 @@ type translation struct {
 // Translate makes the configuration of the sidecar that s describes, over what
 // base says. The findings come with the gravest first, also beside an error,
 // which is a config.Problems where the configuration as a whole is not valid.
-func Translate(base *config.Base, s *mesh.Snapshot) (*config.Loaded, []Finding, error) {
+//
+// running is the configuration of a proxy that runs, or nil: what cannot change
+// without a restart stays as it is there, and findings tell of it.
+func Translate(base *config.Base, s *mesh.Snapshot, running *config.Config) (*config.Loaded, []Finding, error) {
 	t := &translation{s: s, own: &s.Proxy, entry: "registration " + s.Proxy.ID}
-	loaded, err := t.translate(base)
+	loaded, err := t.translate(base, running)
 	return loaded, sorted(t.findings), err
 }
 
-func (t *translation) translate(base *config.Base) (*config.Loaded, error) {
+func (t *translation) translate(base *config.Base, running *config.Config) (*config.Loaded, error) {
 	if err := t.kind(); err != nil {
 		return nil, err
 	}
@@ -47,7 +51,40 @@ func (t *translation) translate(base *config.Base) (*config.Loaded, error) {
 	for _, u := range ups {
 		t.upstream(u)
 	}
+	if running != nil {
+		if err := t.hold(running); err != nil {
+			return nil, err
+		}
+	}
 	return t.Loaded("Consul " + t.entry)
+}
+
+// hold keeps what is fixed for the life of a process.
+func (t *translation) hold(running *config.Config) error {
+	c := t.Config
+	if c.Service.Name != running.Service.Name {
+		return fmt.Errorf("consul %s: is for the service %s now, and this proxy runs for %s; restart it", t.entry, c.Service.Name, running.Service.Name)
+	}
+	level, outcomes := c.Telemetry.Log.Level, c.Telemetry.Outcomes
+	held := running.Telemetry
+	held.Log.Level, held.Outcomes = level, outcomes
+	for _, f := range []struct {
+		path      string
+		now, then any
+		keep      func()
+	}{
+		{"identity", c.Identity, running.Identity, func() { c.Identity = running.Identity }},
+		{"discovery", c.Discovery, running.Discovery, func() { c.Discovery = running.Discovery }},
+		{"admin", c.Admin, running.Admin, func() { c.Admin = running.Admin }},
+		{"memory", c.Memory, running.Memory, func() { c.Memory = running.Memory }},
+		{"telemetry", c.Telemetry, held, func() { c.Telemetry = held }},
+	} {
+		if !reflect.DeepEqual(f.now, f.then) {
+			t.find(Differs, t.entry, f.path, "has changed and cannot while the proxy runs; what it was at the start holds", "restart the proxy")
+			f.keep()
+		}
+	}
+	return nil
 }
 
 // kind refuses registrations that are none of a sidecar.

@@ -58,7 +58,7 @@ func describe(t *testing.T, name string) []byte {
 	if err != nil {
 		t.Fatal(err)
 	}
-	loaded, findings, err := Translate(base, s)
+	loaded, findings, err := Translate(base, s, nil)
 	var b bytes.Buffer
 	if loaded != nil {
 		for _, v := range loaded.Effective() {

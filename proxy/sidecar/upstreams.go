@@ -146,10 +146,14 @@ func (t *translation) target(name string, p *config.Policy, target *mesh.Target)
 	if d := time.Duration(target.ConnectTimeout); d > 0 {
 		put(t, &p.ConnectTimeout, d, at+".connect_timeout", from+" ConnectTimeout")
 	}
-	if !t.Config.Identity.Configured() && t.s.TrustDomain != "" {
+	if p.Transport == config.TransportMTLS && ConsulIdentity(&t.Config.Identity) && t.s.TrustDomain != "" {
 		must(t, &p.Identities, []string{SpiffeID(t.s.TrustDomain, target)}, at+".identities", from)
 	}
 }
+
+// ConsulIdentity reports whether certificates are those of Consul's CA, and not
+// of another mesh that only finds its services in Consul.
+func ConsulIdentity(i *config.Identity) bool { return i.WorkloadAPI == "" && i.Files == nil }
 
 // SpiffeID is the identity that a target's instances have: in its own datacenter,
 // namespace and partition.

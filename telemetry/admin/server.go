@@ -77,6 +77,7 @@ func New(o Options) *Server {
 	mux.HandleFunc("GET /plaintext", s.plaintext)
 	mux.HandleFunc("GET /identity", s.identity)
 	mux.HandleFunc("GET /discovery", s.discovery)
+	mux.HandleFunc("GET /consul", s.mesh)
 	mux.HandleFunc("GET /why", s.why)
 	mux.HandleFunc("GET /ledger", s.ledger)
 	mux.HandleFunc("GET /explain", s.explain)

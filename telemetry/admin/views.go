@@ -15,6 +15,8 @@ type Views struct {
 	Plaintext   func() []PlaintextView // who came without mTLS to a permissive listener
 	Identity    func() IdentityView
 	Discovery   func() []WatchView
+	// Mesh is what Consul's mesh says of this sidecar; nil where it is none.
+	Mesh        func() MeshView
 	Reload      func() ReloadView
 	Process     func() ProcessView
 	Why         func(id string) []WhyView            // what was decided for the exchanges with a request id
