@@ -141,6 +141,12 @@ func (b *builder) dns() {
 		version.Hi = version.Lo
 		which := [][]Match{{version}}
 		comment := "to the resolver"
+		if !to.Addr().IsLoopback() {
+			c.Rules = append(c.Rules, Rule{
+				Match: []Match{prefix(Dest, loopbackOf(to.Addr()))}, Do: []Action{{Verb: Return}},
+				Comment: "to a server on loopback: its source could not leave",
+			})
+		}
 		if len(b.c.DNSServers) > 0 {
 			which = nil
 			for _, s := range b.c.DNSServers {
@@ -178,12 +184,9 @@ func (b *builder) outbound() {
 	for _, r := range b.c.ExcludeOutboundPorts {
 		c.Rules = append(c.Rules, pass("excluded port", tcp, ids(DestPort, r)))
 	}
-	for _, p := range []netip.Prefix{
-		netip.PrefixFrom(netip.AddrFrom4([4]byte{127}), 8),
-		netip.PrefixFrom(netip.IPv6Loopback(), 128),
-	} {
-		if b.family.carries(p.Addr()) {
-			c.Rules = append(c.Rules, pass("loopback", prefix(Dest, p)))
+	for _, a := range []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()} {
+		if b.family.carries(a) {
+			c.Rules = append(c.Rules, pass("loopback", prefix(Dest, loopbackOf(a))))
 		}
 	}
 	if b.can.Fib {
@@ -344,6 +347,14 @@ func Intent(t *Table) (Config, error) {
 		return Config{}, fmt.Errorf("table %s %s does not say any more what it was made of: %w", t.Family, t.Name, err)
 	}
 	return cfg, nil
+}
+
+// loopbackOf are the loopback addresses of an address's IP version.
+func loopbackOf(a netip.Addr) netip.Prefix {
+	if a.Is4() {
+		return netip.PrefixFrom(netip.AddrFrom4([4]byte{127}), 8)
+	}
+	return netip.PrefixFrom(netip.IPv6Loopback(), 128)
 }
 
 func ids(f Field, r Range) Match { return Match{Field: f, Lo: uint64(r.Lo), Hi: uint64(r.Hi)} }

@@ -190,6 +190,13 @@ func (c *Config) Complete() error {
 	if len(c.DNSServers) > 0 && len(c.DNSTo) == 0 {
 		bad("dns-server says whose queries are taken, and nothing says where they go: give --dns-to")
 	}
+	for _, s := range c.DNSServers {
+		for _, a := range c.DNSTo {
+			if s.Is4() == a.Addr().Is4() && s.IsLoopback() && !a.Addr().IsLoopback() {
+				bad("dns-server %s: a query there has a loopback address as its source, which cannot go to %s: give a resolver on loopback, or leave this server out", s, a)
+			}
+		}
+	}
 	for _, p := range slices.Concat(c.ExcludeInboundCIDRs, c.ExcludeOutboundCIDRs, c.IncludeOutboundCIDRs) {
 		if !p.IsValid() || p.Addr().Is4In6() {
 			bad("CIDR %s: give one such as 10.0.0.0/8 or fd00::/8", p)

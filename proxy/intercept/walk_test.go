@@ -52,7 +52,7 @@ func meant(c Config, groups []Group, can Support, p Packet) (Fate, netip.AddrPor
 	}
 	if port == 53 && (len(c.DNSServers) == 0 || slices.Contains(c.DNSServers, p.Dst.Addr())) {
 		for _, to := range c.DNSTo {
-			if to.Addr().Is4() == p.Dst.Addr().Is4() {
+			if to.Addr().Is4() == p.Dst.Addr().Is4() && (to.Addr().IsLoopback() || !p.Dst.Addr().IsLoopback()) {
 				return wait(Redirected, to)
 			}
 		}
@@ -108,9 +108,14 @@ func (r chance) config() Config {
 		c.IncludeUIDs, c.IncludeOutboundCIDRs = r.ranges(6), r.prefixes()
 	}
 	if r.IntN(2) == 0 {
-		c.DNSTo = []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:8600"), netip.MustParseAddrPort("[fd00::2]:53")}[r.IntN(2):]
+		c.DNSTo = []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:8600"), netip.MustParseAddrPort("[fd00::2]:53")}
+		if r.IntN(2) == 0 {
+			c.DNSTo = c.DNSTo[:1]
+		}
 		for range r.IntN(3) {
-			c.DNSServers = append(c.DNSServers, r.addr())
+			if a := r.addr(); !a.IsLoopback() || a.Is4() {
+				c.DNSServers = append(c.DNSServers, a)
+			}
 		}
 	}
 	if err := c.Complete(); err != nil {
