@@ -119,18 +119,20 @@ func fieldDoc(id string) string {
 		return "A regular expression (RE2) that the whole value matches."
 	case "github.com/outrigger-mesh/outrigger/config.HeaderMatch.Suffix":
 		return "What the value ends with."
+	case "github.com/outrigger-mesh/outrigger/config.Identity.Consul":
+		return "A certificate from the CA of Consul's service mesh, and its roots. One of this, workload_api and files."
 	case "github.com/outrigger-mesh/outrigger/config.Identity.Files":
-		return "Certificate, key and roots from files, read again when they change. Either this or workload_api."
+		return "Certificate, key and roots from files, read again when they change. One of this, workload_api and consul."
 	case "github.com/outrigger-mesh/outrigger/config.Identity.MinTLS":
-		return "The oldest TLS version accepted from and offered to a peer."
+		return "The oldest TLS version accepted from and offered to a peer. Default: 1.3; with consul 1.2, which is what Envoy offers as a client."
 	case "github.com/outrigger-mesh/outrigger/config.Identity.ServiceID":
-		return "The SPIFFE ID that an upstream must have when its policy lists no identities and discovery gives none. \"{trust_domain}\" and \"{service}\" are replaced."
+		return "The SPIFFE ID that an upstream must have when its policy lists no identities and discovery gives none. \"{trust_domain}\", \"{datacenter}\" and \"{service}\" are replaced; the datacenter is that of identity.consul. Default: with consul the form of Consul's CA, else \"spiffe://{trust_domain}/{service}\"."
 	case "github.com/outrigger-mesh/outrigger/config.Identity.StartupTimeout":
 		return "How long the start waits for the first certificate before it fails. 0: no limit."
 	case "github.com/outrigger-mesh/outrigger/config.Identity.TrustDomain":
 		return "The trust domain of the mesh, such as \"example.org\". Empty: that of this proxy's own certificate."
 	case "github.com/outrigger-mesh/outrigger/config.Identity.WorkloadAPI":
-		return "The SPIFFE Workload API socket, such as \"unix:///run/spire/agent.sock\". Either this or files."
+		return "The SPIFFE Workload API socket, such as \"unix:///run/spire/agent.sock\". One of this, files and consul."
 	case "github.com/outrigger-mesh/outrigger/config.IdentityFiles.Bundle":
 		return "The roots of the certificate's own trust domain."
 	case "github.com/outrigger-mesh/outrigger/config.IdentityFiles.Bundles":
@@ -605,6 +607,24 @@ func fieldDoc(id string) string {
 		return "A regular expression (RE2) that the whole path matches, in the same normal form."
 	case "github.com/outrigger-mesh/outrigger/mtls/authz.Rule.Paths":
 		return "paths lists URL paths without query: exact (\"/login\"), or a path and everything below it (\"/admin/*\" matches /admin and /admin/users, not /administrator); empty means all. Requests are compared in normal form: percent-encoding undone, repeated slashes joined. Paths that servers read in different ways, such as those with \"..\" or an encoded slash, are refused where any rule names paths."
+	case "github.com/outrigger-mesh/outrigger/mtls/consulca.Config.Datacenter":
+		return "The datacenter in the identity. Default: that of the agent, which is asked over HTTP."
+	case "github.com/outrigger-mesh/outrigger/mtls/consulca.Config.GRPCAddress":
+		return "Consul's gRPC port, of a server or of a client agent: \"host:port\", \"http://host:port\", \"https://host:port\" for TLS, or \"unix:///path\". Without a scheme TLS is spoken where grpc_ca_file is given and to port 8503. Default: CONSUL_GRPC_ADDR, then the host of the HTTP address with port 8502, or 8503 where that is https."
+	case "github.com/outrigger-mesh/outrigger/mtls/consulca.Config.GRPCCAFile":
+		return "A PEM file with the authorities that may have signed the certificate of the gRPC port. Default: CONSUL_GRPC_CACERT, then CONSUL_CACERT, then the system's."
+	case "github.com/outrigger-mesh/outrigger/mtls/consulca.Config.GRPCServerName":
+		return "The name that the certificate of the gRPC port must carry. Default: CONSUL_TLS_SERVER_NAME, then the host of the address."
+	case "github.com/outrigger-mesh/outrigger/mtls/consulca.Config.Method":
+		return "How the certificate is had. sign: the key is made here and never leaves, Consul signs over gRPC. leaf: key and certificate come from the agent over HTTP. auto (default): sign where the gRPC port is reachable, else leaf; the log says which."
+	case "github.com/outrigger-mesh/outrigger/mtls/consulca.Config.Namespace":
+		return "The namespace in the identity (Consul Enterprise). Default: CONSUL_NAMESPACE, then \"default\"."
+	case "github.com/outrigger-mesh/outrigger/mtls/consulca.Config.Partition":
+		return "The admin partition in the identity (Consul Enterprise). Default: CONSUL_PARTITION, then \"default\"."
+	case "github.com/outrigger-mesh/outrigger/mtls/consulca.Config.Service":
+		return "The service whose identity this is. Default: service.name."
+	case "github.com/outrigger-mesh/outrigger/mtls/consulca.Config.Snapshot":
+		return "A file in which key, certificate and roots are kept, for a start while Consul is away. It holds a private key and is written for its owner alone (0600); one that others may read is not used. Empty (default): none is kept."
 	case "github.com/outrigger-mesh/outrigger/proxy/limiter.GRPC.Address":
 		return "Where it is: \"HOST:PORT\". All addresses of a name are used in turn. Required."
 	case "github.com/outrigger-mesh/outrigger/proxy/limiter.GRPC.Breaker":
