@@ -471,6 +471,8 @@ func fieldDoc(id string) string {
 		return "Datacenter to read from. Default: the agent's own."
 	case "github.com/outrigger-mesh/outrigger/discovery/consul.Config.Filter":
 		return "A Consul filter expression that instances must meet, such as `Service.Meta.version == \"v2\"`. Default: none."
+	case "github.com/outrigger-mesh/outrigger/discovery/consul.Config.Login":
+		return "login gets the ACL token through an auth method, in place of token and token_file. Default: there is no login."
 	case "github.com/outrigger-mesh/outrigger/discovery/consul.Config.OnlyPassing":
 		return "only_passing leaves out instances whose checks are not all passing. Default false: warning and critical ones are listed as such, so that the panic rule can fall back on them."
 	case "github.com/outrigger-mesh/outrigger/discovery/consul.Config.Register":
@@ -487,6 +489,18 @@ func fieldDoc(id string) string {
 		return "The ACL token. Default: CONSUL_HTTP_TOKEN. Prefer token_file: a value here is shown wherever the configuration is."
 	case "github.com/outrigger-mesh/outrigger/discovery/consul.Config.TokenFile":
 		return "token_file holds the ACL token. It is read again when it changes, so that a token can be rotated without a restart. Default: CONSUL_HTTP_TOKEN_FILE."
+	case "github.com/outrigger-mesh/outrigger/discovery/consul.Login.AuthMethod":
+		return "The name of the auth method. Required."
+	case "github.com/outrigger-mesh/outrigger/discovery/consul.Login.BearerTokenFile":
+		return "bearer_token_file holds what proves to the auth method who the proxy is, such as the token of a Kubernetes service account. It is read at each login. Required."
+	case "github.com/outrigger-mesh/outrigger/discovery/consul.Login.Datacenter":
+		return "Datacenter in which the login is made, where it is not that of the agent. Default: the agent's own."
+	case "github.com/outrigger-mesh/outrigger/discovery/consul.Login.Meta":
+		return "meta describes the login in Consul's list of tokens, such as pod: ns/name. Default: none."
+	case "github.com/outrigger-mesh/outrigger/discovery/consul.Login.Namespace":
+		return "Namespace and Partition of the auth method (Consul Enterprise). Default: those of CONSUL_NAMESPACE and CONSUL_PARTITION, then Consul's."
+	case "github.com/outrigger-mesh/outrigger/discovery/consul.Login.Partition":
+		return "Namespace and Partition of the auth method (Consul Enterprise). Default: those of CONSUL_NAMESPACE and CONSUL_PARTITION, then Consul's."
 	case "github.com/outrigger-mesh/outrigger/discovery/consul.Register.Address":
 		return "Address that other proxies connect to. Default: the address of the inbound listener, or of the agent's node when that is a wildcard."
 	case "github.com/outrigger-mesh/outrigger/discovery/consul.Register.Check":

@@ -48,3 +48,11 @@ func (c *Client) Follow(ctx context.Context, path string, params map[string]stri
 		}
 	}
 }
+
+// ownOr returns the client inside one that is shared, or a new one.
+func ownOr(shared *Client, cfg Config) (*client, error) {
+	if shared != nil {
+		return shared.client, nil
+	}
+	return newClient(cfg, nil)
+}

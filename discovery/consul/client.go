@@ -139,6 +139,9 @@ func (c *client) explain(err error, need string) error {
 	if len(status.Body) > 200 {
 		status.Body = status.Body[:200] + "…"
 	}
+	if isUnknown(status) {
+		c.tokens.session.unknown()
+	}
 	remedy := ""
 	switch status.Code {
 	case http.StatusForbidden:
@@ -191,7 +194,12 @@ type transport struct {
 }
 
 func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
-	token, err := t.tokens.get()
+	token, err := "", error(nil)
+	if own, ok := req.Context().Value(ownToken{}).(string); ok {
+		token = own
+	} else {
+		token, err = t.tokens.get()
+	}
 	if err != nil {
 		if req.Body != nil {
 			req.Body.Close()

@@ -25,6 +25,9 @@ type Config struct {
 	// TokenFile holds the ACL token. It is read again when it changes, so that
 	// a token can be rotated without a restart. Default: CONSUL_HTTP_TOKEN_FILE.
 	TokenFile string `yaml:"token_file"`
+	// Login gets the ACL token through an auth method, in place of token and
+	// token_file. Default: there is no login.
+	Login *Login `yaml:"login"`
 	// TLS to the agent, for an https address.
 	TLS TLS `yaml:"tls"`
 	// Tag limits the followed services to instances with this tag. Default: none.
@@ -129,6 +132,12 @@ func (c Config) Validate(add func(field, problem string)) {
 	}
 	if c.Register != nil {
 		c.Register.validate(add)
+	}
+	if c.Login != nil {
+		c.Login.validate(add)
+		if c.Token != "" || c.TokenFile != "" {
+			add("login", "and a token are both set; keep one")
+		}
 	}
 	if c.Sidecar != nil {
 		c.Sidecar.validate(add)

@@ -34,11 +34,14 @@ func NewClientVia(cfg Config, via http.RoundTripper) (*Client, error) {
 	return &Client{cfg: cfg, client: c}, nil
 }
 
-// Run keeps the token fresh until ctx ends, and then closes the connections.
+// Run keeps the token fresh until ctx ends, and then closes the connections. A
+// token from a login is given back when the last Run of those that share the
+// client has ended.
 func (c *Client) Run(ctx context.Context) {
-	c.client.tokens.poll(ctx)
+	defer c.client.close()
+	defer c.client.hold()()
+	c.client.keep(ctx)
 	<-ctx.Done()
-	c.client.close()
 }
 
 // Shares reports whether many queries that wait share a connection, as they do
@@ -47,6 +50,9 @@ func (c *Client) Shares() bool { return c.client.base != nil && c.client.scheme 
 
 // Where is the address of the agent, for messages.
 func (c *Client) Where() string { return c.client.where }
+
+// TokenChanged returns a channel that is closed when the token changes.
+func (c *Client) TokenChanged() <-chan struct{} { return c.client.tokens.valid().Done() }
 
 // Anonymous reports whether there is no token at all.
 func (c *Client) Anonymous() bool { return c.client.tokens.anonymous() }

@@ -38,6 +38,9 @@ type Instance struct {
 	Service string
 	// Listen is where other proxies connect to.
 	Listen netip.AddrPort
+	// Client is shared with others, so that they have one token. Default: one
+	// of the registration's own.
+	Client *Client
 	// Logger gets one line per change of state. Default: slog.Default.
 	Logger *slog.Logger
 }
@@ -80,7 +83,7 @@ func NewRegistrar(cfg Config, in Instance) (*Registrar, error) {
 	if in.Service == "" || strings.Contains(in.Service, "/") {
 		return nil, fmt.Errorf("%q cannot be the name of a Consul service", in.Service)
 	}
-	c, err := newClient(cfg, nil)
+	c, err := ownOr(in.Client, cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -176,7 +179,13 @@ func (r *Registrar) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	wg.Go(func() { r.keep(working) })
 	wg.Go(func() { r.feed(working) })
-	wg.Go(func() { r.client.tokens.poll(working) })
+	// The token is needed for the deregistration, too.
+	token, done := context.WithCancel(context.WithoutCancel(ctx))
+	defer r.client.hold()()
+	var keeps sync.WaitGroup
+	defer keeps.Wait()
+	defer done()
+	keeps.Go(func() { r.client.keep(token) })
 	select {
 	case <-ctx.Done():
 	case <-r.gone:

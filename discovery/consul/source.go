@@ -56,12 +56,13 @@ func (s *Source) Status() []discovery.WatchStatus { return s.track.Status() }
 // Run implements discovery.Source.
 func (s *Source) Run(ctx context.Context, services []string, sink discovery.Sink) error {
 	var wg sync.WaitGroup
-	wg.Go(func() { s.client.tokens.poll(ctx) })
+	defer s.client.close()
+	defer s.client.hold()()
+	wg.Go(func() { s.client.keep(ctx) })
 	s.each.Run(ctx, services, func(ctx context.Context, service string) {
 		s.watch(ctx, service, discovery.Distinct(sink))
 	})
 	wg.Wait()
-	s.client.close()
 	return nil
 }
 

@@ -21,11 +21,13 @@ var errTokenChanged = errors.New("the ACL token has changed")
 const (
 	tokenPoll = 2 * time.Second // how soon a rotated token file is noticed
 	maxToken  = 4096            // bytes
+	maxBearer = 64 << 10        // bytes; JWTs are longer
 )
 
 // tokens holds the ACL token, from a value or from a file that is read again.
 type tokens struct {
-	file string // empty: the value never changes
+	file    string   // empty: the value never changes, unless there is a session
+	session *session // nil without a login
 
 	mu      sync.Mutex
 	value   string
@@ -39,6 +41,8 @@ type tokens struct {
 func newTokens(cfg Config) *tokens {
 	t := &tokens{}
 	switch {
+	case cfg.Login != nil:
+		t.session, t.failure = newSession(*cfg.Login), errNotLoggedIn
 	case cfg.TokenFile != "":
 		t.file = cfg.TokenFile
 	case cfg.Token != "":
@@ -60,6 +64,9 @@ func newTokens(cfg Config) *tokens {
 func (t *tokens) get() (string, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if t.session != nil && t.value == "" {
+		return "", t.failure
+	}
 	if t.file == "" {
 		return t.value, nil
 	}
@@ -83,7 +90,7 @@ func (t *tokens) get() (string, error) {
 func (t *tokens) anonymous() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.file == "" && t.value == ""
+	return t.file == "" && t.session == nil && t.value == ""
 }
 
 // problem returns why the file could not be read last, or nil.
@@ -111,22 +118,25 @@ func (t *tokens) poll(ctx context.Context) {
 	}
 }
 
-func readToken(path string) (string, error) {
+func readToken(path string) (string, error) { return readSecret(path, "token_file", maxToken) }
+
+// readSecret reads a file of at most a number of bytes that holds one line.
+func readSecret(path, field string, most int64) (string, error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return "", fmt.Errorf("token_file: %w", err)
+		return "", fmt.Errorf("%s: %w", field, err)
 	}
 	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxToken+1))
+	data, err := io.ReadAll(io.LimitReader(f, most+1))
 	if err != nil {
-		return "", fmt.Errorf("token_file: %w", err)
+		return "", fmt.Errorf("%s: %w", field, err)
 	}
 	token := strings.TrimSpace(string(data))
 	switch {
 	case token == "":
-		return "", fmt.Errorf("token_file: %s is empty", path)
-	case len(data) > maxToken || strings.ContainsAny(token, "\r\n"):
-		return "", fmt.Errorf("token_file: %s holds more than one token", path)
+		return "", fmt.Errorf("%s: %s is empty", field, path)
+	case int64(len(data)) > most || strings.ContainsAny(token, "\r\n"):
+		return "", fmt.Errorf("%s: %s holds more than one token", field, path)
 	}
 	return token, nil
 }

@@ -219,6 +219,7 @@ func (e *Endpoints) followQuery(ctx context.Context, f *found) {
 	}
 	backoff := discovery.Backoff{Base: 200 * time.Millisecond, Max: 10 * time.Second}
 	for ctx.Err() == nil {
+		early := e.f.client.TokenChanged()
 		r, err := e.f.client.Ask(ctx, q)
 		var in consul.Instances
 		if err == nil {
@@ -235,7 +236,7 @@ func (e *Endpoints) followQuery(ctx context.Context, f *found) {
 			backoff.Reset()
 			f.publish(&answered{Instances: in, warning: in.Warning})
 		}
-		discovery.Sleep(ctx, pause, nil)
+		discovery.Sleep(ctx, pause, early)
 	}
 }
 

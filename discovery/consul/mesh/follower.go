@@ -21,7 +21,10 @@ const settle = 100 * time.Millisecond
 type Options struct {
 	// Logger gets one line per change of state. Default: slog.Default.
 	Logger *slog.Logger
-	// Via replaces the network; tests use it.
+	// Client is shared with others, so that they have one token. Default: one
+	// of the Follower's own.
+	Client *consul.Client
+	// Via replaces the network for a client of its own; tests use it.
 	Via http.RoundTripper
 }
 
@@ -52,9 +55,11 @@ func New(cfg consul.Config, o Options) (*Follower, error) {
 	if cfg.Sidecar == nil {
 		return nil, errors.New("discovery.consul.sidecar is not set")
 	}
-	client, err := consul.NewClientVia(cfg, o.Via)
-	if err != nil {
-		return nil, err
+	client, err := o.Client, error(nil)
+	if client == nil {
+		if client, err = consul.NewClientVia(cfg, o.Via); err != nil {
+			return nil, err
+		}
 	}
 	if o.Logger == nil {
 		o.Logger = slog.Default()

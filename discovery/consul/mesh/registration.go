@@ -25,6 +25,7 @@ func (f *Follower) followRegistration(ctx context.Context) {
 	backoff := discovery.Backoff{Base: 200 * time.Millisecond, Max: 10 * time.Second}
 	for ctx.Err() == nil {
 		id, pause := f.me.ProxyID, absentPause
+		early := f.client.TokenChanged()
 		err := errAbsent
 		if id == "" && f.me.Node == "" {
 			id, err = f.findSidecar(ctx)
@@ -44,7 +45,7 @@ func (f *Follower) followRegistration(ctx context.Context) {
 			err = f.absent()
 		}
 		f.track.Fail(registrationName, err)
-		discovery.Sleep(ctx, pause, nil)
+		discovery.Sleep(ctx, pause, early)
 	}
 }
 
