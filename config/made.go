@@ -197,6 +197,17 @@ func (m *Making) Policy(service string) Policy {
 	return deepCopy(reflect.ValueOf(p)).Interface().(Policy)
 }
 
+// Derive fills in what follows from other values, as Loaded does, for whoever
+// compares before that.
+func (m *Making) Derive() { derived(m.Config, m.origins) }
+
+func derived(c *Config, o origins) {
+	if c.Inbound.Protocol == "" {
+		o["inbound.protocol"] = Origin{Position: o["service.protocol"].Position, Via: "service.protocol"}
+	}
+	c.derive()
+}
+
 // Loaded fills in what follows from other values and checks everything. The
 // error is a Problems; m must not be used any more.
 func (m *Making) Loaded(name string) (*Loaded, error) {
@@ -215,10 +226,7 @@ func Made(name string, c *Config, from map[string]string) (*Loaded, error) {
 }
 
 func finish(name string, c *Config, o origins) (*Loaded, error) {
-	if c.Inbound.Protocol == "" {
-		o["inbound.protocol"] = Origin{Position: o["service.protocol"].Position, Via: "service.protocol"}
-	}
-	c.derive()
+	derived(c, o)
 	var problems Problems
 	check := func(path, problem string) {
 		at := o.nearest("", path)

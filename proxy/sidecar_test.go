@@ -6,12 +6,15 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/outrigger-mesh/outrigger/config"
 	"github.com/outrigger-mesh/outrigger/discovery"
 	"github.com/outrigger-mesh/outrigger/discovery/consul/mesh"
+	"github.com/outrigger-mesh/outrigger/internal/testkit"
+	"github.com/outrigger-mesh/outrigger/telemetry/admin"
 )
 
 // saying is a follower that gives what a test says.
@@ -45,11 +48,13 @@ type described struct {
 	*Sidecar
 	*saying
 	file string
+	ids  string // the folder of its certificate
 }
 
 func describe(t *testing.T) *described {
 	t.Helper()
-	d := &described{saying: &saying{say: make(chan *mesh.Snapshot)}, file: filepath.Join(t.TempDir(), "base.yaml")}
+	ids := testkit.NewCA(t).Files("spiffe://example.test/web")
+	d := &described{ids: ids, saying: &saying{say: make(chan *mesh.Snapshot)}, file: filepath.Join(t.TempDir(), "base.yaml")}
 	d.write(t, "")
 	base, err := config.LoadBase(d.file)
 	if err != nil {
@@ -72,7 +77,7 @@ func describe(t *testing.T) *described {
 // write writes the file below what Consul says.
 func (d *described) write(t *testing.T, more string) {
 	t.Helper()
-	text := "discovery: {consul: {}}\nadmin: {listen: \"\"}\ndrain: {delay: 0s, timeout: 1s}\n" +
+	text := fmt.Sprintf("identity: {files: {cert: %[1]s/cert.pem, key: %[1]s/key.pem, bundle: %[1]s/bundle.pem}}\n", d.ids) + "discovery: {consul: {}}\nadmin: {listen: \"\"}\ndrain: {delay: 0s, timeout: 1s}\n" +
 		"inbound: {mtls: \"off\"}\npolicies: {\"*\": {transport: plaintext}}\n" + more
 	if err := os.WriteFile(d.file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
@@ -173,7 +178,7 @@ func TestSidecarFollows(t *testing.T) {
 	if c := p.loaded.Config; c.HTTP.MaxFields != 50 || c.Memory.Bytes() != 0 {
 		t.Errorf("after a reload the file's values are %d and %d", c.HTTP.MaxFields, c.Memory.Bytes())
 	}
-	if v := p.viewMesh(); len(v.Findings) == 0 || v.Findings[0].Field != "memory" {
+	if v := p.viewMesh(); !slices.ContainsFunc(v.Findings, func(f admin.MeshFindingView) bool { return f.Field == "memory" }) {
 		t.Errorf("what needs a restart is not told: %+v", v.Findings)
 	}
 

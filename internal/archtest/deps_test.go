@@ -79,7 +79,7 @@ const floors = `
 
 	# Floor 4: where configuration becomes a plan, and all of it a proxy.
 	config < config/lint;
-	config, discovery/consul/mesh, mtls/authz < proxy/sidecar;
+	config, discovery/consul/mesh, mtls/authz, mtls/consulca < proxy/sidecar;
 	config, proxy/plan < proxy/compile;
 	telemetry/admin, proxy/compile, proxy/exchange < proxy/explain;
 	internal/lifecycle, mtls/workload, proxy/check, proxy/datagram, proxy/explain, proxy/listener, proxy/sidecar

@@ -240,9 +240,11 @@ func TestIntentionsAgainstModel(t *testing.T) {
 			} else {
 				var perms []string
 				for range 1 + rnd.IntN(3) {
-					http := []string{`{}`, `{"PathExact":"/a"}`, `{"PathPrefix":"/a"}`, `{"PathRegex":"/[ab]/?c?"}`, `{"Methods":["GET","HEAD"]}`,
+					http := []string{
+						`{}`, `{"PathExact":"/a"}`, `{"PathPrefix":"/a"}`, `{"PathRegex":"/[ab]/?c?"}`, `{"Methods":["GET","HEAD"]}`,
 						`{"Header":[{"Name":"x","Exact":"V","IgnoreCase":true}]}`, `{"PathPrefix":"/a","Header":[{"Name":"x","Present":true,"Invert":true}]}`,
-						`{"Header":[{"Name":"x","Contains":"v","Invert":true}],"Methods":["PUT"]}`}
+						`{"Header":[{"Name":"x","Contains":"v","Invert":true}],"Methods":["PUT"]}`,
+					}
 					perms = append(perms, fmt.Sprintf(`{"Action":%q,"HTTP":%s}`, pick("allow", "deny"), pick(http...)))
 				}
 				if err := json.Unmarshal([]byte("["+strings.Join(perms, ",")+"]"), &i.Permissions); err != nil {

@@ -33,10 +33,6 @@ func (t *translation) protocol(entry, field, word string) config.Protocol {
 // service says what the sidecar stands beside.
 func (t *translation) service(c *opaque) {
 	p, s, from := &t.own.Proxy, &t.Config.Service, "Consul "+t.entry
-	if !t.Given("identity.min_tls") {
-		// Envoy speaks TLS 1.2 as a client unless the mesh entry says otherwise.
-		put(t, &t.Config.Identity.MinTLS, "1.2", "identity.min_tls", "Consul's default")
-	}
 	must(t, &s.Name, p.DestinationServiceName, "service.name", from+" Proxy.DestinationServiceName")
 	word, _ := c.text("protocol")
 	put(t, &s.Protocol, t.protocol(t.entry, c.field("protocol"), word), "service.protocol", c.fromOr("protocol", "Consul's default"))

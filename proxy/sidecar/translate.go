@@ -43,6 +43,7 @@ func (t *translation) translate(base *config.Base, running *config.Config) (*con
 	if err := t.extensions(); err != nil {
 		return nil, err
 	}
+	t.identity()
 	t.service(proxy)
 	t.inbound(proxy)
 	t.accessLogs()
@@ -51,6 +52,7 @@ func (t *translation) translate(base *config.Base, running *config.Config) (*con
 	for _, u := range ups {
 		t.upstream(u)
 	}
+	t.Derive()
 	if running != nil {
 		if err := t.hold(running); err != nil {
 			return nil, err

@@ -151,10 +151,6 @@ func (t *translation) target(name string, p *config.Policy, target *mesh.Target)
 	}
 }
 
-// ConsulIdentity reports whether certificates are those of Consul's CA, and not
-// of another mesh that only finds its services in Consul.
-func ConsulIdentity(i *config.Identity) bool { return i.WorkloadAPI == "" && i.Files == nil }
-
 // SpiffeID is the identity that a target's instances have: in its own datacenter,
 // namespace and partition.
 func SpiffeID(trustDomain string, target *mesh.Target) string {

@@ -16,11 +16,11 @@ type Views struct {
 	Identity    func() IdentityView
 	Discovery   func() []WatchView
 	// Mesh is what Consul's mesh says of this sidecar; nil where it is none.
-	Mesh        func() MeshView
-	Reload      func() ReloadView
-	Process     func() ProcessView
-	Why         func(id string) []WhyView            // what was decided for the exchanges with a request id
-	Ledger      func(n int, failures bool) []WhyView // the same for the last n, or the last n that failed
+	Mesh    func() MeshView
+	Reload  func() ReloadView
+	Process func() ProcessView
+	Why     func(id string) []WhyView            // what was decided for the exchanges with a request id
+	Ledger  func(n int, failures bool) []WhyView // the same for the last n, or the last n that failed
 	// Explain says what would become of a request; an error is the question's, or ErrNotHere.
 	Explain func(*Question) (*LegView, error)
 	// Order obeys what an operator orders for endpoints; nil turns that off. An
