@@ -28,8 +28,9 @@ help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: build
-build: ## Build bin/outrigger.
+build: ## Build bin/outrigger and the CNI plugin bin/outrigger-cni.
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/outrigger ./cmd/outrigger
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/outrigger-cni ./cmd/outrigger-cni
 
 .PHONY: demo
 demo: build ## Run a mesh of real processes on this machine; Ctrl-C ends it.

@@ -90,6 +90,7 @@ const floors = `
 	config, telemetry/outcomes, resilience/replay, internal/chart < internal/rerun;
 	internal/rerun < internal/advise;
 	config/lint, internal/demo, internal/cgroup, internal/advise, resilience/simulate, proxy/intercept < cmd/outrigger;
+	proxy/intercept < cmd/outrigger-cni;
 
 	# The benchmark knows no package of the product, but its histogram and its drawing: it runs the binary.
 	NONE < bench/h2, bench/peers, bench/procstat, bench/socket;
@@ -172,7 +173,7 @@ var never = []struct {
 // can be replaced by changing one place. docs/adr/0006-dependencies.md argues each.
 var libraries = map[string][]string{
 	"github.com/fsnotify/fsnotify":    {"mtls", "discovery/file", "cmd/outrigger"},
-	"github.com/goccy/go-yaml":        {"config", "discovery/file", "cmd/outrigger"},
+	"github.com/goccy/go-yaml":        {"config", "discovery/file", "cmd/outrigger", "cmd/outrigger-cni"},
 	"github.com/google/nftables":      {"proxy/intercept"},
 	"github.com/mdlayher/netlink":     {"proxy/intercept"},
 	"github.com/hashicorp/consul/api": {"discovery/consul"},

@@ -74,14 +74,15 @@ func files(t *testing.T) (list []string) {
 // each may. Sentinel errors, tables written as literals, pools, embedded files
 // and interface checks need no entry.
 var variables = map[string]string{
-	"proxy/relay.spare":     "idle pipes of all relays: a pool whose elements own descriptors, which sync.Pool would leak",
-	"proxy/http2.huffman":   "a table made by a function, once",
-	"proxy/http2.nameBytes": "a table made by a function, once",
-	"proxy/wire.longAgo":    "a constant; Go has none of type time.Time",
-	"cmd/outrigger.version": "set by the linker",
-	"cmd/outrigger.commit":  "set by the linker",
-	"config.durationType":   "a constant; Go has none of type reflect.Type",
-	"config.textType":       "a constant; Go has none of type reflect.Type",
+	"proxy/relay.spare":         "idle pipes of all relays: a pool whose elements own descriptors, which sync.Pool would leak",
+	"proxy/http2.huffman":       "a table made by a function, once",
+	"proxy/http2.nameBytes":     "a table made by a function, once",
+	"proxy/wire.longAgo":        "a constant; Go has none of type time.Time",
+	"cmd/outrigger.version":     "set by the linker",
+	"cmd/outrigger.commit":      "set by the linker",
+	"cmd/outrigger-cni.version": "set by the linker",
+	"config.durationType":       "a constant; Go has none of type reflect.Type",
+	"config.textType":           "a constant; Go has none of type reflect.Type",
 
 	"internal/testkit.findEnvoy": "the path of a program, looked for once a process: fetching may take minutes to fail",
 }
