@@ -196,6 +196,8 @@ type Inbound struct {
 	Routes []Route `yaml:"routes"`
 	// What becomes of requests that no route takes: forward sends them to the service, refuse answers 404.
 	Unmatched Unmatched `yaml:"unmatched" enum:"forward,refuse"`
+	// What becomes of connections that the kernel redirects to listen, whatever port they were going to. off (default): all are calls of the service.
+	Transparent *InboundTransparent `yaml:"transparent" off:"true"`
 }
 
 // Outbound is what the application calls through the proxy.
@@ -219,6 +221,8 @@ type Upstream struct {
 	Listen string `yaml:"listen"`
 	// The addresses at which the application finds it with outbound.transparent, such as virtual IPs: "IP" for all ports, or "IP:PORT".
 	Addresses []string `yaml:"addresses"`
+	// Whether a connection to the address of one of its endpoints, which outbound.transparent takes, goes to that very endpoint, as the upstream's calls go (mTLS). Where no endpoint has the port that was dialled, the address alone counts.
+	Direct bool `yaml:"direct"`
 	// What is spoken with its endpoints: http (HTTP/1.1), http2 or grpc (both HTTP/2), tcp, or auto: it is found out for each connection, and HTTP is spoken in the application's version. The application may use HTTP/1.1 and HTTP/2 with all but tcp.
 	Protocol Protocol `yaml:"protocol" enum:"http,http2,grpc,tcp,auto"`
 	// Requests that go elsewhere or are treated in another manner, by path, method, header or gRPC method. The first that matches counts.

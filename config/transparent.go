@@ -37,6 +37,44 @@ type OutboundTransparent struct {
 	IdleTimeout time.Duration `yaml:"idle_timeout"`
 }
 
+// InboundTransparent is what becomes of the connections of others that the kernel has redirected to inbound.listen.
+// Those that were going to the service's port, or to inbound.listen itself, are calls of the service.
+type InboundTransparent struct {
+	// How connections are brought here, which says where it is told where they were going: redirect (nftables or
+	// iptables REDIRECT) or tproxy (TPROXY, for which the proxy needs CAP_NET_ADMIN).
+	Mode InterceptMode `yaml:"mode" enum:"redirect,tproxy"`
+	// What becomes of connections to other ports of the application: refuse resets them; service takes them for calls
+	// of the service, with mTLS, also where inbound.mtls is permissive; passthrough connects them with where they were
+	// going, without mTLS and without rules.
+	OtherPorts OtherPorts `yaml:"other_ports" enum:"refuse,service,passthrough"`
+	// How long a connection that is passed through may take to be made.
+	ConnectTimeout time.Duration `yaml:"connect_timeout"`
+	// How long a connection that is passed through may stay without a byte in either direction. 0: no limit.
+	IdleTimeout time.Duration `yaml:"idle_timeout"`
+}
+
+// OtherPorts is what becomes of connections to ports that are not the service's.
+type OtherPorts string
+
+// What becomes of them.
+const (
+	OtherPortsRefuse      OtherPorts = "refuse"
+	OtherPortsService     OtherPorts = "service"
+	OtherPortsPassthrough OtherPorts = "passthrough"
+)
+
+// SetDefaults makes t what an empty section means.
+func (t *InboundTransparent) SetDefaults() {
+	*t = InboundTransparent{Mode: InterceptRedirect, OtherPorts: OtherPortsRefuse, ConnectTimeout: 5 * time.Second, IdleTimeout: time.Hour}
+}
+
+// Validate calls add for each mistake in the section by itself.
+func (t InboundTransparent) Validate(add func(field, problem string)) {
+	if t.ConnectTimeout <= 0 {
+		add("connect_timeout", "must be above 0, or an application that says nothing would be waited for without end")
+	}
+}
+
 // InterceptMode is how the kernel brings connections to the proxy.
 type InterceptMode string
 
@@ -118,6 +156,9 @@ func virtual(a netip.Addr, port uint16) (netip.AddrPort, error) {
 
 // transparent checks how upstreams are found by address.
 func (v *validator) transparent() {
+	if v.Inbound.Transparent != nil && v.Service.Port == 0 {
+		v.say("inbound.transparent", "has no effect: service.port is 0, so nobody calls the service")
+	}
 	t := v.Outbound.Transparent
 	taken := map[netip.AddrPort]int{}
 	for i := range v.Outbound.Upstreams {
@@ -126,8 +167,11 @@ func (v *validator) transparent() {
 		if t != nil && u.Service == Passthrough {
 			v.say(path+".service", "is %s, which is what connections to unknown destinations are counted as; with outbound.transparent no upstream can have that name", Passthrough)
 		}
-		if u.Listen == "" && len(u.Addresses) == 0 {
+		if u.Listen == "" && len(u.Addresses) == 0 && !u.Direct {
 			v.say(path+".listen", "is required; write the address on which the application reaches it, such as 127.0.0.1:9001%s", orAddresses(t))
+		}
+		if t == nil && u.Direct {
+			v.say(path+".direct", "has no effect without outbound.transparent, to which connections to its endpoints are redirected; write outbound: {transparent: {}}")
 		}
 		if t == nil && len(u.Addresses) > 0 {
 			v.say(path+".addresses", "has no effect without outbound.transparent, to which connections to these addresses are redirected; write outbound: {transparent: {}}")

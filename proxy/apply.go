@@ -291,7 +291,7 @@ func (p *Proxy) sync(next *plan.Plan, s sockets) {
 		}
 		// The rules in force hold for connections of an earlier address, too.
 		for _, r := range p.retired {
-			if r.Plan().Direction == telemetry.Inbound && r.Plan().Protocol == l.Protocol {
+			if r.Plan().Direction == telemetry.Inbound && r.Plan().Protocol == l.Protocol && r.Plan().Original == l.Original {
 				r.Apply(l)
 			}
 		}

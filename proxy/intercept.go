@@ -11,7 +11,7 @@ import (
 func (p *Proxy) direct(next *plan.Plan, s sockets) {
 	var all []*listener.Listener
 	for _, l := range next.Listeners {
-		if l.Intercept == nil {
+		if l.Intercept == nil && (l.Ports == nil || l.Ports.Others == nil) {
 			s.byName[l.Name].Direct(nil)
 			continue
 		}

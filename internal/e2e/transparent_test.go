@@ -329,3 +329,153 @@ func TestTransparentBeforeReady(t *testing.T) {
 		})
 	}
 }
+
+// A connection to the address of an instance goes to that instance, by mTLS: to
+// that of its port, or to the only one that has the address.
+func TestTransparentDirect(t *testing.T) {
+	if !alone(t) {
+		return
+	}
+	tool(t, "ip", "", "addr", "add", "10.9.9.2/24", "dev", "v0")
+	m := newMesh(t)
+	var instances []string
+	for i, ip := range []string{"10.9.9.1", "10.9.9.1", "10.9.9.2"} {
+		app := httptest.NewServer(echo(fmt.Sprintf("api-%d", i)))
+		t.Cleanup(app.Close)
+		listen := fmt.Sprintf("%s:%d", ip, 20000+i)
+		s := m.sidecar("api", sections{
+			"service": fmt.Sprintf("{name: api, port: %d}", app.Listener.Addr().(*net.TCPAddr).Port),
+			"inbound": fmt.Sprintf(`{listen: "%s"}`, listen),
+		})
+		s.ready()
+		instances = append(instances, listen)
+	}
+	m.catalog(map[string][]string{"api": instances})
+	web := m.prepare("web", sections{
+		"service":   "{name: web}",
+		"discovery": m.discovery(),
+		"outbound": outboundTransparent("{unknown: refuse}",
+			`[{service: api, direct: true, addresses: ["240.0.0.5"], routes: [{match: {path_prefix: /hello}, respond: {status: 418}}]}]`),
+	})
+	redirect(t, interceptPort, exemptGroup())
+	web.launch()
+	web.ready()
+	for at, want := range map[string]string{
+		"10.9.9.1:20000": "api-0", "10.9.9.1:20001": "api-1", "10.9.9.2:20002": "api-2",
+		"10.9.9.2:8080": "api-2", // the application's own port
+	} {
+		for range 3 {
+			status, body, err := fetchOnce("http://" + at + "/hello")
+			if err != nil || status != http.StatusOK || !strings.Contains(body, `"`+want+`"`) {
+				t.Errorf("%s: %d %s %v, want %s", at, status, body, err, want)
+			}
+		}
+	}
+	r := web.recorded("the call of an instance", func(r *record) bool { return r.Original == "10.9.9.2:8080" })
+	if r.Listener != "direct:api" || r.Endpoint != "10.9.9.2:20002" || r.UpstreamID != spiffe("api") {
+		t.Errorf("the record is %+v", r)
+	}
+	web.intercepted(12, "direct")
+	if out := web.mustTell("explain", "--to", "10.9.9.2:8080"); !strings.Contains(out, "10.9.9.2:20002") || strings.Contains(out, "10.9.9.1:20000") {
+		t.Errorf("explain says:\n%s", out)
+	}
+	// Two instances have that address, and neither the port.
+	if status, body, err := fetchOnce("http://10.9.9.1:8080/"); err == nil {
+		t.Errorf("an ambiguous address: %d %s", status, body)
+	}
+	if status, _, err := fetchOnce("http://240.0.0.5/hello"); err != nil || status != http.StatusTeapot {
+		t.Errorf("the upstream's own route: %d %v", status, err)
+	}
+	// An instance that has gone is nobody's.
+	m.catalog(map[string][]string{"api": instances[:2]})
+	eventually(t, patience, "the instance is forgotten", func() (bool, string) {
+		status, body, err := fetchOnce("http://10.9.9.2:8080/")
+		return errors.Is(err, syscall.ECONNRESET) || err != nil && strings.Contains(err.Error(), "EOF"), fmt.Sprint(status, body, err)
+	})
+}
+
+// Connections of others that are redirected to the inbound listener are calls of
+// the service, or go by the rule for other ports.
+func TestTransparentInbound(t *testing.T) {
+	if !alone(t) {
+		return
+	}
+	m := newMesh(t)
+	app := httptest.NewUnstartedServer(echo("api-1"))
+	app.Listener = listenAt(t, "10.9.9.1:8080")
+	app.Start()
+	t.Cleanup(app.Close)
+	greetAt(t, "10.9.9.1:9090", "another port\n")
+	config := func(mtls, other string) sections {
+		return sections{
+			"service": "{name: api, port: 8080, address: 10.9.9.1}",
+			"inbound": fmt.Sprintf(`{listen: "0.0.0.0:15006", mtls: %s, transparent: {other_ports: %s}}`, mtls, other),
+		}
+	}
+	api := m.prepare("api", config("strict", "service"))
+	api.launch()
+	api.ready()
+	// What comes from elsewhere would meet the rule in prerouting; here the test
+	// itself is elsewhere, and not in the proxy's group.
+	tool(t, "nft", fmt.Sprintf(`
+table inet outrigger_e2e {
+	chain output {
+		type nat hook output priority -100; policy accept;
+		%s
+		ip daddr 10.9.9.1 meta l4proto tcp redirect to :15006
+	}
+}
+`, exemptGroup()), "-f", "-")
+	cert := m.ca.issue(spiffe("web"), nil)
+	call := func(port string) string { return string(answerTo(t, "10.9.9.1:"+port, &cert)) }
+	for _, port := range []string{"8080", "9999", "15006"} {
+		if got := call(port); !strings.HasPrefix(got, "HTTP/1.1 200") || !strings.Contains(got, "api-1") {
+			t.Errorf("service, port %s: %q", port, got)
+		}
+	}
+	api.intercepted(2, "service")
+	if _, _, err := fetchOnce("http://10.9.9.1:8080/"); err == nil {
+		t.Error("plaintext is served, and mtls is strict")
+	}
+
+	api.rewrite(config("permissive", "service"))
+	eventually(t, patience, "plaintext is permitted on the service's port", func() (bool, string) {
+		status, body, err := fetchOnce("http://10.9.9.1:8080/")
+		return err == nil && status == http.StatusOK, fmt.Sprint(status, body, err)
+	})
+	if _, _, err := fetchOnce("http://10.9.9.1:9999/"); err == nil {
+		t.Error("plaintext is served on another port than the service's")
+	}
+	if got := call("9999"); !strings.HasPrefix(got, "HTTP/1.1 200") {
+		t.Errorf("mTLS to another port: %q", got)
+	}
+
+	api.rewrite(config("strict", "passthrough"))
+	eventually(t, patience, "other ports are passed through", func() (bool, string) {
+		got, err := chat("10.9.9.1:9090", "hello")
+		return got == "another port\nhello", fmt.Sprintf("%q %v", got, err)
+	})
+	r := api.recorded("the connection to another port", func(r *record) bool { return r.Original == "10.9.9.1:9090" && r.Reason == "ok" })
+	if r.Listener != "inbound:other_ports" || r.Direction != "inbound" {
+		t.Errorf("the record is %+v", r)
+	}
+
+	api.rewrite(config("strict", "refuse"))
+	eventually(t, patience, "other ports are refused", func() (bool, string) {
+		got, err := chat("10.9.9.1:9090", "hello")
+		return errors.Is(err, syscall.ECONNRESET), fmt.Sprintf("%q %v", got, err)
+	})
+	if got := call("8080"); !strings.HasPrefix(got, "HTTP/1.1 200") {
+		t.Errorf("the service: %q", got)
+	}
+}
+
+// listenAt listens on an address of the namespace.
+func listenAt(t *testing.T, address string) net.Listener {
+	t.Helper()
+	ln, err := net.Listen("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ln
+}

@@ -56,6 +56,7 @@ type Draft struct {
 	peers     string // the own service, where a rate limit is divided among its instances
 	gates     []gate
 	authz     guard.Mode // of the rules for who calls the service
+	direct    []*plan.Listener
 }
 
 // use is a route with the cluster that it is to have.
@@ -161,6 +162,7 @@ func (c *compiler) inbound() {
 		HandshakeTimeout: in.HandshakeTimeout, MaxHandshakes: in.MaxHandshakes, MaxConnections: in.MaxConnections,
 		HTTP: c.http(),
 	}
+	c.otherPorts(l)
 	l.HTTP.MaxAge, l.HTTP.AgeGrace = in.MaxConnectionAge, in.MaxConnectionAgeGrace
 	switch in.MTLS {
 	case config.MTLSStrict:
@@ -242,6 +244,9 @@ func (c *compiler) outbound(i int) {
 	c.use(&l.Route, spec)
 	c.routes(path+".routes", l, u.Routes, u.Unmatched, spec)
 	c.add(l)
+	if u.Direct {
+		c.direct(l, spec)
+	}
 }
 
 // service prepares the cluster of a service, once, and returns where it is; -1

@@ -73,6 +73,9 @@ func (d *Draft) Build(r *upstream.Registry, m *telemetry.Metrics) *plan.Plan {
 	slices.SortFunc(p.Listeners, func(a, b *plan.Listener) int { return strings.Compare(a.Name, b.Name) })
 	for i, l := range p.Listeners {
 		l.Index = i
+		if l.Intercept != nil {
+			d.bindDirect(l.Intercept, &r.Instances)
+		}
 	}
 	return p
 }

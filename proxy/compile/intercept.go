@@ -3,6 +3,8 @@ package compile
 import (
 	"net/netip"
 	"strconv"
+	"strings"
+	"time"
 
 	"github.com/outrigger-mesh/outrigger/config"
 	"github.com/outrigger-mesh/outrigger/proxy/plan"
@@ -14,6 +16,7 @@ import (
 const (
 	intercept     = "intercept"
 	interceptTwin = "intercept6"
+	otherPorts    = "inbound:other_ports"
 )
 
 // intercept prepares the listeners of outbound.transparent. The upstreams are
@@ -34,7 +37,7 @@ func (c *compiler) intercept() {
 		i.Early = plan.EarlyRefuse
 	}
 	if t.Unknown == config.UnknownPassthrough || c.in.Early && i.Early == plan.EarlyAllow {
-		i.Unknown = c.passthrough(telemetry.Outbound, config.Passthrough, t)
+		i.Unknown = c.passthrough(telemetry.Outbound, config.Passthrough, i.Socket, t.ConnectTimeout, t.IdleTimeout)
 	}
 	if !c.in.Early {
 		c.addresses(i)
@@ -46,6 +49,52 @@ func (c *compiler) intercept() {
 		second := *l
 		second.Name, second.Address, second.Optional = interceptTwin, twin.String(), true
 		c.add(&second)
+	}
+}
+
+// otherPorts prepares what becomes of connections that are redirected to the
+// inbound listener.
+func (c *compiler) otherPorts(l *plan.Listener) {
+	t := c.cfg.Inbound.Transparent
+	if t == nil {
+		return
+	}
+	l.Ports = &plan.Ports{Socket: t.Mode == config.InterceptTProxy, Service: uint16(c.cfg.Service.Port)}
+	l.Transparent = l.Ports.Socket
+	switch t.OtherPorts {
+	case config.OtherPortsService:
+		l.Ports.All = true
+	case config.OtherPortsPassthrough:
+		// Its callers are others, so that their number has the same bound.
+		l.Ports.Others = c.passthrough(telemetry.Inbound, otherPorts, l.Ports.Socket, t.ConnectTimeout, t.IdleTimeout)
+		l.Ports.Others.MaxConnections = l.MaxConnections
+	}
+}
+
+// direct prepares the listener, without a socket, of connections to single
+// instances of an upstream: where the upstream has routes, they do not concern
+// those, as the application has made its choice.
+func (c *compiler) direct(u *plan.Listener, spec int) {
+	name, _ := strings.CutPrefix(u.Name, "outbound:")
+	l := *u
+	l.Name, l.Address, l.Routes = "direct:"+name, "", nil
+	l.Route = plan.Route{Name: name}
+	c.listener = l.Name
+	c.use(&l.Route, spec)
+	c.add(&l)
+	s := &c.draft.specs[spec]
+	s.spec.Direct = true
+	c.draft.direct = append(c.draft.direct, &l)
+}
+
+// bindDirect tells i whose instances are found by their addresses.
+func (d *Draft) bindDirect(i *plan.Interception, all *upstream.Instances) {
+	if len(d.direct) == 0 {
+		return
+	}
+	i.Instances, i.Direct = all, make(map[*upstream.Cluster]*plan.Listener, len(d.direct))
+	for _, l := range d.direct {
+		i.Direct[l.Route.Cluster] = l
 	}
 }
 
@@ -79,17 +128,18 @@ func (c *compiler) named(name string) *plan.Listener {
 
 // passthrough prepares the listener, without a socket, of connections that are
 // passed through to where they were going.
-func (c *compiler) passthrough(dir telemetry.Direction, name string, t *config.OutboundTransparent) *plan.Listener {
+func (c *compiler) passthrough(dir telemetry.Direction, name string, tproxy bool, connect, idle time.Duration) *plan.Listener {
+	defer func(name string) { c.listener = name }(c.listener)
 	c.listener = name
 	l := &plan.Listener{
-		Name: name, Direction: dir, Protocol: plan.TCP, Original: true, Transparent: t.Mode == config.InterceptTProxy,
+		Name: name, Direction: dir, Protocol: plan.TCP, Original: true, Transparent: tproxy,
 		Route: plan.Route{Name: name},
 	}
 	c.draft.specs = append(c.draft.specs, clusterSpec{
 		dir: dir,
 		spec: upstream.Spec{
 			Name: name, Protocol: string(config.ProtocolTCP), Local: true, Transport: "plaintext",
-			Policy: upstream.Policy{ConnectTimeout: t.ConnectTimeout, TCPIdle: t.IdleTimeout},
+			Policy: upstream.Policy{ConnectTimeout: connect, TCPIdle: idle},
 		},
 	})
 	c.use(&l.Route, len(c.draft.specs)-1)

@@ -23,6 +23,7 @@ type given struct {
 // wishes reads from the request what the cluster's balancing goes by.
 func (x *exchange) wishes() {
 	p := x.cl.Policy()
+	x.wish.Only = x.s.peer.Instance
 	if a := p.Balance.Affinity; a != nil {
 		x.wish.Held = x.cookie(a.Name)
 	}

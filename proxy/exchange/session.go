@@ -70,6 +70,8 @@ type Peer struct {
 	TLS  uint16  // the version; 0 for plaintext
 	// Original is where an intercepted connection was going; else the zero value.
 	Original netip.AddrPort
+	// Instance is the endpoint that it means; the zero value leaves the choice.
+	Instance netip.AddrPort
 	// ClientCert is the value of x-forwarded-client-cert for this peer, empty
 	// without mTLS.
 	ClientCert []byte

@@ -41,10 +41,20 @@ func (e *explainer) locateAddress(dst netip.AddrPort) error {
 	case l != nil:
 		e.l = l
 	case at.Intercept.OwnAddress(dst):
+	case e.meant(at.Intercept):
 	case at.Intercept.Unknown != nil:
 		e.l = at.Intercept.Unknown
 	}
 	return nil
+}
+
+// meant finds the instance that the connection means.
+func (e *explainer) meant(i *plan.Interception) bool {
+	l, only := i.Instance(e.dst)
+	if l != nil {
+		e.l, e.only = l, only
+	}
+	return l != nil
 }
 
 // unknown answers for an address that no upstream has. It reports false where

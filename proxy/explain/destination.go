@@ -52,10 +52,16 @@ func (e *explainer) destination(route *plan.Route, percent float64) (admin.Desti
 		Cluster: c.Name(), Percent: percent, Transport: "plaintext", Identities: st.Spec.Identities,
 		Balance: st.Balance.Summary() + part, Endpoints: []admin.EndpointView{}, Usable: st.Available, Panicking: st.Panicking, Active: st.Requests,
 	}
+	if e.only.IsValid() {
+		d.Balance = "the one that was dialled"
+	}
 	if st.Spec.TLS != nil {
 		d.Transport = "mTLS"
 	}
 	for _, v := range e.Endpoints {
+		if e.only.IsValid() && v.Address != e.only.String() {
+			continue
+		}
 		if v.Cluster == c.Name() && c.Direction() == e.l.Direction && !v.Absent && within(&v) {
 			d.Endpoints = append(d.Endpoints, v)
 		}

@@ -50,6 +50,7 @@ type explainer struct {
 	// Where the question is about a connection to an address: that address, and
 	// the listener to which it is redirected.
 	dst     netip.AddrPort
+	only    netip.AddrPort // the endpoint that it means
 	comesBy *plan.Listener
 }
 

@@ -86,7 +86,7 @@ func (c *conn) secure(p *plan.Listener, m *telemetry.Listener) bool {
 	case err != nil:
 		c.handshakeFailed(p, m, err)
 		return false
-	case !isTLS && p.Security == plan.Permissive:
+	case !isTLS && p.Security == plan.Permissive && c.plaintext(p):
 		m.Plaintext.Inc()
 		c.l.inventory.add(c.peer.Addr.Addr())
 		return true

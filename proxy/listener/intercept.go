@@ -23,7 +23,7 @@ type Directory struct {
 // handed on with the first one.
 func (l *Listener) Direct(d *Directory) {
 	l.directory.Store(d)
-	if d != nil && !d.Interception.Unready {
+	if d != nil && d.Interception != nil && !d.Interception.Unready {
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		if !l.directed {
@@ -45,6 +45,7 @@ type arrived struct {
 	wire *wire.Conn
 	peer netip.AddrPort
 	dst  netip.AddrPort
+	only netip.AddrPort // the endpoint that is meant; the zero value leaves the choice
 }
 
 // intercept decides about a connection that the kernel has brought here. It is
@@ -82,6 +83,57 @@ func (l *Listener) intercept(sock *net.TCPConn, d *Directory) {
 	l.route(a)
 }
 
+// byPort decides about a connection that may have been going to another port of
+// the application. It is called by the goroutine that accepts.
+func (l *Listener) byPort(sock *net.TCPConn, p *plan.Listener) {
+	m := p.Metrics
+	w, err := wire.New(sock, l.srv.Sweeper)
+	if err != nil {
+		_ = sock.Close()
+		return
+	}
+	a := arrived{wire: w, peer: w.RemoteAddr()}
+	own, known := w.LocalAddr(), true
+	if p.Ports.Socket {
+		a.dst = own
+	} else {
+		a.dst, known = l.originals.Of(w, a.peer)
+	}
+	what := telemetry.InterceptedService
+	switch {
+	case !known || a.dst == own && own.Port() == l.bound.Port():
+		a.dst = netip.AddrPort{} // it was not redirected
+		if !l.take(a) {
+			m.Refused.Inc()
+			reset(w)
+		}
+		return
+	case a.dst.Port() == p.Ports.Service || a.dst.Port() == l.bound.Port() || p.Ports.All:
+		if l.take(a) {
+			m.Intercept(what)
+			return
+		}
+	case p.Ports.Others != nil:
+		what = telemetry.InterceptedPassthrough
+		if d := l.directory.Load(); d != nil && d.Listeners[p.Ports.Others.Index].take(a) {
+			m.Intercept(what)
+			return
+		}
+	default:
+		m.Intercept(telemetry.InterceptedRefused)
+		reset(w)
+		return
+	}
+	m.Refused.Inc()
+	reset(w)
+}
+
+// plaintext reports whether the connection may do without mTLS where p permits
+// that.
+func (c *conn) plaintext(p *plan.Listener) bool {
+	return p.Ports == nil || c.peer.Original.IsValid() && c.peer.Original.Port() == p.Ports.Service
+}
+
 // route hands a on to the Listener that is found at its destination.
 func (l *Listener) route(a arrived) {
 	m := l.Plan().Metrics
@@ -92,6 +144,10 @@ func (l *Listener) route(a arrived) {
 			break // the socket serves something else from now on
 		}
 		p, what := d.Interception.Find(a.dst), telemetry.InterceptedVirtual
+		if p == nil {
+			p, a.only = d.Interception.Instance(a.dst)
+			what = telemetry.InterceptedDirect
+		}
 		if p == nil {
 			p, what = d.Interception.Unknown, telemetry.InterceptedPassthrough
 		}

@@ -195,8 +195,12 @@ func (t *acceptTrouble) over(now time.Time) bool {
 // admit starts to serve an accepted connection, or closes it when there are
 // too many.
 func (l *Listener) admit(sock *net.TCPConn) {
-	if d := l.directory.Load(); d != nil {
+	switch d, p := l.directory.Load(), l.Plan(); {
+	case d != nil && d.Interception != nil:
 		l.intercept(sock, d)
+		return
+	case p.Ports != nil:
+		l.byPort(sock, p)
 		return
 	}
 	w, err := wire.New(sock, l.srv.Sweeper)
@@ -216,7 +220,7 @@ func (l *Listener) take(a arrived) bool {
 	p := l.Plan()
 	m := p.Metrics
 	c := &conn{l: l, id: l.accepted.Add(1), wire: a.wire, since: time.Now()}
-	c.peer.Addr, c.peer.Original = a.peer, a.dst
+	c.peer.Addr, c.peer.Original, c.peer.Instance = a.peer, a.dst, a.only
 	short := l.srv.Memory.At(memory.Refuse)
 	if short {
 		l.srv.Memory.Gave(memory.Connections)

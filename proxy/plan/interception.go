@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/outrigger-mesh/outrigger/proxy/upstream"
 )
 
 // Interception says what becomes of connections that the kernel has redirected
@@ -26,8 +28,27 @@ type Interception struct {
 	// Own are the addresses that this proxy listens on.
 	Own []netip.AddrPort
 
+	// Instances are the endpoints that are found by their addresses, and Direct
+	// who takes connections to those of a cluster.
+	Instances *upstream.Instances
+	Direct    map[*upstream.Cluster]*Listener
+
 	addresses map[netip.Addr]*Listener // on all ports
 	ports     map[netip.AddrPort]*Listener
+}
+
+// Ports says what becomes of connections that the kernel has redirected to a
+// listener which serves those to one port itself.
+type Ports struct {
+	// Socket is as in Interception.
+	Socket bool
+	// Service is the port whose connections the listener serves, besides those that
+	// were made to its own address. Only there plaintext is permitted.
+	Service uint16
+	// All has it serve those to other ports, too.
+	All bool
+	// Others takes those to other ports; nil resets them.
+	Others *Listener
 }
 
 // Early is what becomes of connections that come before the first plan.
@@ -77,6 +98,23 @@ func (i *Interception) Find(a netip.AddrPort) *Listener {
 	return i.addresses[a.Addr()]
 }
 
+// Instance returns the listener of connections to the instance that is meant by
+// a, with the address of its endpoint; nil where it is none.
+func (i *Interception) Instance(a netip.AddrPort) (*Listener, netip.AddrPort) {
+	if len(i.Direct) == 0 {
+		return nil, netip.AddrPort{}
+	}
+	e := i.Instances.Find(a)
+	if e == nil {
+		return nil, netip.AddrPort{}
+	}
+	l := i.Direct[e.Home()]
+	if l == nil { // it belongs to another plan
+		return nil, netip.AddrPort{}
+	}
+	return l, e.AddrPort()
+}
+
 // Addresses returns where l is found, sorted; port 0 stands for all ports.
 func (i *Interception) Addresses(l *Listener) (list []netip.AddrPort) {
 	for a, at := range i.addresses {
@@ -105,6 +143,13 @@ func (i *Interception) text(listeners []*Listener) string {
 	for _, l := range listeners {
 		for _, a := range i.Addresses(l) {
 			fmt.Fprintf(&b, "  destination  %s: %s\n", destination(a), l.Name)
+		}
+	}
+	for _, l := range listeners {
+		for c, at := range i.Direct {
+			if at == l {
+				fmt.Fprintf(&b, "  destination  an instance of %s: %s\n", c.Name(), l.Name)
+			}
 		}
 	}
 	unknown := "refuse"

@@ -88,6 +88,9 @@ type Listener struct {
 	Index int
 	// Intercept hands what arrives on to other listeners; nil serves it.
 	Intercept *Interception
+	// Ports says what becomes of connections that were redirected here from other
+	// ports; nil serves all.
+	Ports *Ports
 	// Original passes connections through to where they were going, as TCP.
 	Original bool
 	// Transparent binds the socket with IP_TRANSPARENT, and keeps the source of

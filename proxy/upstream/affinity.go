@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/base64"
+	"net/netip"
 	"slices"
 	"strconv"
 
@@ -20,6 +21,9 @@ type Wish struct {
 	Held  []byte // the value of its affinity cookie; nil without one
 	// Subset is the part of the cluster that it is to go to; nil for the whole.
 	Subset *Subset
+	// Only is the address of the one endpoint that it is to go to; the zero value
+	// leaves the choice.
+	Only netip.AddrPort
 }
 
 // AffinityKey is the secret that affinity cookies are made with.

@@ -60,6 +60,7 @@ type Cluster struct {
 	ordered   bool // the last rebuild had orders to obey
 	logged    logged
 	subsets   []*Subset
+	found     []*Endpoint // by Registry.Instances
 	spill     balance.Spill
 	judged    time.Duration // when caution was last exercised
 	weighed   time.Duration // when weights were last made of reports
@@ -293,6 +294,7 @@ func (c *Cluster) setEndpoints(list []EndpointSpec, now time.Duration) (added, r
 		next = append(next, e)
 	}
 	c.endpoints, gone = next, append(gone, old...)
+	c.show()
 	if changed || len(gone) > 0 {
 		c.rebuild(now)
 	}
@@ -362,6 +364,7 @@ func (c *Cluster) apply(spec *Spec, now time.Duration) {
 	c.Gate.configure(&policy.Limits, policy.Adaptive, now)
 	c.applySubsets(policy.Subsets)
 	c.applyHealth(oldPolicy, &policy, now)
+	c.show()
 	if old != nil {
 		for _, e := range c.endpoints {
 			e.Load.Init(policy.Balance)

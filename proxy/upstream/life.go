@@ -58,6 +58,9 @@ func (c *Cluster) retire() hand.Orders {
 		e.gone()
 	}
 	c.applySubsets(nil)
+	if len(c.found) > 0 {
+		c.registry.Instances.set(c, nil)
+	}
 	orders := c.orders
 	c.orders = hand.Orders{}
 	return orders

@@ -55,6 +55,9 @@ func (t *Tried) Reset() { *t = Tried{} }
 // Pick chooses an endpoint for an attempt, or nil when the cluster has none
 // that may be used. The exchange counts among the cluster's active requests.
 func (c *Cluster) Pick(now time.Duration, w *Wish, tried *Tried) *Endpoint {
+	if w.Only.IsValid() {
+		return c.pickOnly(now, w, tried)
+	}
 	if over := c.failover.Load(); over != nil {
 		return c.pickOver(now, w, tried, *over)
 	}

@@ -83,4 +83,6 @@ type Spec struct {
 	// Local marks the cluster of the own application: one fixed endpoint that
 	// is never ejected.
 	Local bool
+	// Direct says that endpoints are found by their addresses, too (Instances).
+	Direct bool
 }

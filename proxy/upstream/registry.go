@@ -35,6 +35,9 @@ type Registry struct {
 	dialer  net.Dialer
 	running sync.WaitGroup // HTTP/2 connections
 
+	// Instances finds the endpoints of clusters that are called directly.
+	Instances Instances
+
 	// HTTP2 is how HTTP/2 connections to endpoints behave. Set it before the
 	// first cluster that needs them.
 	HTTP2 *http2.Config
