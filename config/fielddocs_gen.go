@@ -177,10 +177,20 @@ func fieldDoc(id string) string {
 		return "How long a TCP connection may go without a byte in either direction. 0: no limit."
 	case "github.com/outrigger-mesh/outrigger/config.Inbound.Timeout":
 		return "How long a whole request to the application may take. 0: no limit."
+	case "github.com/outrigger-mesh/outrigger/config.Inbound.Transparent":
+		return "What becomes of connections that the kernel redirects to listen, whatever port they were going to. off (default): all are calls of the service."
 	case "github.com/outrigger-mesh/outrigger/config.Inbound.Unmatched":
 		return "What becomes of requests that no route takes: forward sends them to the service, refuse answers 404."
 	case "github.com/outrigger-mesh/outrigger/config.Inbound.WebSocket":
 		return "How long WebSockets to the application may be idle, and last."
+	case "github.com/outrigger-mesh/outrigger/config.InboundTransparent.ConnectTimeout":
+		return "How long a connection that is passed through may take to be made."
+	case "github.com/outrigger-mesh/outrigger/config.InboundTransparent.IdleTimeout":
+		return "How long a connection that is passed through may stay without a byte in either direction. 0: no limit."
+	case "github.com/outrigger-mesh/outrigger/config.InboundTransparent.Mode":
+		return "How connections are brought here, which says where it is told where they were going: redirect (nftables or iptables REDIRECT) or tproxy (TPROXY, for which the proxy needs CAP_NET_ADMIN)."
+	case "github.com/outrigger-mesh/outrigger/config.InboundTransparent.OtherPorts":
+		return "What becomes of connections to other ports of the application: refuse resets them; service takes them for calls of the service, with mTLS, also where inbound.mtls is permissive; passthrough connects them with where they were going, without mTLS and without rules."
 	case "github.com/outrigger-mesh/outrigger/config.Log.Format":
 		return "The form of a line."
 	case "github.com/outrigger-mesh/outrigger/config.Log.Level":
@@ -441,6 +451,8 @@ func fieldDoc(id string) string {
 		return "The name of the service as discovery knows it. Required. Its policy has transport: plaintext: datagrams are passed on as they are."
 	case "github.com/outrigger-mesh/outrigger/config.Upstream.Addresses":
 		return "The addresses at which the application finds it with outbound.transparent, such as virtual IPs: \"IP\" for all ports, or \"IP:PORT\"."
+	case "github.com/outrigger-mesh/outrigger/config.Upstream.Direct":
+		return "Whether a connection to the address of one of its endpoints, which outbound.transparent takes, goes to that very endpoint, as the upstream's calls go (mTLS). Where no endpoint has the port that was dialled, the address alone counts."
 	case "github.com/outrigger-mesh/outrigger/config.Upstream.Listen":
 		return "The address on which the application reaches it, \"IP:PORT\". Required unless it has addresses."
 	case "github.com/outrigger-mesh/outrigger/config.Upstream.Name":
