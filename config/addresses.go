@@ -51,6 +51,17 @@ func (v *validator) listeners() {
 			v.say("admin.listen", "is %q, which others can reach, and the admin API asks for no password; use 127.0.0.1, or set admin.allow_remote: true", v.Admin.Listen)
 		}
 	}
+	if a := &v.Admin; a.ProbeListen != "" {
+		take("admin.probe_listen", a.ProbeListen)
+	}
+	if a := &v.Admin; a.MetricsListen != "" {
+		take("admin.metrics_listen", a.MetricsListen)
+	}
+	if l := v.Admin.Lifecycle; l != nil {
+		if addr, problem := parseListen(l.Listen); problem == "" {
+			all = append(all, listenAddr{"admin.lifecycle.listen", addr})
+		}
+	}
 	if v.DNS.Listen != "" {
 		take("dns.listen", v.DNS.Listen)
 		if addr, problem := parseListen(v.DNS.Listen); problem == "" {

@@ -299,6 +299,14 @@ type Admin struct {
 	Pprof bool `yaml:"pprof"`
 	// Whether listen may be other than a loopback address. The API asks for no password.
 	AllowRemote bool `yaml:"allow_remote"`
+	// A further address, "IP:PORT", for /ready and /live alone, which others may reach: for the probes of orchestrators. Empty: none.
+	ProbeListen string `yaml:"probe_listen"`
+	// A further address, "IP:PORT", for the metrics alone, which others may reach. Empty: none.
+	MetricsListen string `yaml:"metrics_listen"`
+	// The path of the metrics at metrics_listen.
+	MetricsPath string `yaml:"metrics_path"`
+	// How another process on this machine ends the proxy, or waits for it. off (default): by signals, and by /ready.
+	Lifecycle *Lifecycle `yaml:"lifecycle" off:"true"`
 }
 
 // Drain says how the proxy stops once told to (SIGTERM).

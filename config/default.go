@@ -66,7 +66,7 @@ func Default() Config {
 			Log:       Log{Level: "info", Format: "text"},
 		},
 		Authorization: authz.Defaults(),
-		Admin:         Admin{Listen: "127.0.0.1:15000"},
+		Admin:         Admin{Listen: "127.0.0.1:15000", MetricsPath: "/metrics"},
 		Drain:         Drain{Delay: 5 * time.Second, Timeout: 30 * time.Second},
 	}
 }

@@ -27,6 +27,7 @@ func (c *Config) Validate(add func(field, problem string)) {
 	v.rateLimiters()
 	v.authorization()
 	v.faults()
+	v.lifecycle()
 	v.rest()
 	v.listeners()
 	v.machines(reflect.ValueOf(c).Elem(), "")

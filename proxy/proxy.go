@@ -80,7 +80,10 @@ type Proxy struct {
 	sidecar  *Sidecar               // nil unless Consul says what is served
 	names    *names.Server          // nil without dns
 	adminLn  net.Listener           // nil without the admin API
-	life     context.Context        // ends when everything else has: dials stop then
+	desks    []desk
+	quitting context.Context // ended by quit, as Run's own may be
+	quit     context.CancelFunc
+	life     context.Context // ends when everything else has: dials stop then
 	endLife  context.CancelFunc
 
 	draining  atomic.Bool // from the first moment: not ready any more
@@ -135,6 +138,7 @@ func New(o Options) (*Proxy, error) {
 			return nil, o.Config.Problem("telemetry.tracing.endpoint", err.Error())
 		}
 	}
+	p.quitting, p.quit = context.WithCancel(context.Background())
 	p.life, p.endLife = context.WithCancel(context.Background())
 	p.sweeper = wire.NewSweeper(time.Now())
 	p.streams = http2.NewSweeper(p.sweeper.Now)
@@ -186,6 +190,10 @@ func New(o Options) (*Proxy, error) {
 			return nil, o.Config.Problem("admin.listen", "cannot listen: "+err.Error())
 		}
 	}
+	if err := p.newDesks(o.Config); err != nil {
+		p.endLife()
+		return nil, err
+	}
 	p.bindProcess()
 	return p, nil
 }
@@ -221,6 +229,10 @@ var ErrCutOff = errors.New("connections in use were cut off at the end of the dr
 // start or one of its parts failed.
 func (p *Proxy) Run(ctx, kill context.Context) error {
 	defer p.endLife()
+	defer p.quit()
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	defer context.AfterFunc(p.quitting, stop)()
 	// Telemetry and the admin API outlive everything that they tell about.
 	tail := lifecycle.New(context.WithoutCancel(ctx))
 	defer func() {
@@ -250,6 +262,7 @@ func (p *Proxy) Run(ctx, kill context.Context) error {
 	if p.adminLn != nil {
 		tail.Go("admin API", p.optional("admin API", p.adminServer().Run))
 	}
+	p.runDesks(tail)
 
 	core := lifecycle.New(context.WithoutCancel(ctx))
 	p.accepting = lifecycle.New(context.WithoutCancel(ctx))

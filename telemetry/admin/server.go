@@ -58,13 +58,7 @@ type Server struct {
 
 // New returns a Server; it starts nothing.
 func New(o Options) *Server {
-	if o.Logger == nil {
-		o.Logger = slog.Default()
-	}
-	if o.Now == nil {
-		o.Now = time.Now
-	}
-	s := &Server{opts: o}
+	s := newServer(o)
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /{$}", s.overview)
 	mux.HandleFunc("GET /ready", s.ready)
@@ -110,6 +104,17 @@ func New(o Options) *Server {
 	// A page of another site must not change anything, AllowRemote or not.
 	s.handler = s.guard(http.NewCrossOriginProtection().Handler(mux))
 	return s
+}
+
+// newServer fills in what o leaves out.
+func newServer(o Options) *Server {
+	if o.Logger == nil {
+		o.Logger = slog.Default()
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	return &Server{opts: o}
 }
 
 // Handler returns what Run serves.
