@@ -16,7 +16,7 @@ var (
 	commit  = ""
 )
 
-func main() { os.Exit(run(context.Background(), os.Args[1:])) }
+func main() { os.Exit(run(context.Background(), standIn(os.Args[0], os.Args[1:]))) }
 
 // exitCode is an error that ends the process with a code of its own.
 type exitCode struct {
@@ -55,6 +55,8 @@ func newRoot() *cobra.Command {
 		newAdviseCommand(),
 		newSimulateCommand(),
 		newDevCACommand(),
+		newDataplaneCommand(),
+		newEnvoyCommand(),
 		newDemoCommand(),
 		newInterceptCommand(),
 		newManCommand(),

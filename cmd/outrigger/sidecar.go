@@ -20,6 +20,7 @@ type runFlags struct {
 	file, budget               string
 	sidecarFor, proxyID, node  string
 	admin, snapshot, tokenFile string
+	asked                      []config.Layer // by the command line of another program
 }
 
 // layers are what the flags say of the configuration.
@@ -41,7 +42,7 @@ func (f *runFlags) layers() []config.Layer {
 			list = append(list, config.Layer{From: l.flag, Path: strings.Fields(l.path), Data: data})
 		}
 	}
-	return list
+	return append(list, f.asked...)
 }
 
 func (f *runFlags) add(cmd *cobra.Command) {

@@ -89,7 +89,8 @@ const floors = `
 	proxy, mtls/devca < internal/demo;
 	config, telemetry/outcomes, resilience/replay, internal/chart < internal/rerun;
 	internal/rerun < internal/advise;
-	config/lint, internal/demo, internal/cgroup, internal/advise, resilience/simulate, proxy/intercept < cmd/outrigger;
+	NONE < internal/dropin;
+	config/lint, internal/demo, internal/dropin, internal/cgroup, internal/advise, resilience/simulate, proxy/intercept < cmd/outrigger;
 	proxy/intercept < cmd/outrigger-cni;
 
 	# The benchmark knows no package of the product, but its histogram and its drawing: it runs the binary.
