@@ -304,6 +304,6 @@ func (t *tokens) refused(err error) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	news := t.failure == nil || t.failure.Error() == errNotLoggedIn.Error()
-	t.failure = fmt.Errorf("login: %w", err)
+	t.failure = errors.New("login: " + err.Error()) // not an answer to what is asked with it
 	return news
 }

@@ -99,7 +99,7 @@ func TestLoginIsKeptUp(t *testing.T) {
 		s := sourceVia(t, cfg, l)
 		got, stop := follow(t, s, "api")
 		time.Sleep(3 * time.Second)
-		if first := <-got; !strings.HasPrefix(first, "api failed: consul at 127.0.0.1:8500: ") {
+		if first := <-got; !strings.HasPrefix(first, "api failed: consul at 127.0.0.1:8500: ") || !strings.Contains(first, "login") {
 			t.Errorf("before the login: %q", first)
 		}
 		got.expect(t, "api 10.0.0.1:1")
