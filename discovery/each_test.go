@@ -102,7 +102,7 @@ func TestSnapshotterRefollows(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := writeSnapshotFile(path, data); err != nil {
+	if err := WriteKept(path, data); err != nil {
 		t.Fatal(err)
 	}
 	src := &refollower{Each: Each{Track: new(Tracker)}, ends: map[string]int{}}

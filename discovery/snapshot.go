@@ -83,7 +83,7 @@ func NewSnapshotter(src Source, cfg SnapshotConfig) *Snapshotter {
 		cfg.Logger = slog.Default()
 	}
 	return &Snapshotter{
-		src: src, cfg: cfg, write: writeSnapshotFile,
+		src: src, cfg: cfg, write: WriteKept,
 		dirty: make(chan struct{}, 1), more: make(chan struct{}, 1),
 		known: map[string]*Service{}, given: map[string]bool{},
 		status: SnapshotStatus{Path: cfg.Path},
@@ -196,7 +196,7 @@ func (s *Snapshotter) want(services []string) {
 }
 
 func (s *Snapshotter) load() {
-	data, err := readSnapshotFile(s.cfg.Path)
+	data, err := ReadKept(s.cfg.Path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return
 	}

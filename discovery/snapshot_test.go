@@ -107,7 +107,7 @@ func saved(t *testing.T, path string, services ...*Service) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := writeSnapshotFile(path, data); err != nil {
+	if err := WriteKept(path, data); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -167,7 +167,7 @@ func TestColdStart(t *testing.T) {
 
 func readBack(t *testing.T, path string) map[string]*Service {
 	t.Helper()
-	data, err := readSnapshotFile(path)
+	data, err := ReadKept(path)
 	if err != nil {
 		t.Fatal(err)
 	}

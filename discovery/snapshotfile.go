@@ -94,10 +94,10 @@ func decodeSnapshot(data []byte, datacenter string) ([]*Service, time.Time, erro
 	return services, head.Saved, nil
 }
 
-// readSnapshotFile reads a snapshot file. A file that someone else could have
+// ReadKept reads a file that WriteKept wrote, whole. A file that someone else could have
 // written is refused, because its content decides where traffic goes. The
 // error is fs.ErrNotExist when there is none.
-func readSnapshotFile(path string) ([]byte, error) {
+func ReadKept(path string) ([]byte, error) {
 	// Non-blocking, so that a FIFO in its place cannot hold up the start.
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK|syscall.O_NOFOLLOW, 0)
 	if err != nil {
@@ -127,9 +127,9 @@ func readSnapshotFile(path string) ([]byte, error) {
 	return data, err
 }
 
-// writeSnapshotFile replaces the file in one step: whoever reads it, also
+// WriteKept replaces a file in one step, with mode 0600: whoever reads it, also
 // after a loss of power, finds the old content or the new one, never a part.
-func writeSnapshotFile(path string, data []byte) (err error) {
+func WriteKept(path string, data []byte) (err error) {
 	dir := filepath.Dir(path)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err

@@ -110,16 +110,16 @@ func TestSnapshotRefused(t *testing.T) {
 func TestReadSnapshotFile(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "deep", "er", "snapshot")
-	if _, err := readSnapshotFile(path); !errors.Is(err, os.ErrNotExist) {
+	if _, err := ReadKept(path); !errors.Is(err, os.ErrNotExist) {
 		t.Fatalf("a missing file gave %v", err)
 	}
-	if err := writeSnapshotFile(path, []byte("one")); err != nil {
+	if err := WriteKept(path, []byte("one")); err != nil {
 		t.Fatal(err)
 	}
-	if err := writeSnapshotFile(path, []byte("two")); err != nil {
+	if err := WriteKept(path, []byte("two")); err != nil {
 		t.Fatal(err)
 	}
-	if got, err := readSnapshotFile(path); err != nil || string(got) != "two" {
+	if got, err := ReadKept(path); err != nil || string(got) != "two" {
 		t.Fatalf("got %q, %v", got, err)
 	}
 	info, err := os.Stat(path)
@@ -135,7 +135,7 @@ func TestReadSnapshotFile(t *testing.T) {
 
 	refused := func(name, want, path string) {
 		t.Helper()
-		if _, err := readSnapshotFile(path); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := ReadKept(path); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: got %v, want one with %q", name, err, want)
 		}
 	}
@@ -174,7 +174,7 @@ func TestWriteSnapshotFileReplacesTemp(t *testing.T) {
 	if err := os.Symlink(victim, path+".tmp"); err != nil {
 		t.Fatal(err)
 	}
-	if err := writeSnapshotFile(path, []byte("content")); err != nil {
+	if err := WriteKept(path, []byte("content")); err != nil {
 		t.Fatal(err)
 	}
 	if got, _ := os.ReadFile(victim); string(got) != "precious" {
@@ -194,10 +194,10 @@ func TestWriteSnapshotFileFullDisk(t *testing.T) {
 		}
 	})
 	path := filepath.Join(dir, "snapshot")
-	if err := writeSnapshotFile(path, []byte("old")); err != nil {
+	if err := WriteKept(path, []byte("old")); err != nil {
 		t.Fatal(err)
 	}
-	if err := writeSnapshotFile(path, make([]byte, 1<<20)); !errors.Is(err, syscall.ENOSPC) {
+	if err := WriteKept(path, make([]byte, 1<<20)); !errors.Is(err, syscall.ENOSPC) {
 		t.Errorf("full disk: got %v, want ENOSPC", err)
 	}
 	if left, _ := filepath.Glob(path + ".*"); len(left) > 0 {
@@ -206,10 +206,10 @@ func TestWriteSnapshotFileFullDisk(t *testing.T) {
 	if err := syscall.Mount("", dir, "", syscall.MS_REMOUNT|syscall.MS_RDONLY, ""); err != nil {
 		t.Fatalf("remounting read-only: %v", err)
 	}
-	if err := writeSnapshotFile(path, []byte("new")); !errors.Is(err, syscall.EROFS) {
+	if err := WriteKept(path, []byte("new")); !errors.Is(err, syscall.EROFS) {
 		t.Errorf("read-only disk: got %v, want EROFS", err)
 	}
-	if got, err := readSnapshotFile(path); err != nil || string(got) != "old" {
+	if got, err := ReadKept(path); err != nil || string(got) != "old" {
 		t.Errorf("the file holds %q, %v", got, err)
 	}
 }

@@ -16,7 +16,11 @@ func NewSidecar(base *config.Base, flags []config.Layer, log *slog.Logger) (*Sid
 	if err != nil {
 		return nil, err
 	}
-	f, err := mesh.New(*m.Config.Discovery.Consul, mesh.Options{Logger: log})
+	o := mesh.Options{Logger: log}
+	if d := m.Config.Discovery; d.Snapshot != "" {
+		o.Snapshot = d.Snapshot + ".sidecar" // beside that of the endpoints
+	}
+	f, err := mesh.New(*m.Config.Discovery.Consul, o)
 	if err != nil {
 		return nil, err
 	}

@@ -19,6 +19,9 @@ const settle = 100 * time.Millisecond
 
 // Options are what a Follower needs beside the configuration of Consul.
 type Options struct {
+	// Snapshot is a file that keeps the last good Snapshot for a start without
+	// Consul. It has mode 0600. Default: none.
+	Snapshot string
 	// Logger gets one line per change of state. Default: slog.Default.
 	Logger *slog.Logger
 	// Client is shared with others, so that they have one token. Default: one
@@ -31,22 +34,28 @@ type Options struct {
 // Follower follows what Consul says about one sidecar. Run hands over all of
 // it but the instances of the targets, which Endpoints follows by name.
 type Follower struct {
-	cfg    consul.Config
-	me     consul.Sidecar
-	client *consul.Client
-	log    *slog.Logger
-	track  discovery.Tracker
-	dirty  chan struct{} // capacity 1
-	jobs   discovery.Each
-	ends   *Endpoints
-	lane   *lane // of the chains
+	cfg     consul.Config
+	me      consul.Sidecar
+	client  *consul.Client
+	log     *slog.Logger
+	track   discovery.Tracker
+	dirty   chan struct{} // capacity 1
+	jobs    discovery.Each
+	ends    *Endpoints
+	lane    *lane         // of the chains
+	path    string        // of the file; empty without one
+	unsaved chan struct{} // capacity 1
+	trouble chan struct{} // capacity 1: Consul does not answer
 
 	planning sync.Mutex // held while jobs change
 
-	mu    sync.Mutex
-	state state
-	runs  map[string]func(context.Context) // of the jobs, by name
-	last  *Snapshot                        // what was handed over
+	mu        sync.Mutex
+	state     state
+	runs      map[string]func(context.Context) // of the jobs, by name
+	last      *Snapshot                        // what was handed over
+	kept      *Snapshot                        // from the file; nil when there is none, or it does not fit
+	saved     time.Time                        // when kept was written
+	unwritten bool                             // the file could not be written last
 }
 
 // New returns a Follower for the sidecar of cfg, which must name one. Nothing is
@@ -66,6 +75,7 @@ func New(cfg consul.Config, o Options) (*Follower, error) {
 	}
 	f := &Follower{
 		cfg: cfg, me: *cfg.Sidecar, client: client, log: o.Logger,
+		path: o.Snapshot, unsaved: make(chan struct{}, 1), trouble: make(chan struct{}, 1),
 		dirty: make(chan struct{}, 1), runs: map[string]func(context.Context){},
 		state: state{chains: map[string]*chainState{}},
 	}
@@ -97,14 +107,29 @@ func (f *Follower) Client() *consul.Client { return f.client }
 func (f *Follower) Endpoints() *Endpoints { return f.ends }
 
 // Status describes the queries about the sidecar itself, each named
-// "sidecar/" with what it is about, sorted by name.
-func (f *Follower) Status() []discovery.WatchStatus { return f.track.Status() }
+// "sidecar/" with what it is about, sorted by name. What Consul has not answered
+// since the start has the age of the file, where that is in use.
+func (f *Follower) Status() []discovery.WatchStatus {
+	list := f.track.Status()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.last != nil && f.last.Stale {
+		for i := range list {
+			if list[i].Age < 0 {
+				list[i].Age, list[i].Stale = max(0, time.Since(f.saved)), true
+			}
+		}
+	}
+	return list
+}
 
 // Run follows the sidecar and calls give with all that is known each time
 // something in it has changed, the first time when everything has been
 // answered. It blocks, and returns nil when ctx ends.
 func (f *Follower) Run(ctx context.Context, give func(*Snapshot)) error {
+	f.load()
 	var wg sync.WaitGroup
+	wg.Go(func() { f.keep(ctx) })
 	wg.Go(func() { f.client.Run(ctx) })
 	wg.Go(func() {
 		f.jobs.Run(ctx, f.plan(), func(ctx context.Context, job string) {
@@ -120,12 +145,21 @@ func (f *Follower) Run(ctx context.Context, give func(*Snapshot)) error {
 	return nil
 }
 
-// deliver hands over what changes until ctx ends.
+// deliver hands over what changes until ctx ends; what the file has, when Consul
+// does not answer in time.
 func (f *Follower) deliver(ctx context.Context, give func(*Snapshot)) {
+	grace := time.NewTimer(storeGrace)
+	defer grace.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
+		case <-grace.C:
+			f.giveKept(give)
+			continue
+		case <-f.trouble:
+			f.giveKept(give)
+			continue
 		case <-f.dirty:
 		}
 		if !discovery.Sleep(ctx, settle, nil) {
@@ -133,6 +167,9 @@ func (f *Follower) deliver(ctx context.Context, give func(*Snapshot)) {
 		}
 		f.mu.Lock()
 		s, ok := f.state.snapshot()
+		if ok {
+			f.fill(s)
+		}
 		if ok && !s.equal(f.last) {
 			f.last = s
 		} else {
@@ -142,7 +179,31 @@ func (f *Follower) deliver(ctx context.Context, give func(*Snapshot)) {
 		if ok {
 			f.ends.know(s)
 			give(s)
+			signal(f.unsaved)
 		}
+	}
+}
+
+// giveKept hands over what the file has, if nothing was handed over yet.
+func (f *Follower) giveKept(give func(*Snapshot)) {
+	f.mu.Lock()
+	s, saved := f.kept, f.saved
+	if f.last != nil || s == nil {
+		f.mu.Unlock()
+		return
+	}
+	f.last = s
+	f.mu.Unlock()
+	f.log.Warn("the sidecar works from its snapshot until consul answers", "path", f.path, "age", time.Since(saved).Round(time.Second).String())
+	f.ends.know(s)
+	give(s)
+}
+
+// signal makes a wait on a channel of capacity 1 return once.
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
 	}
 }
 
@@ -151,10 +212,7 @@ func (f *Follower) change(what func(*state)) {
 	f.mu.Lock()
 	what(&f.state)
 	f.mu.Unlock()
-	select {
-	case f.dirty <- struct{}{}:
-	default:
-	}
+	signal(f.dirty)
 }
 
 // replan starts and ends jobs as what is known now asks for it.

@@ -75,10 +75,7 @@ func (l *lane) join() func() {
 }
 
 func (l *lane) changed() {
-	select {
-	case l.mode <- struct{}{}:
-	default:
-	}
+	signal(l.mode)
 }
 
 // begin begins a round. l.mu is held.

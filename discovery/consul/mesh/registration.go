@@ -30,6 +30,7 @@ func (f *Follower) followRegistration(ctx context.Context) {
 		if id == "" && f.me.Node == "" {
 			id, err = f.findSidecar(ctx)
 			if err != nil && !errors.Is(err, errAbsent) {
+				signal(f.trouble)
 				pause = max(absentPause/5, backoff.Next(rand.Uint64()))
 			}
 		}
@@ -80,7 +81,10 @@ func (f *Follower) followID(ctx context.Context, id string) {
 			f.registered(reg)
 			f.track.Confirm(registrationName, r.Index, len(reg.Proxy.Upstreams), "")
 			return 0, nil
-		}, func(err error) { f.track.Fail(registrationName, err) })
+		}, func(err error) {
+			f.track.Fail(registrationName, err)
+			signal(f.trouble)
+		})
 		if pause > 0 && !gone {
 			discovery.Sleep(ctx, pause, early)
 		}
