@@ -33,14 +33,16 @@ func (f *Follower) chainWatches(reg *Registration) []*watch {
 			continue
 		}
 		wanted[name] = true
-		w := f.chainWatch(name, u, reg)
-		c := f.state.chains[name]
-		if c == nil {
-			c = &chainState{}
-			f.state.chains[name] = c
+		list = append(list, f.chainOf(name, u, reg, false))
+	}
+	for _, service := range f.state.implied() {
+		u := reg.unnamed(service)
+		name := UpstreamName(u, reg)
+		if wanted[name] {
+			continue
 		}
-		c.key = w.key
-		list = append(list, w)
+		wanted[name] = true
+		list = append(list, f.chainOf(name, u, reg, true))
 	}
 	for name := range f.state.chains {
 		if !wanted[name] {
@@ -48,6 +50,18 @@ func (f *Follower) chainWatches(reg *Registration) []*watch {
 		}
 	}
 	return list
+}
+
+// chainOf is chainWatch with a place for what comes of it. f.mu is held.
+func (f *Follower) chainOf(name string, u *Upstream, reg *Registration, implied bool) *watch {
+	w := f.chainWatch(name, u, reg)
+	c := f.state.chains[name]
+	if c == nil {
+		c = &chainState{}
+		f.state.chains[name] = c
+	}
+	c.key, c.implied = w.key, implied
+	return w
 }
 
 // chainDetectors are queries whose answer changes when a chain may have.

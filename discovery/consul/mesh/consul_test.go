@@ -75,3 +75,77 @@ func TestFollowsASidecar(t *testing.T) {
 		return len(r.snapshot.Intentions) == 1 && r.snapshot.Intentions[0].SourceName == "db" && len(r.snapshot.Intentions[0].Unknown) == 0
 	})
 }
+
+// In transparent mode the services that intentions let the sidecar call are
+// there with their virtual addresses, without being named.
+func TestImpliedUpstreams(t *testing.T) {
+	t.Parallel()
+	c := testkit.Consul(t, testkit.ConsulOptions{Mesh: true})
+	register(t, c, `{"ID":"web-1","Name":"web","Port":8080,"Connect":{"SidecarService":{"Port":21000,"Checks":[],"Proxy":{"Mode":"transparent"}}}}`)
+	for i, name := range []string{"api", "db"} {
+		register(t, c, fmt.Sprintf(`{"Name":%q,"Port":9%d,"Connect":{"SidecarService":{"Port":2200%d,"Checks":[]}}}`, name, i, i))
+	}
+	register(t, c, `{"Name":"outside","Port":99}`)
+	r := start(t, consul.Config{Address: c.Address, Stale: true, Sidecar: &consul.Sidecar{For: "web-1"}}, Options{}, "api")
+	r.until(t, "both services of the mesh", func() bool {
+		return r.snapshot != nil && len(r.snapshot.Chains) == 2 && r.snapshot.Chains["api"] != nil && r.snapshot.Chains["db"] != nil
+	})
+	if ips := r.snapshot.Chains["api"].AutoVirtualIPs; len(ips) != 1 {
+		t.Errorf("virtual addresses %v", ips)
+	}
+	r.until(t, "the instances", func() bool { return len(line(r.services["api"])) > 0 })
+	entry(t, c, `{"Kind":"service-intentions","Name":"*","Sources":[{"Name":"*","Action":"deny"}]}`)
+	r.until(t, "nothing", func() bool { return len(r.snapshot.Chains) == 0 })
+	entry(t, c, `{"Kind":"service-defaults","Name":"db","Protocol":"http"}`)
+	entry(t, c, `{"Kind":"service-intentions","Name":"db","Sources":[{"Name":"web","Permissions":[{"Action":"allow","HTTP":{"PathPrefix":"/"}}]}]}`)
+	r.until(t, "the one that is allowed", func() bool { return len(r.snapshot.Chains) == 1 && r.snapshot.Chains["db"] != nil })
+	register(t, c, `{"Name":"late","Port":97,"Connect":{"SidecarService":{"Port":22009,"Checks":[]}}}`)
+	entry(t, c, `{"Kind":"service-intentions","Name":"late","Sources":[{"Name":"web","Action":"allow"}]}`)
+	r.until(t, "a late one", func() bool { return len(r.snapshot.Chains) == 2 && r.snapshot.Chains["late"] != nil })
+}
+
+// A prepared query's instances come with the identities of all that it found.
+func TestPreparedQuery(t *testing.T) {
+	t.Parallel()
+	c := testkit.Consul(t, testkit.ConsulOptions{Mesh: true})
+	instance(t, c, "api", 1, "passing", "")
+	c.Do(t, "POST", "/v1/query", json.RawMessage(`{"Name":"q-api","Service":{"Service":"api"}}`))
+	register(t, c, `{"ID":"web-1","Name":"web","Port":8080,"Connect":{"SidecarService":{"Port":21000,"Checks":[],"Proxy":{
+		"Upstreams":[{"DestinationType":"prepared_query","DestinationName":"q-api","LocalBindPort":15003}]}}}}`)
+	r := start(t, consul.Config{Address: c.Address, Stale: true, Sidecar: &consul.Sidecar{For: "web-1"}}, Options{}, "query.q-api")
+	r.until(t, "the instance", func() bool { return line(r.services["query.q-api"]) == "10.0.0.1:20001" })
+	s, td := r.services["query.q-api"], r.snapshot.TrustDomain
+	if s.SNI != "q-api.default.dc1.query."+td || len(s.Identities) != 1 || s.Identities[0] != "spiffe://"+td+"/ns/default/dc/dc1/svc/api" {
+		t.Errorf("SNI %q, identities %v", s.SNI, s.Identities)
+	}
+}
+
+// Without an agent the registration comes from the catalog, under its node.
+func TestAgentless(t *testing.T) {
+	t.Parallel()
+	c := testkit.Consul(t, testkit.ConsulOptions{Mesh: true})
+	entry(t, c, `{"Kind":"service-defaults","Name":"web","Protocol":"http","MutualTLSMode":""}`)
+	r := start(t, consul.Config{Address: c.Address, Stale: true, Sidecar: &consul.Sidecar{ProxyID: "web-proxy-1", Node: "k8s-virtual"}}, Options{})
+	r.until(t, "a word on what is missing", func() bool {
+		return strings.Contains(r.status("sidecar/registration").LastError, `no sidecar with the ID "web-proxy-1" is registered under node "k8s-virtual" in the catalog`)
+	})
+	c.Do(t, "PUT", "/v1/catalog/register", json.RawMessage(`{"Node":"k8s-virtual","Address":"10.1.1.1","Service":{"ID":"web-1","Service":"web","Port":80}}`))
+	c.Do(t, "PUT", "/v1/catalog/register", json.RawMessage(`{"Node":"k8s-virtual","Address":"10.1.1.1","Service":{"ID":"web-proxy-1","Kind":"connect-proxy","Service":"web-sidecar-proxy","Port":20000,
+		"Proxy":{"DestinationServiceName":"web","DestinationServiceID":"web-1","LocalServicePort":80,"Upstreams":[{"DestinationName":"api","LocalBindPort":15001}]}}}`))
+	r.until(t, "the snapshot", func() bool { return r.snapshot != nil && r.snapshot.Chains["api"] != nil })
+	if p := r.snapshot.Proxy; p.Node != "k8s-virtual" || p.Datacenter != "dc1" || p.Proxy.Config["protocol"] != "http" {
+		t.Errorf("registration %+v", p)
+	}
+}
+
+// The servers' policy for intentions goes before that of ACLs.
+func TestDefaultIntentionPolicy(t *testing.T) {
+	t.Parallel()
+	c := testkit.Consul(t, testkit.ConsulOptions{Mesh: true, Config: map[string]any{"default_intention_policy": "deny"}})
+	register(t, c, webWithApi)
+	r := start(t, consul.Config{Address: c.Address, Stale: true, Sidecar: &consul.Sidecar{For: "web-1"}}, Options{})
+	r.until(t, "the snapshot", func() bool { return r.snapshot != nil })
+	if r.snapshot.DefaultAllow {
+		t.Error("allowed by default")
+	}
+}

@@ -43,6 +43,9 @@ func (f *Follower) watches() []*watch {
 			},
 			take: f.takeMode(func(s *state) **string { return &s.serviceMode }),
 		}, f.intentionsWatch(reg))
+		if reg.transparent() {
+			list = append(list, f.impliedWatches(reg)...)
+		}
 		list = append(list, f.chainWatches(reg)...)
 	}
 	for _, w := range list {

@@ -14,8 +14,10 @@ import (
 	"github.com/outrigger-mesh/outrigger/discovery/consul"
 )
 
-// settle is how long changes are collected before they are handed over.
-const settle = 100 * time.Millisecond
+const (
+	settle   = 100 * time.Millisecond // how long changes are collected before they are handed over
+	patience = 500 * time.Millisecond // how long they wait for the chains of new upstreams
+)
 
 // Options are what a Follower needs beside the configuration of Consul.
 type Options struct {
@@ -150,6 +152,8 @@ func (f *Follower) Run(ctx context.Context, give func(*Snapshot)) error {
 func (f *Follower) deliver(ctx context.Context, give func(*Snapshot)) {
 	grace := time.NewTimer(storeGrace)
 	defer grace.Stop()
+	var late <-chan time.Time // until when a new upstream's chain holds up what else has changed
+	impatient := false
 	for {
 		select {
 		case <-ctx.Done():
@@ -160,13 +164,21 @@ func (f *Follower) deliver(ctx context.Context, give func(*Snapshot)) {
 		case <-f.trouble:
 			f.giveKept(give)
 			continue
+		case <-late:
+			late, impatient = nil, true
 		case <-f.dirty:
 		}
 		if !discovery.Sleep(ctx, settle, nil) {
 			return
 		}
 		f.mu.Lock()
-		s, ok := f.state.snapshot()
+		s, ok := f.state.snapshot(impatient)
+		impatient = false
+		if !ok && f.last != nil && late == nil {
+			late = time.After(patience)
+		} else if ok {
+			late = nil
+		}
 		if ok {
 			f.fill(s)
 		}

@@ -65,7 +65,7 @@ func (f *Follower) intentionsWatch(reg *Registration) *watch {
 				return 0, err
 			}
 			allow, known := f.defaultPolicy(own, r.DefaultPolicy)
-			f.change(func(s *state) {
+			f.imply(func(s *state) {
 				s.intentions, s.matched = list, true
 				if known || !s.policy {
 					s.defaultAllow, s.policy = allow, true

@@ -17,8 +17,8 @@ import (
 
 func TestMain(m *testing.M) { testkit.VerifyNoLeaks(m) }
 
-// patience bounds the wait for something that should happen soon.
-const patience = 60 * time.Second
+// soon bounds the wait for something that should happen soon.
+const soon = 60 * time.Second
 
 // running is a Follower that runs until the test ends, with what it has handed
 // over last.
@@ -102,7 +102,7 @@ func (r *running) Fail(service string, err error) {
 // until waits for a state in which so is true.
 func (r *running) until(t testing.TB, what string, so func() bool) {
 	t.Helper()
-	end := time.After(patience)
+	end := time.After(soon)
 	tick := time.NewTicker(20 * time.Millisecond) // statuses change without an event
 	defer tick.Stop()
 	for {

@@ -20,6 +20,11 @@ type state struct {
 	serviceMode  *string // MutualTLSMode of service-defaults ...
 	globalMode   *string // ... and of proxy-defaults
 	chains       map[string]*chainState
+
+	// In transparent mode:
+	services     []string    // what there is; nil while that is not known
+	callees      []Intention // with the own service as the source, the most precise first
+	calleesKnown bool
 }
 
 // chainState is what is known of the chain of an upstream.
@@ -27,12 +32,17 @@ type chainState struct {
 	key     string // of the watch
 	chain   *Chain // the last good one
 	failure string // why there is none
+	implied bool   // the registration does not name the upstream
 }
 
-// snapshot returns all that is known, and whether that is enough.
-func (s *state) snapshot() (*Snapshot, bool) {
+// snapshot returns all that is known, and whether that is enough. Impatient, it
+// does not wait for the chains of single upstreams.
+func (s *state) snapshot(impatient bool) (*Snapshot, bool) {
 	if s.reg == nil || s.trustDomain == "" || !s.matched || !s.policy || s.providers == nil || s.mesh == nil ||
 		s.serviceMode == nil || s.globalMode == nil {
+		return nil, false
+	}
+	if s.reg.transparent() && (s.services == nil || !s.calleesKnown) {
 		return nil, false
 	}
 	snap := &Snapshot{
@@ -44,10 +54,15 @@ func (s *state) snapshot() (*Snapshot, bool) {
 	snap.Proxy.Proxy.MutualTLSMode = cmp.Or(*s.serviceMode, *s.globalMode)
 	for name, c := range s.chains {
 		switch {
+		case c.implied && c.chain != nil && len(c.chain.AutoVirtualIPs)+len(c.chain.ManualVirtualIPs) == 0:
+			// It is not in the mesh, or nobody could call it without naming it.
 		case c.chain != nil:
 			snap.Chains[name] = c.chain
 		case c.failure != "":
 			snap.Failures[name] = c.failure
+		case c.implied && impatient:
+		case impatient:
+			snap.Failures[name] = "consul has not answered yet"
 		default:
 			return nil, false
 		}
