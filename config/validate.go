@@ -38,6 +38,19 @@ type validator struct {
 	*Config
 	add  func(field, problem string)
 	said map[string]bool
+	keys map[reflect.Type][]key // so that many policies do not ask for them again and again
+}
+
+func (v *validator) keysOf(t reflect.Type) []key {
+	keys, ok := v.keys[t]
+	if !ok {
+		keys = keysOf(t)
+		if v.keys == nil {
+			v.keys = map[reflect.Type][]key{}
+		}
+		v.keys[t] = keys
+	}
+	return keys
 }
 
 func (v *validator) say(path, format string, args ...any) {
@@ -319,7 +332,7 @@ func (v *validator) machines(val reflect.Value, path string) {
 				m.Validate(func(field, problem string) { v.say(joinField(path, field), "%s", problem) })
 			}
 		}
-		for _, k := range keysOf(val.Type()) {
+		for _, k := range v.keysOf(val.Type()) {
 			v.machines(val.Field(k.index), joinKey(path, k.name))
 		}
 	}
@@ -342,7 +355,7 @@ func (v *validator) generic(val reflect.Value, path string) {
 			v.generic(val.MapIndex(reflect.ValueOf(name)), joinKey(path, name))
 		}
 	case reflect.Struct:
-		for _, k := range keysOf(val.Type()) {
+		for _, k := range v.keysOf(val.Type()) {
 			f, at := val.Field(k.index), joinKey(path, k.name)
 			v.genericValue(f, at, k, val.Type().PkgPath() == reflect.TypeFor[Config]().PkgPath())
 			v.generic(f, at)

@@ -62,7 +62,7 @@ func runLogging(t *testing.T, text string, log slog.Handler) *running {
 }
 
 // soon waits until what is true.
-func soon(t *testing.T, what string, is func() bool) {
+func soon(t testing.TB, what string, is func() bool) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
@@ -74,7 +74,7 @@ func soon(t *testing.T, what string, is func() bool) {
 }
 
 // address is one of loopback that is free.
-func address(t *testing.T) string {
+func address(t testing.TB) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"bytes"
+	"sync"
 	"time"
 
 	"github.com/outrigger-mesh/outrigger/config"
@@ -33,14 +34,16 @@ func (p *Proxy) setOutcomes(loaded *config.Loaded) error {
 // configured is the configuration in force as the outcome log keeps it.
 type configured struct {
 	version uint64
-	text    string
+	text    func() string // written out when it is asked for: few keep an outcome log
 }
 
 // logConfigured tells the log which configuration is in force.
 func (p *Proxy) logConfigured(version uint64, loaded *config.Loaded) {
-	var b bytes.Buffer
-	_ = loaded.WriteEffective(&b) // into memory
-	c := &configured{version, b.String()}
+	c := &configured{version, sync.OnceValue(func() string {
+		var b bytes.Buffer
+		_ = loaded.WriteEffective(&b) // into memory
+		return b.String()
+	})}
 	p.inForce.Store(c)
 	if p.outcomes.On() {
 		p.outcomes.Event(c.event(p.sweeper.Now()))
@@ -48,7 +51,7 @@ func (p *Proxy) logConfigured(version uint64, loaded *config.Loaded) {
 }
 
 func (c *configured) event(now time.Duration) outcomes.Event {
-	return outcomes.Event{Kind: outcomes.Configured, At: now, Version: c.version, Text: c.text}
+	return outcomes.Event{Kind: outcomes.Configured, At: now, Version: c.version, Text: c.text()}
 }
 
 // outcomeState says how things stand, as each file of the log begins with it.

@@ -51,7 +51,7 @@ type described struct {
 	ids  string // the folder of its certificate
 }
 
-func describe(t *testing.T) *described {
+func describe(t testing.TB) *described {
 	t.Helper()
 	ids := testkit.NewCA(t).Files("spiffe://example.test/web")
 	d := &described{ids: ids, saying: &saying{say: make(chan *mesh.Snapshot)}, file: filepath.Join(t.TempDir(), "base.yaml")}
@@ -75,7 +75,7 @@ func describe(t *testing.T) *described {
 }
 
 // write writes the file below what Consul says.
-func (d *described) write(t *testing.T, more string) {
+func (d *described) write(t testing.TB, more string) {
 	t.Helper()
 	text := fmt.Sprintf("identity: {files: {cert: %[1]s/cert.pem, key: %[1]s/key.pem, bundle: %[1]s/bundle.pem}}\n", d.ids) + "discovery: {consul: {}}\nadmin: {listen: \"\"}\ndrain: {delay: 0s, timeout: 1s}\n" +
 		"inbound: {mtls: \"off\"}\npolicies: {\"*\": {transport: plaintext}}\n" + more
@@ -85,7 +85,7 @@ func (d *described) write(t *testing.T, more string) {
 }
 
 // web is a sidecar that calls each of the upstreams: name and address by turns.
-func web(t *testing.T, pairs ...string) *mesh.Snapshot {
+func web(t testing.TB, pairs ...string) *mesh.Snapshot {
 	t.Helper()
 	s := &mesh.Snapshot{Datacenter: "dc1", TrustDomain: "example.consul", DefaultAllow: true, Chains: map[string]*mesh.Chain{}}
 	s.Proxy = mesh.Registration{Kind: "connect-proxy", ID: "web-sidecar-proxy", Datacenter: "dc1"}
