@@ -63,6 +63,8 @@ func (v *validator) say(path, format string, args ...any) {
 func (v *validator) service() {
 	s := &v.Service
 	switch {
+	case s.Name == "" && v.ofMesh():
+		// Consul says it.
 	case s.Name == "":
 		v.say("service.name", "is required; name the service this proxy stands beside")
 	case !serviceName(s.Name):
@@ -74,6 +76,11 @@ func (v *validator) service() {
 	if _, err := netip.ParseAddr(s.Address); err != nil {
 		v.say("service.address", "is %q; write an IP address such as 127.0.0.1", s.Address)
 	}
+}
+
+// ofMesh reports whether the rest is what Consul's mesh says of a sidecar.
+func (c *Config) ofMesh() bool {
+	return c.Discovery.Consul != nil && c.Discovery.Consul.Sidecar != nil
 }
 
 // nameRule is what serviceName asks, in the words of an error message.
@@ -237,6 +244,7 @@ func (v *validator) policies() {
 		case name == AnyService || slices.Contains(upstreams, name):
 		case name == v.Service.Name:
 			v.say(path, "is this proxy's own service, not an upstream; its limits and times are set under inbound")
+		case v.ofMesh() && v.Service.Name == "":
 		default:
 			v.say(path, "is not one of outbound.upstreams, nor of their routes%s", didYouMean(name, upstreams))
 		}
@@ -254,7 +262,7 @@ func (v *validator) policy(path, name string, p *Policy) {
 			v.say(joinIndex(path+".identities", i), "%v", err)
 		}
 	}
-	if name != AnyService && p.Transport == TransportMTLS && !v.Identity.Configured() {
+	if name != AnyService && p.Transport == TransportMTLS && !v.Identity.Configured() && !v.ofMesh() {
 		v.say("identity", "is required: the upstream %s is reached over mtls; give workload_api or files, or set policies.%s.transport: plaintext", name, name)
 	}
 	v.guards(path, name, p)
@@ -387,7 +395,7 @@ func (v *validator) genericValue(f reflect.Value, path string, k key, own bool) 
 // checkWritten refuses what stands in the file without any effect, which a
 // configuration made in code cannot be asked about.
 func (c *Config) checkWritten(o origins, add func(path, problem string)) {
-	if _, ok := o["inbound.listen"]; ok && c.Service.Port == 0 {
+	if _, ok := o["inbound.listen"]; ok && c.Service.Port == 0 && !c.ofMesh() {
 		add("inbound.listen", "is never opened: service.port is not given, so nothing would take the calls")
 	}
 }

@@ -194,7 +194,7 @@ func (o *opaque) rest() {
 		case strings.HasPrefix(name, "envoy_"):
 			o.t.find(Ignored, o.entry, field, "is for Envoy's bootstrap; metrics and state are at this proxy's admin API", "")
 		default:
-			o.t.find(Ignored, o.entry, field, "is no key that Consul's own proxies know", "")
+			o.t.find(Refused, o.entry, field, "is not known, so nothing comes of it", "see docs/consul.md for the keys, or remove it")
 		}
 	}
 }

@@ -3,7 +3,9 @@ package sidecar
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"reflect"
+	"slices"
 
 	"github.com/outrigger-mesh/outrigger/config"
 	"github.com/outrigger-mesh/outrigger/discovery/consul/mesh"
@@ -52,6 +54,7 @@ func (t *translation) translate(base *config.Base, running *config.Config) (*con
 	for _, u := range ups {
 		t.upstream(u)
 	}
+	t.unused()
 	t.Derive()
 	if running != nil {
 		if err := t.hold(running); err != nil {
@@ -87,6 +90,21 @@ func (t *translation) hold(running *config.Config) error {
 		}
 	}
 	return nil
+}
+
+// unused leaves out policies for services that are not called: upstreams come
+// and go in Consul, and the file beside need not follow.
+func (t *translation) unused() {
+	called := map[string]bool{config.AnyService: true}
+	for _, name := range t.Config.Services() {
+		called[name] = true
+	}
+	for _, name := range slices.Sorted(maps.Keys(t.Config.Policies)) {
+		if !called[name] {
+			delete(t.Config.Policies, name)
+			t.find(Ignored, "the file or the key "+ours, config.PolicyPath(name), "is for a service that is not called", "")
+		}
+	}
 }
 
 // kind refuses registrations that are none of a sidecar.
