@@ -122,6 +122,11 @@ type Identity struct {
 	// The oldest TLS version accepted from and offered to a peer. Default: 1.3; with consul 1.2, which is what Envoy
 	// offers as a client.
 	MinTLS string `yaml:"min_tls" enum:"1.3,1.2"`
+	// TLS versions and cipher suites, by direction.
+	TLS IdentityTLS `yaml:"tls"`
+	// The roots of other trust domains whose peers may be authenticated, for every source of identity: trust domain to
+	// PEM file, read again when it changes. What the source itself says of a trust domain comes first.
+	Bundles map[string]string `yaml:"bundles"`
 }
 
 // IdentityFiles are the PEM files of an identity. All three of cert, key and

@@ -52,6 +52,9 @@ type Policy struct {
 	Multiplex bool `yaml:"multiplex"`
 	// The SPIFFE IDs of which an endpoint must have one. Empty: those that discovery gives, else identity.service_id.
 	Identities []string `yaml:"identities"`
+	// The server name that TLS to the endpoints asks for (SNI), by which gateways route. It plays no part in
+	// verification. Empty: what discovery gives, else none is sent. Not under "*".
+	ServerName string `yaml:"server_name"`
 	// Another attempt after a failed one. off: exactly one attempt.
 	Retry *retry.Config `yaml:"retry" off:"true"`
 	// Ejection of endpoints that fail. off: none is ejected.
@@ -107,6 +110,7 @@ func (v *validator) guards(path, name string, p *Policy) {
 	v.balance(path, name, p)
 	v.hedge(path, name, p)
 	v.checkFailover(path, name, p)
+	v.serverName(path, name, p)
 }
 
 // health refuses a check that cannot be made over the upstream's protocol.

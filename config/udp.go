@@ -76,8 +76,11 @@ func (v *validator) udpPolicy(service string, p *Policy) {
 		key   string
 		given bool
 	}{
-		{"breaker", p.Breaker != nil}, {"admission", p.Admission != nil}, {"limits.queue", p.Limits.Queue != nil},
-		{"rate_limits", len(p.RateLimits) > 0}, {"priorities", len(p.Priorities) > 0},
+		{"breaker", p.Breaker != nil},
+		{"admission", p.Admission != nil},
+		{"limits.queue", p.Limits.Queue != nil},
+		{"rate_limits", len(p.RateLimits) > 0},
+		{"priorities", len(p.Priorities) > 0},
 	} {
 		if g.given {
 			v.say(joinKey("policies", service)+"."+g.key, "does not act on datagrams; leave it out: max_flows and limits.max_requests bound the flows")

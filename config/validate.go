@@ -120,14 +120,7 @@ func (v *validator) identity() {
 				v.say("identity.files."+file.name, "is required; name the PEM file with the %s", file.what)
 			}
 		}
-		for domain, file := range f.Bundles {
-			path := joinKey("identity.files.bundles", domain)
-			if _, err := mtls.ParseTrustDomain(domain); err != nil {
-				v.say(path, "%v", err)
-			} else if file == "" {
-				v.say(path, "is empty; name the PEM file with the roots of %s", domain)
-			}
-		}
+		v.bundles("identity.files.bundles", f.Bundles)
 	}
 	if i.TrustDomain != "" {
 		if _, err := mtls.ParseTrustDomain(i.TrustDomain); err != nil {

@@ -16,14 +16,18 @@ type ClientOptions struct {
 	// TrustDomains are trust domains of which every identity is accepted.
 	TrustDomains []string
 	// ServerName is sent as SNI; it plays no part in verification. Sessions are
-	// remembered by it, or by the remote address when it is empty, so leave it
-	// empty where several endpoints would share it without sharing ticket keys.
+	// remembered by it, or by the remote address when it is empty: dial with what
+	// ForPeer returns where several endpoints share it without sharing ticket keys.
 	ServerName string
 	// NextProtos is offered by ALPN, in order of preference.
 	NextProtos []string
 	// MinVersion is the lowest TLS version; default TLS 1.2, with ECDHE and AEAD
 	// suites only. Two sidecars always agree on TLS 1.3.
 	MinVersion uint16
+	// MaxVersion is the highest TLS version; default TLS 1.3.
+	MaxVersion uint16
+	// CipherSuites are those of TLS 1.2, by Suite; default all of them.
+	CipherSuites []uint16
 	// Sessions bounds the TLS sessions remembered for resumption; default 256,
 	// negative for none.
 	Sessions int
@@ -50,7 +54,8 @@ func ClientConfig(src Source, o ClientOptions) *tls.Config {
 		ServerName:   o.ServerName,
 		NextProtos:   slices.Clone(o.NextProtos),
 		MinVersion:   minVersion(o.MinVersion),
-		CipherSuites: aeadSuites(),
+		MaxVersion:   o.MaxVersion,
+		CipherSuites: suites(o.CipherSuites),
 		Time:         e.now,
 		// Sidecars are near each other: small first records only cost.
 		DynamicRecordSizingDisabled: true,
@@ -76,6 +81,29 @@ func ClientConfig(src Source, o ClientOptions) *tls.Config {
 	}
 	return c
 }
+
+// ForPeer returns c for a dial to one of several peers that have c's ServerName in common: their sessions are
+// remembered apart. Without a ServerName it is c itself.
+func ForPeer(c *tls.Config, peer string) *tls.Config {
+	if c.ServerName == "" || c.ClientSessionCache == nil {
+		return c
+	}
+	c = c.Clone()
+	c.ClientSessionCache = peerSessions{c.ClientSessionCache, peer}
+	return c
+}
+
+// peerSessions are those with one peer.
+type peerSessions struct {
+	all  tls.ClientSessionCache
+	peer string
+}
+
+// Get implements tls.ClientSessionCache.
+func (p peerSessions) Get(string) (*tls.ClientSessionState, bool) { return p.all.Get(p.peer) }
+
+// Put implements tls.ClientSessionCache.
+func (p peerSessions) Put(_ string, cs *tls.ClientSessionState) { p.all.Put(p.peer, cs) }
 
 // sessions is a bounded client session cache that forgets everything when the
 // material changes, so that no session outlives the own certificate it was

@@ -19,6 +19,10 @@ type ServerOptions struct {
 	// MinVersion is the lowest TLS version; default TLS 1.2, with ECDHE and AEAD
 	// suites only. Two sidecars always agree on TLS 1.3.
 	MinVersion uint16
+	// MaxVersion is the highest TLS version; default TLS 1.3.
+	MaxVersion uint16
+	// CipherSuites are those of TLS 1.2, by Suite; default all of them.
+	CipherSuites []uint16
 	// TrustDomains are the trust domains accepted; empty accepts each that has a bundle.
 	// Which identity may do what is for authorization to say.
 	TrustDomains []string
@@ -87,7 +91,8 @@ func (s *serverSide) base() *tls.Config {
 	}
 	return &tls.Config{
 		MinVersion:             minVersion(s.options.MinVersion),
-		CipherSuites:           aeadSuites(),
+		MaxVersion:             s.options.MaxVersion,
+		CipherSuites:           suites(s.options.CipherSuites),
 		NextProtos:             slices.Clone(s.options.NextProtos),
 		ClientAuth:             auth,
 		SessionTicketsDisabled: s.options.DisableResumption,
@@ -170,6 +175,24 @@ func minVersion(v uint16) uint16 {
 		return tls.VersionTLS12
 	}
 	return v
+}
+
+func suites(chosen []uint16) []uint16 {
+	if len(chosen) == 0 {
+		return aeadSuites()
+	}
+	return slices.Clone(chosen)
+}
+
+// Suite returns the TLS 1.2 cipher suite with the IANA name, if it is one of those that are spoken here: with
+// forward secrecy and authenticated encryption.
+func Suite(name string) (id uint16, ok bool) {
+	for _, id := range aeadSuites() {
+		if tls.CipherSuiteName(id) == name {
+			return id, true
+		}
+	}
+	return 0, false
 }
 
 // aeadSuites are the TLS 1.2 suites with forward secrecy and authenticated

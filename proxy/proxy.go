@@ -96,18 +96,19 @@ type Proxy struct {
 	watches   atomic.Pointer[watches]
 	refollow  chan struct{} // capacity 1: the services to follow have changed
 
-	dividing   sync.Mutex // held while rates are divided
-	mu         sync.Mutex // held while a plan is applied
-	loaded     *config.Loaded
-	history    []planned // the last configurations, for the ledger
-	planned    uint64    // the version of the last plan
-	listeners  map[string]*listener.Listener
-	datagrams  map[string]*datagram.Relay
-	retired    []*listener.Listener // stopped, with connections that end
-	accepting  *lifecycle.Group
-	identities map[string][]string
-	watched    map[string]*telemetry.Discovery // metrics of the services followed
-	reload     admin.ReloadView
+	dividing    sync.Mutex // held while rates are divided
+	mu          sync.Mutex // held while a plan is applied
+	loaded      *config.Loaded
+	history     []planned // the last configurations, for the ledger
+	planned     uint64    // the version of the last plan
+	listeners   map[string]*listener.Listener
+	datagrams   map[string]*datagram.Relay
+	retired     []*listener.Listener // stopped, with connections that end
+	accepting   *lifecycle.Group
+	identities  map[string][]string
+	serverNames map[string]string               // that discovery gives
+	watched     map[string]*telemetry.Discovery // metrics of the services followed
+	reload      admin.ReloadView
 }
 
 // New prepares a proxy. It opens the admin API's socket and the access log, so
@@ -117,7 +118,7 @@ func New(o Options) (*Proxy, error) {
 	p := &Proxy{
 		log: o.Log, level: o.LogLevel, version: o.Version, started: time.Now(), initial: o.Config, sidecar: o.Sidecar,
 		refollow:  make(chan struct{}, 1),
-		listeners: map[string]*listener.Listener{}, identities: map[string][]string{},
+		listeners: map[string]*listener.Listener{}, identities: map[string][]string{}, serverNames: map[string]string{},
 		watched: map[string]*telemetry.Discovery{},
 	}
 	res := telemetry.Resource{Service: cfg.Service.Name, Version: o.Version, Commit: o.Commit}

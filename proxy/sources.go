@@ -42,6 +42,9 @@ func (p *Proxy) newIdentity(cfg *config.Config) error {
 			Service: cfg.Service.Name, TrustDomain: c.TrustDomain, StartupTimeout: startupTimeout(c), Client: access, Logger: p.log,
 		})
 	}
+	if p.identity != nil && len(c.Bundles) > 0 {
+		p.identity = mtls.WithBundles(p.identity, c.Bundles, p.log)
+	}
 	return nil
 }
 
@@ -245,7 +248,7 @@ func (s *sink) Update(svc *discovery.Service) {
 	if p.sidecar != nil && !sidecar.ConsulIdentity(&p.initial.Config.Identity) {
 		ids = nil // those of Consul's CA, which this mesh does not use
 	}
-	p.expect(svc.Name, ids)
+	p.expect(svc.Name, ids, svc.SNI)
 	p.registry.SetEndpoints(svc.Name, list)
 	if svc.Name == p.initial.Config.Service.Name {
 		p.divide(p.current.Load())
@@ -257,29 +260,34 @@ func (s *sink) Update(svc *discovery.Service) {
 	p.mu.Unlock()
 }
 
-// expect notes the identities that discovery gives the endpoints of a service.
-// New ones are put into the plan before the endpoints are used: connections to
+// expect notes the identities and the server name that discovery gives the
+// endpoints of a service. New ones are put into the plan before the endpoints are used: connections to
 // them would be refused otherwise.
-func (p *Proxy) expect(service string, ids []string) {
+func (p *Proxy) expect(service string, ids []string, name string) {
 	p.mu.Lock()
-	before := p.identities[service]
-	if slices.Equal(before, ids) {
+	before, nameBefore := p.identities[service], p.serverNames[service]
+	if slices.Equal(before, ids) && nameBefore == name {
 		p.mu.Unlock()
 		return
 	}
-	p.identities[service] = ids
+	p.identities[service], p.serverNames[service] = ids, name
 	var err error
-	// Those that the policy names go first, so the plan stays as it is.
-	if p.loaded != nil && !p.draining.Load() && len(p.loaded.Config.Policy(service).Identities) == 0 {
+	if p.loaded != nil && !p.draining.Load() && told(p.loaded.Config.Policy(service), nameBefore != name) {
 		if err = p.apply(p.loaded); err != nil {
 			// So that the configuration can still be reloaded.
-			p.identities[service] = before
+			p.identities[service], p.serverNames[service] = before, nameBefore
 		}
 	}
 	p.mu.Unlock()
 	if err != nil {
 		p.failed(fmt.Errorf("identities given by discovery: %w", err))
 	}
+}
+
+// told reports whether what discovery says of a service counts: what the policy names goes first, and then the plan stays
+// as it is.
+func told(policy config.Policy, named bool) bool {
+	return len(policy.Identities) == 0 || named && policy.ServerName == ""
 }
 
 // Fail implements discovery.Sink.

@@ -317,6 +317,7 @@ var goroutines = map[string]string{
 	"internal/lifecycle.Go":        "Group.Wait",
 	"mtls/devca.Run":               "Run waits",
 	"proxy/names.Run":              "Run waits",
+	"mtls.Run":                     "Run waits",
 	"mtls/consulca.Run":            "Run waits",
 	"mtls/consulca.term":           "term waits",
 	"mtls/consulca.watch":          "watch waits",

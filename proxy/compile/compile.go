@@ -38,6 +38,8 @@ type Input struct {
 	Limiters *limiter.Set
 	// Identities are the SPIFFE IDs that discovery gives for services.
 	Identities map[string][]string
+	// ServerNames are those that TLS to the endpoints of services asks for, by discovery.
+	ServerNames map[string]string
 	// Early makes what stands before the first plan: where connections arrive
 	// that the kernel redirects, and nothing else.
 	Early bool
@@ -149,8 +151,6 @@ func protocol(p config.Protocol) plan.Protocol {
 	return plan.HTTP
 }
 
-func (c *compiler) minTLS() uint16 { return minVersions[c.cfg.Identity.MinTLS] }
-
 // inbound prepares the listener that others call and the cluster of the
 // application behind it.
 func (c *compiler) inbound() {
@@ -175,7 +175,8 @@ func (c *compiler) inbound() {
 			c.problem("inbound.mtls", "is %s, which needs an identity; give one under identity or write mtls: off", in.MTLS)
 			return
 		}
-		o := mtls.ServerOptions{MinVersion: c.minTLS()}
+		in := tlsOf(&c.cfg.Identity.TLS.Incoming)
+		o := mtls.ServerOptions{MinVersion: in.min, MaxVersion: in.max, CipherSuites: in.suites}
 		switch l.Protocol {
 		case plan.TCP:
 			o.NextProtos = []string{http2.MeshTCP}
@@ -290,7 +291,11 @@ func (c *compiler) secure(path string, s *upstream.Spec, p *config.Policy, proto
 	if len(s.Identities) == 0 {
 		s.Identities = []string{c.cfg.Identity.ExpectedID(c.in.TrustDomain, c.in.Datacenter, s.Name)}
 	}
-	o := mtls.ClientOptions{MinVersion: c.minTLS()}
+	out := tlsOf(&c.cfg.Identity.TLS.Outgoing)
+	o := mtls.ClientOptions{MinVersion: out.min, MaxVersion: out.max, CipherSuites: out.suites, ServerName: p.ServerName}
+	if o.ServerName == "" {
+		o.ServerName = c.in.ServerNames[s.Name]
+	}
 	switch {
 	case s.Policy.HTTP2:
 		o.NextProtos = []string{alpnHTTP2}
@@ -318,7 +323,10 @@ func (c *compiler) secure(path string, s *upstream.Spec, p *config.Policy, proto
 		protocols = slices.Concat(protocols, []string{s.Protocol})
 	}
 	ids := slices.Sorted(slices.Values(s.Identities))
-	s.Transport = strings.Join(slices.Concat([]string{"mtls"}, protocols, []string{c.cfg.Identity.MinTLS}, ids), " ")
+	s.Transport = strings.Join(slices.Concat([]string{"mtls"}, protocols, []string{out.words}, ids), " ")
+	if o.ServerName != "" {
+		s.Transport += " sni " + o.ServerName
+	}
 	return true
 }
 

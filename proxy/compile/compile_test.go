@@ -66,6 +66,7 @@ func build(t *testing.T, in Input) (*plan.Plan, *upstream.Registry) {
 
 func TestPlan(t *testing.T) {
 	in := input(t, full)
+	in.ServerNames = map[string]string{"db": "db.default.dc1.internal.mesh.test"}
 	in.Identities = map[string][]string{"api": {"spiffe://mesh.test/from/discovery"}, "zoo": {"spiffe://mesh.test/not/used"}}
 	d, err := Compile(in)
 	if err != nil {
@@ -86,7 +87,7 @@ func TestPlan(t *testing.T) {
 	}{
 		{"inbound", "127.0.0.1:15006", plan.HTTP, plan.Permissive, "plaintext"},
 		{"outbound:api", "127.0.0.1:9001", plan.HTTP, plan.Plaintext, "mtls outrigger/1 http/1.1 1.3 spiffe://mesh.test/from/discovery"},
-		{"outbound:db", "127.0.0.1:9002", plan.TCP, plan.Plaintext, "mtls outrigger-tcp/1 1.3 spiffe://mesh.test/db"},
+		{"outbound:db", "127.0.0.1:9002", plan.TCP, plan.Plaintext, "mtls outrigger-tcp/1 1.3 spiffe://mesh.test/db sni db.default.dc1.internal.mesh.test"},
 		{"outbound:old", "127.0.0.1:9004", plan.HTTP, plan.Plaintext, "plaintext"},
 		{"outbound:zoo", "127.0.0.1:9003", plan.HTTP, plan.Plaintext, "mtls outrigger/1 http/1.1 1.3 spiffe://other.test/zoo"},
 	}

@@ -1,7 +1,6 @@
 package compile
 
 import (
-	"crypto/tls"
 	"slices"
 	"strings"
 
@@ -9,8 +8,6 @@ import (
 	"github.com/outrigger-mesh/outrigger/proxy/upstream"
 	"github.com/outrigger-mesh/outrigger/telemetry"
 )
-
-var minVersions = map[string]uint16{"": tls.VersionTLS13, "1.2": tls.VersionTLS12, "1.3": tls.VersionTLS13}
 
 // Listeners returns the listeners that the plan will have, so that their
 // sockets can be bound before anything is changed.

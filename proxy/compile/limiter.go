@@ -52,7 +52,8 @@ func (c *compiler) limiterTLS(path string, l *limiterLink) (t *tls.Config, key s
 			c.problem(path+".transport", "is mtls, which needs an identity; give one under identity, or write transport: plaintext")
 			return nil, ""
 		}
-		o := mtls.ClientOptions{MinVersion: c.minTLS(), NextProtos: l.protocols}
+		out := tlsOf(&c.cfg.Identity.TLS.Outgoing)
+		o := mtls.ClientOptions{MinVersion: out.min, MaxVersion: out.max, CipherSuites: out.suites, NextProtos: l.protocols}
 		for _, text := range l.identities {
 			id, err := mtls.ParseID(text)
 			if err != nil {
@@ -61,7 +62,7 @@ func (c *compiler) limiterTLS(path string, l *limiterLink) (t *tls.Config, key s
 			}
 			o.Expected = append(o.Expected, id)
 		}
-		return mtls.ClientConfig(c.in.Source, o), strings.Join(append([]string{"mtls", c.cfg.Identity.MinTLS}, l.identities...), " ")
+		return mtls.ClientConfig(c.in.Source, o), strings.Join(append([]string{"mtls", out.words}, l.identities...), " ")
 	case limiter.TLS:
 		t = &tls.Config{MinVersion: tls.VersionTLS12, ServerName: l.serverName, NextProtos: l.protocols}
 		if t.ServerName == "" {

@@ -32,9 +32,9 @@ func File(q *admin.Question, loaded *config.Loaded) (*admin.LegView, error) {
 	if err != nil {
 		return nil, err
 	}
-	in.Identities = map[string][]string{}
+	in.Identities, in.ServerNames = map[string][]string{}, map[string]string{}
 	for _, s := range services {
-		in.Identities[s.Name] = s.Identities
+		in.Identities[s.Name], in.ServerNames[s.Name] = s.Identities, s.SNI
 	}
 	draft, err := compile.Compile(in)
 	if err != nil {

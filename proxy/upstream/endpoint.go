@@ -239,7 +239,7 @@ func (e *Endpoint) open(ctx context.Context, until time.Time, protos []string, v
 	if spec.TLS == nil {
 		return c, nil
 	}
-	tlsConfig := spec.TLS
+	tlsConfig := mtls.ForPeer(spec.TLS, e.address)
 	own := protos == nil
 	switch {
 	case own && e.noALPN.Load():
