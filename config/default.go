@@ -39,6 +39,7 @@ func Default() Config {
 		Inbound: Inbound{
 			Listen:            "0.0.0.0:15006",
 			MTLS:              MTLSStrict,
+			ClientCert:        ClientCert{Header: ClientCertSanitizeSet, Fields: []string{"uri"}},
 			MaxConnections:    16384,
 			MaxHandshakes:     256,
 			HandshakeTimeout:  10 * time.Second,

@@ -163,6 +163,7 @@ func (c *compiler) inbound() {
 		HTTP: c.http(),
 	}
 	c.otherPorts(l)
+	l.ClientCert = clientCert(&in.ClientCert)
 	l.HTTP.MaxAge, l.HTTP.AgeGrace = in.MaxConnectionAge, in.MaxConnectionAgeGrace
 	switch in.MTLS {
 	case config.MTLSStrict:

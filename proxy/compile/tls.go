@@ -2,10 +2,12 @@ package compile
 
 import (
 	"crypto/tls"
+	"slices"
 	"strings"
 
 	"github.com/outrigger-mesh/outrigger/config"
 	"github.com/outrigger-mesh/outrigger/mtls"
+	"github.com/outrigger-mesh/outrigger/proxy/plan"
 )
 
 // spokenTLS is what may be spoken in one direction.
@@ -34,4 +36,13 @@ func tlsOf(r *config.TLSRange) spokenTLS {
 	}
 	t.words = strings.Join(append([]string{t.words}, r.CipherSuites...), " ")
 	return t
+}
+
+func clientCert(c *config.ClientCert) plan.ClientCert {
+	has := func(field string) bool { return slices.Contains(c.Fields, field) }
+	return plan.ClientCert{
+		Keep: c.Header == config.ClientCertAppendForward || c.Header == config.ClientCertForwardOnly,
+		Set:  c.Header == config.ClientCertAppendForward || c.Header == config.ClientCertSanitizeSet,
+		Cert: has("cert"), Chain: has("chain"), Subject: has("subject"), URI: has("uri"), DNS: has("dns"),
+	}
 }

@@ -73,6 +73,8 @@ type bed struct {
 
 	client, proxy, origin *mtls.Feed
 	mesh                  bool
+	keepCert              bool   // what came in x-forwarded-client-cert goes on
+	cert                  []byte // in place of the usual element
 
 	cancel   context.CancelFunc
 	running  sync.WaitGroup // Run methods
@@ -274,6 +276,9 @@ func (b *bed) serve(sock *net.TCPConn) {
 		peer.TLS = state.Version
 		peer.ID, _ = mtls.PeerID(&state)
 		peer.ClientCert = []byte("By=" + proxyID + ";URI=" + peer.ID.String())
+		if peer.KeepClientCert = b.keepCert; b.cert != nil {
+			peer.ClientCert = b.cert
+		}
 	}
 	b.mu.Lock()
 	b.conns = append(b.conns, w)

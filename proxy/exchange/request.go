@@ -160,7 +160,7 @@ func (x *exchange) buildRequest(span telemetry.SpanID) int {
 	if x.ust != nil {
 		behind = nil // as a part of its own
 	}
-	x.grow(len(x.raw) + len(behind) + ownFields + x.route.Extra())
+	x.grow(len(x.raw) + len(behind) + ownFields + x.s.peer.extra() + x.route.Extra())
 	r := &x.req
 	r.Drop(http1.XForwardedFor)
 	r.Drop(http1.XForwardedClientCert)
@@ -237,7 +237,7 @@ const ownFields = 1024
 
 // appendForwarded writes what this hop says about the caller: its address
 // behind those that came, the scheme of the first hop, and its certificate,
-// which is never taken over from a request.
+// which is taken over from a request only where that is asked for.
 func (x *exchange) appendForwarded(b []byte) []byte {
 	b = append(b, "x-forwarded-for: "...)
 	if x.req.Has(http1.XForwardedFor) {
@@ -256,9 +256,8 @@ func (x *exchange) appendForwarded(b []byte) []byte {
 			b = append(b, "\r\nx-forwarded-proto: http"...)
 		}
 	}
-	if len(x.s.peer.ClientCert) > 0 {
-		b = append(b, "\r\nx-forwarded-client-cert: "...)
-		b = append(b, x.s.peer.ClientCert...)
+	if p := &x.s.peer; len(p.ClientCert) > 0 || p.KeepClientCert {
+		b = x.appendClientCert(b)
 	}
 	return append(b, "\r\n"...)
 }

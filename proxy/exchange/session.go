@@ -72,9 +72,11 @@ type Peer struct {
 	Original netip.AddrPort
 	// Instance is the endpoint that it means; the zero value leaves the choice.
 	Instance netip.AddrPort
-	// ClientCert is the value of x-forwarded-client-cert for this peer, empty
-	// without mTLS.
+	// ClientCert is the element of x-forwarded-client-cert for this peer, empty
+	// where there is to be none.
 	ClientCert []byte
+	// KeepClientCert says that what came in that field goes on, in front.
+	KeepClientCert bool
 }
 
 // Session is one downstream HTTP connection.

@@ -1,9 +1,7 @@
 package listener
 
 import (
-	"crypto/sha256"
 	"crypto/tls"
-	"encoding/hex"
 	"errors"
 	"io"
 	"net"
@@ -105,7 +103,7 @@ func (c *conn) secure(p *plan.Listener, m *telemetry.Listener) bool {
 		c.linger()
 		return false
 	}
-	c.identify()
+	c.identify(p)
 	return true
 }
 
@@ -189,9 +187,8 @@ func (c *conn) linger() {
 	}
 }
 
-// identify notes the verified identity of the peer. The value of
-// x-forwarded-client-cert has Envoy's form.
-func (c *conn) identify() {
+// identify notes the verified identity of the peer, and what the application is told of it.
+func (c *conn) identify(p *plan.Listener) {
 	state := c.wire.TLS().ConnectionState()
 	c.peer.TLS = state.Version
 	id, err := mtls.PeerID(&state)
@@ -199,13 +196,10 @@ func (c *conn) identify() {
 		return
 	}
 	c.peer.ID = id
-	sum := sha256.Sum256(state.PeerCertificates[0].Raw)
-	var b strings.Builder
-	if own := c.l.srv.LocalID(); own != "" {
-		b.WriteString("By=" + own + ";")
+	c.peer.KeepClientCert = p.ClientCert.Keep
+	if p.ClientCert.Set {
+		c.peer.ClientCert = c.l.certs.element(state.PeerCertificates, p.ClientCert, c.l.srv.LocalID())
 	}
-	b.WriteString("Hash=" + hex.EncodeToString(sum[:]) + ";URI=" + id.String())
-	c.peer.ClientCert = []byte(b.String())
 }
 
 // refused reports whether p ends this connection.

@@ -29,6 +29,7 @@ type Listener struct {
 	current   atomic.Pointer[plan.Listener]
 	slots     atomic.Pointer[slots]
 	inventory plaintextPeers
+	certs     elements
 
 	accepted atomic.Uint64
 	wg       sync.WaitGroup

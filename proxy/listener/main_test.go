@@ -119,7 +119,8 @@ func start(t testing.TB, change func(*plan.Listener)) *rig {
 	r.m = metrics.Listener(telemetry.Inbound, "inbound")
 	p := &plan.Listener{
 		Name: "inbound", Address: "127.0.0.1:0", Direction: telemetry.Inbound,
-		Protocol: plan.TCP, Security: plan.Strict, TLS: serverTLS(t), HandshakeTimeout: patience,
+		ClientCert: plan.ClientCert{Set: true, URI: true},
+		Protocol:   plan.TCP, Security: plan.Strict, TLS: serverTLS(t), HandshakeTimeout: patience,
 		Route: plan.Route{Name: "api", Cluster: cluster}, Metrics: r.m,
 	}
 	if change != nil {

@@ -83,6 +83,7 @@ type Listener struct {
 	HandshakeTimeout time.Duration
 	MaxHandshakes    int // at once; 0 unlimited
 	MaxConnections   int // 0 unlimited
+	ClientCert       ClientCert
 
 	// Index is its place among the plan's listeners.
 	Index int
