@@ -21,6 +21,9 @@ func (v *validator) authorization() {
 		if tcp && r.PathRegex != "" {
 			v.say(path+".path_regex", "cannot be seen: the inbound listener speaks tcp; remove it")
 		}
+		if tcp && r.JWT != nil {
+			v.say(path+".jwt", "cannot be seen: the inbound listener speaks tcp; remove it")
+		}
 		if tcp && len(r.Headers) > 0 {
 			v.say(path+".headers", "cannot be seen: the inbound listener speaks tcp; remove them")
 		}

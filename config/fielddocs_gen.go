@@ -593,6 +593,8 @@ func fieldDoc(id string) string {
 		return "What holds for what no rule matches: allow, deny, or auto (default), which is deny where there are rules, and allow where there are none."
 	case "github.com/outrigger-mesh/outrigger/mtls/authz.Config.EncodedSlashes":
 		return "What becomes, where rules name paths, of requests whose path has an encoded slash (%2F), which servers read in different ways. refuse (default): they are refused. compare: they are compared, and the slash takes no part in dividing the path."
+	case "github.com/outrigger-mesh/outrigger/mtls/authz.Config.JWTProviders":
+		return "Issuers of tokens that rules may ask for."
 	case "github.com/outrigger-mesh/outrigger/mtls/authz.Config.Mode":
 		return "Enforce (default), or observe: verdicts are counted and logged, and nothing is refused. A percentage, such as 25%, refuses so many of what is not allowed: a way to introduce rules, no protection."
 	case "github.com/outrigger-mesh/outrigger/mtls/authz.Config.Order":
@@ -617,12 +619,24 @@ func fieldDoc(id string) string {
 		return "A regular expression (RE2) that the whole value matches."
 	case "github.com/outrigger-mesh/outrigger/mtls/authz.Header.Suffix":
 		return "What the value ends with."
+	case "github.com/outrigger-mesh/outrigger/mtls/authz.JWT.Providers":
+		return "The providers, of which one is enough. Required."
+	case "github.com/outrigger-mesh/outrigger/mtls/authz.JWTClaim.Path":
+		return "Where it stands in the payload: names from the outside to the inside. Required."
+	case "github.com/outrigger-mesh/outrigger/mtls/authz.JWTClaim.Value":
+		return "What it is: a text."
+	case "github.com/outrigger-mesh/outrigger/mtls/authz.JWTProvider.Claims":
+		return "Claims that the token must have, all of them."
+	case "github.com/outrigger-mesh/outrigger/mtls/authz.JWTProvider.Name":
+		return "One of jwt_providers. Required."
 	case "github.com/outrigger-mesh/outrigger/mtls/authz.Rule.Action":
-		return "Allow (default) or deny."
+		return "Allow (default), deny, or require: what the rule matches is refused unless jwt is met, and else left to the rules behind it. In a set, rules that deny or require come first."
 	case "github.com/outrigger-mesh/outrigger/mtls/authz.Rule.From":
 		return "from lists who: a SPIFFE ID, everything below a path (\"spiffe://td/ns/*\"), a trust domain (\"spiffe://td/*\"), any authenticated peer (\"*\"), or peers without identity (\"anonymous\", which occur with inbound mTLS permissive or off). At least one is needed. With a * in the middle (\"spiffe://td/ns/*/svc/web\") each * stands for one segment, one at the end too."
 	case "github.com/outrigger-mesh/outrigger/mtls/authz.Rule.Headers":
 		return "Conditions on header fields, of which all must be met."
+	case "github.com/outrigger-mesh/outrigger/mtls/authz.Rule.JWT":
+		return "jwt asks for a verified token. A request without one does not match a rule that allows or denies."
 	case "github.com/outrigger-mesh/outrigger/mtls/authz.Rule.Methods":
 		return "methods lists HTTP methods, case-sensitive as in RFC 9110 section 9.1; empty means all."
 	case "github.com/outrigger-mesh/outrigger/mtls/authz.Rule.Name":
@@ -651,6 +665,46 @@ func fieldDoc(id string) string {
 		return "The service whose identity this is. Default: service.name."
 	case "github.com/outrigger-mesh/outrigger/mtls/consulca.Config.Snapshot":
 		return "A file in which key, certificate and roots are kept, for a start while Consul is away. It holds a private key and is written for its owner alone (0600); one that others may read is not used. Empty (default): none is kept."
+	case "github.com/outrigger-mesh/outrigger/mtls/jwt.Keys.CA":
+		return "The roots for https, a PEM file. Empty: those of the system."
+	case "github.com/outrigger-mesh/outrigger/mtls/jwt.Keys.File":
+		return "A file with it, which is read again when the configuration is applied."
+	case "github.com/outrigger-mesh/outrigger/mtls/jwt.Keys.Inline":
+		return "The set itself, as JSON."
+	case "github.com/outrigger-mesh/outrigger/mtls/jwt.Keys.Refresh":
+		return "After what time it is fetched again. After a failure it is tried again sooner. 0: 5m."
+	case "github.com/outrigger-mesh/outrigger/mtls/jwt.Keys.Timeout":
+		return "How long a fetch may take. 0: 1s."
+	case "github.com/outrigger-mesh/outrigger/mtls/jwt.Keys.URL":
+		return "Where it is fetched from, by http or https."
+	case "github.com/outrigger-mesh/outrigger/mtls/jwt.Location.Cookie":
+		return "The name of a cookie. It is always passed on."
+	case "github.com/outrigger-mesh/outrigger/mtls/jwt.Location.Forward":
+		return "Whether the application gets that field, too; else it is dropped once its token is verified."
+	case "github.com/outrigger-mesh/outrigger/mtls/jwt.Location.Header":
+		return "The name of a header field."
+	case "github.com/outrigger-mesh/outrigger/mtls/jwt.Location.Prefix":
+		return "What stands before the token in that field, such as \"Bearer \"."
+	case "github.com/outrigger-mesh/outrigger/mtls/jwt.Location.Query":
+		return "The name of a query parameter. It is always passed on."
+	case "github.com/outrigger-mesh/outrigger/mtls/jwt.Provider.Audiences":
+		return "Of which the claim aud must have one. Empty: it is not looked at."
+	case "github.com/outrigger-mesh/outrigger/mtls/jwt.Provider.Cache":
+		return "How many verified tokens are remembered, so that they are not verified again. 0: 1024."
+	case "github.com/outrigger-mesh/outrigger/mtls/jwt.Provider.ClockSkew":
+		return "By how much clocks may differ where exp and nbf are looked at. 0: 30s."
+	case "github.com/outrigger-mesh/outrigger/mtls/jwt.Provider.ForwardPayload":
+		return "The header field in which the application gets the payload of a verified token, in base64url. What callers send under that name is dropped. Empty: none."
+	case "github.com/outrigger-mesh/outrigger/mtls/jwt.Provider.Issuer":
+		return "What the claim iss of its tokens is. Required."
+	case "github.com/outrigger-mesh/outrigger/mtls/jwt.Provider.Keys":
+		return "The public keys."
+	case "github.com/outrigger-mesh/outrigger/mtls/jwt.Provider.Locations":
+		return "Where in a request tokens are looked for, in order. Empty: \"Authorization: Bearer TOKEN\" and the query parameter access_token."
+	case "github.com/outrigger-mesh/outrigger/mtls/jwt.Provider.Name":
+		return "The name by which rules name the provider. Required."
+	case "github.com/outrigger-mesh/outrigger/mtls/jwt.Provider.PadPayload":
+		return "Whether that payload is padded with \"=\"."
 	case "github.com/outrigger-mesh/outrigger/proxy/limiter.GRPC.Address":
 		return "Where it is: \"HOST:PORT\". All addresses of a name are used in turn. Required."
 	case "github.com/outrigger-mesh/outrigger/proxy/limiter.GRPC.Breaker":

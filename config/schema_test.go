@@ -257,7 +257,7 @@ func TestFields(t *testing.T) {
 		"policies.<service>.identities":           {Type: "list", Of: "text"},
 		"outbound.upstreams[].protocol":           {Type: "text", Default: "http", Words: []string{"http", "http2", "grpc", "tcp", "auto"}},
 		"identity.files.bundles":                  {Type: "map", Of: "text"},
-		"authorization.rules[].action":            {Type: "text", Default: "allow", Words: []string{"allow", "deny"}},
+		"authorization.rules[].action":            {Type: "text", Default: "allow", Words: []string{"allow", "deny", "require"}},
 		"telemetry.tracing.sampling_percent":      {Type: "number", Default: "1"},
 		"policies.<service>.balance.algorithm":    {Type: "text", Default: "p2c_ewma", Words: []string{"p2c_ewma", "weighted_round_robin", "least_request", "random", "least_time", "ring_hash", "maglev"}},
 		"discovery.consul.register.check.timeout": {Type: "duration", Default: "2s"},

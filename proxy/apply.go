@@ -71,7 +71,7 @@ func (p *Proxy) apply(loaded *config.Loaded) error {
 	}
 	draft, err := compile.Compile(compile.Input{
 		Loaded: loaded, Version: p.planned + 1, Source: p.identity,
-		TrustDomain: p.trustDomain(loaded.Config), Datacenter: p.datacenter(), Identities: p.identities, ServerNames: p.serverNames, Limiters: p.limiters,
+		TrustDomain: p.trustDomain(loaded.Config), Datacenter: p.datacenter(), Identities: p.identities, ServerNames: p.serverNames, Limiters: p.limiters, Tokens: p.tokens,
 	})
 	if err != nil {
 		return err
@@ -90,6 +90,7 @@ func (p *Proxy) apply(loaded *config.Loaded) error {
 		bound.abandon()
 		return err
 	}
+	p.tokens.Use(draft.Verifiers())
 	old := p.current.Load()
 	next := draft.Build(p.registry, p.metrics)
 	p.divide(next)

@@ -18,6 +18,7 @@ import (
 	"github.com/outrigger-mesh/outrigger/internal/lifecycle"
 	"github.com/outrigger-mesh/outrigger/mtls"
 	"github.com/outrigger-mesh/outrigger/mtls/consulca"
+	"github.com/outrigger-mesh/outrigger/mtls/jwks"
 	"github.com/outrigger-mesh/outrigger/proxy/check"
 	"github.com/outrigger-mesh/outrigger/proxy/datagram"
 	"github.com/outrigger-mesh/outrigger/proxy/detect"
@@ -73,6 +74,7 @@ type Proxy struct {
 	registry *upstream.Registry
 	faults   *faults.Board
 	limiters *limiter.Set
+	tokens   *jwks.Set
 	identity mtls.Source // nil without one
 	source   discovery.Source
 	snapshot *discovery.Snapshotter // nil without one
@@ -155,14 +157,13 @@ func New(o Options) (*Proxy, error) {
 	p.sweeper.Memory = p.memory
 	p.floods = &floods{log: p.log, now: p.sweeper.Now}
 	h2 := http2.Config{
-		Sweeper: p.streams, PingAfter: pingAfter, ExtendedConnect: true, Memory: p.memory,
-		OnFlood: p.floods.struck,
+		Sweeper: p.streams, PingAfter: pingAfter, ExtendedConnect: true, Memory: p.memory, OnFlood: p.floods.struck,
 	}
 	fitWindows(&h2, budget)
 	p.registry = upstream.NewRegistry(p.life, p.sweeper, p.metrics, p.log)
 	p.registry.HTTP2 = &h2
 	p.faults = faults.New(p.sweeper.Now, p.registry.Vitals, p.log)
-	p.limiters = limiter.NewSet(p.sweeper.Now, p.log)
+	p.limiters, p.tokens = limiter.NewSet(p.sweeper.Now, p.log), jwks.NewSet(p.log)
 	p.ledger = ledger.New(cfg.Telemetry.Ledger, budget/ledgerShare)
 	if err := p.newOutcomes(o.Config); err != nil {
 		p.endLife()
@@ -317,6 +318,7 @@ func (p *Proxy) serve(ctx context.Context, core *lifecycle.Group) error {
 	core.Go("upstreams", p.registry.Run)
 	core.Go("faults", p.faults.Run)
 	core.Go("rate limiters", p.limiters.Run)
+	core.Go("token keys", p.tokens.Run)
 	core.Go("health checks", check.New(p.registry, p.sweeper).Run)
 	starting, cancel := context.WithCancel(ctx)
 	defer cancel()

@@ -43,7 +43,8 @@ const floors = `
 
 	# Floor 1: sources of identity and endpoints, authorization, telemetry.
 	mtls < mtls/workload, mtls/consulca, mtls/devca;
-	mtls, proxy/http1, resilience/guard < mtls/authz;
+	proxy/http1 < mtls/jwt < mtls/jwks;
+	mtls, mtls/jwt, resilience/guard < mtls/authz;
 	discovery < discovery/consul, discovery/dns, discovery/file;
 	discovery/consul < discovery/consul/mesh;
 	proxy/outcome < telemetry;
@@ -80,7 +81,7 @@ const floors = `
 	# Floor 4: where configuration becomes a plan, and all of it a proxy.
 	config < config/lint;
 	config, discovery/consul/mesh, mtls/authz, mtls/consulca < proxy/sidecar;
-	config, proxy/plan < proxy/compile;
+	config, proxy/plan, mtls/jwks < proxy/compile;
 	telemetry/admin, proxy/compile, proxy/exchange < proxy/explain;
 	internal/lifecycle, mtls/workload, proxy/check, proxy/datagram, proxy/explain, proxy/listener, proxy/sidecar
 	< proxy;
@@ -154,7 +155,7 @@ var never = []struct {
 		"a machine is a function of what it is told; only so can it be replayed",
 	},
 	{
-		[]string{"mtls", "mtls/workload", "mtls/consulca", "mtls/authz"},
+		[]string{"mtls", "mtls/workload", "mtls/consulca", "mtls/authz", "mtls/jwt"},
 		[]string{"net/http"},
 		"identity is below the protocols that use it",
 	},
@@ -174,6 +175,7 @@ var never = []struct {
 // can be replaced by changing one place. docs/adr/0006-dependencies.md argues each.
 var libraries = map[string][]string{
 	"github.com/fsnotify/fsnotify":    {"mtls", "discovery/file", "cmd/outrigger"},
+	"github.com/go-jose/go-jose/v4":   {"mtls/jwt"},
 	"github.com/goccy/go-yaml":        {"config", "discovery/file", "cmd/outrigger", "cmd/outrigger-cni"},
 	"github.com/google/nftables":      {"proxy/intercept"},
 	"github.com/mdlayher/netlink":     {"proxy/intercept"},

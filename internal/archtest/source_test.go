@@ -322,6 +322,7 @@ var goroutines = map[string]string{
 	"mtls/consulca.term":           "term waits",
 	"mtls/consulca.watch":          "watch waits",
 	"mtls/workload.Run":            "Run waits",
+	"mtls/jwks.Run":                "Run waits",
 	"proxy.Run":                    "waits for the end of telemetry, but not longer than flushTime: a log nobody reads must not keep the process",
 	"proxy.follow":                 "follow waits",
 	"proxy.followOn":               "followOn waits",

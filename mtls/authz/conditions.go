@@ -98,7 +98,7 @@ type fieldCondition struct {
 }
 
 func (h *Header) compile(a Action) (f fieldCondition, err error) {
-	f = fieldCondition{id: http1.FieldOf(h.Name), name: strings.ToLower(h.Name), invert: h.Invert, fold: h.IgnoreCase, each: a == Deny}
+	f = fieldCondition{id: http1.FieldOf(h.Name), name: strings.ToLower(h.Name), invert: h.Invert, fold: h.IgnoreCase, each: a != Allow}
 	text := ""
 	switch {
 	case h.Exact != "":

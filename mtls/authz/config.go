@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/outrigger-mesh/outrigger/mtls/jwt"
 	"github.com/outrigger-mesh/outrigger/resilience/guard"
 )
 
@@ -25,6 +26,8 @@ type Config struct {
 	// slash (%2F), which servers read in different ways. refuse (default): they are refused.
 	// compare: they are compared, and the slash takes no part in dividing the path.
 	EncodedSlashes EncodedSlashes `yaml:"encoded_slashes" enum:"refuse,compare"`
+	// JWTProviders are issuers of tokens that rules may ask for.
+	JWTProviders []jwt.Provider `yaml:"jwt_providers"`
 	// Rules are tried in the order that order says.
 	Rules []Rule `yaml:"rules"`
 }
@@ -35,7 +38,8 @@ type Config struct {
 type Rule struct {
 	// Name appears in refusals, logs and metrics; default rules[N]. It must be unique.
 	Name string `yaml:"name"`
-	// Action is allow (default) or deny.
+	// Action is allow (default), deny, or require: what the rule matches is refused unless jwt is met,
+	// and else left to the rules behind it. In a set, rules that deny or require come first.
 	Action Action `yaml:"action"`
 	// From lists who: a SPIFFE ID, everything below a path ("spiffe://td/ns/*"), a trust
 	// domain ("spiffe://td/*"), any authenticated peer ("*"), or peers without identity
@@ -57,6 +61,30 @@ type Rule struct {
 	PathRegex string `yaml:"path_regex"`
 	// Headers are conditions on header fields, of which all must be met.
 	Headers []Header `yaml:"headers"`
+	// JWT asks for a verified token. A request without one does not match a rule that allows or denies.
+	JWT *JWT `yaml:"jwt"`
+}
+
+// JWT asks for a token of one of several providers.
+type JWT struct {
+	// The providers, of which one is enough. Required.
+	Providers []JWTProvider `yaml:"providers"`
+}
+
+// JWTProvider asks for a token of one provider.
+type JWTProvider struct {
+	// One of jwt_providers. Required.
+	Name string `yaml:"name"`
+	// Claims that the token must have, all of them.
+	Claims []JWTClaim `yaml:"claims"`
+}
+
+// JWTClaim asks for a claim.
+type JWTClaim struct {
+	// Where it stands in the payload: names from the outside to the inside. Required.
+	Path []string `yaml:"path"`
+	// What it is: a text.
+	Value string `yaml:"value"`
 }
 
 // Order is how rules are tried.
@@ -95,12 +123,17 @@ const (
 	Allow Action = iota
 	// Deny refuses what the rule matches.
 	Deny
+	// Require refuses what the rule matches and has no token as asked for.
+	Require
 )
 
 // String returns the name used in configuration.
 func (a Action) String() string {
-	if a == Deny {
+	switch a {
+	case Deny:
 		return "deny"
+	case Require:
+		return "require"
 	}
 	return "allow"
 }
@@ -115,8 +148,10 @@ func (a *Action) UnmarshalText(b []byte) error {
 		*a = Allow
 	case "deny":
 		*a = Deny
+	case "require":
+		*a = Require
 	default:
-		return fmt.Errorf("unknown action %q; use allow or deny", b)
+		return fmt.Errorf("unknown action %q; use allow, deny or require", b)
 	}
 	return nil
 }
@@ -152,6 +187,15 @@ func (c Config) Validate(add func(field, problem string)) {
 	if c.EncodedSlashes != "" && c.EncodedSlashes != RefuseSlashes && c.EncodedSlashes != CompareSlashes {
 		add("encoded_slashes", fmt.Sprintf("unknown choice %q; use refuse or compare", c.EncodedSlashes))
 	}
+	providers := make(map[string]bool, len(c.JWTProviders))
+	for i := range c.JWTProviders {
+		p, at := &c.JWTProviders[i], fmt.Sprintf("jwt_providers[%d].", i)
+		p.Validate(func(field, problem string) { add(at+field, problem) })
+		if p.Name != "" && providers[p.Name] {
+			add(at+"name", fmt.Sprintf("%q is the name of another provider already", p.Name))
+		}
+		providers[p.Name] = true
+	}
 	names := make(map[string]int, len(c.Rules))
 	for i, r := range c.Rules {
 		at := fmt.Sprintf("rules[%d].", i)
@@ -166,8 +210,14 @@ func (c Config) Validate(add func(field, problem string)) {
 				names[r.Name] = i
 			}
 		}
-		if r.Action > Deny {
-			add(at+"action", "unknown action; use allow or deny")
+		if r.Action > Require {
+			add(at+"action", "unknown action; use allow, deny or require")
+		}
+		if r.Action == Require && r.JWT == nil {
+			add(at+"action", "require asks for a token; write jwt, or deny")
+		}
+		if r.JWT != nil {
+			r.JWT.validate(providers, func(field, problem string) { add(at+"jwt."+field, problem) })
 		}
 		if len(r.From) == 0 {
 			add(at+"from", `is empty; name identities, or "*" for every authenticated peer`)

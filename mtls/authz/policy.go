@@ -9,8 +9,10 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/outrigger-mesh/outrigger/mtls"
+	"github.com/outrigger-mesh/outrigger/mtls/jwt"
 	"github.com/outrigger-mesh/outrigger/proxy/http1"
 	"github.com/outrigger-mesh/outrigger/resilience/guard"
 )
@@ -49,6 +51,13 @@ type Request struct {
 	// Head has the fields, as spans of Raw; nil where they are not known.
 	Head *http1.Head
 	Raw  []byte
+	// Query is that of the target, in which tokens may be; Now is by what time they
+	// must be valid.
+	Query []byte
+	Now   time.Time
+	// Tokens is what the rules have found of tokens, one for each of Policy.Verifiers.
+	// With memory of its own Check does not allocate; see Policy.Tokens.
+	Tokens Tokens
 }
 
 // Policy is the compiled form of a Config. It is immutable and may be used concurrently.
@@ -65,6 +74,7 @@ type Policy struct {
 	set bool
 	// byPath says that some rule looks at the path; slashes that encoded ones are compared.
 	byPath, slashes bool
+	verifiers       []*jwt.Verifier
 	// scratch holds *[]byte for paths that are not in normal form already.
 	scratch sync.Pool
 
@@ -92,11 +102,18 @@ type rule struct {
 	fields  []fieldCondition
 	// byPath says that it looks at the path, http at anything that only requests have.
 	byPath, http bool
+	jwt          []asked
 }
 
-// Compile checks the configuration as Validate does and returns the policy, or
-// all mistakes joined.
+// Compile is CompileWith where nobody fetches keys: tokens of providers whose keys
+// are not inline are refused.
 func Compile(cfg Config) (*Policy, error) {
+	return CompileWith(cfg, func(p *jwt.Provider) (*jwt.Verifier, error) { return jwt.NewVerifier(*p), nil })
+}
+
+// CompileWith checks the configuration as Validate does and returns the policy, or
+// all mistakes joined. verifier gives what verifies the tokens of a provider.
+func CompileWith(cfg Config, verifier func(*jwt.Provider) (*jwt.Verifier, error)) (*Policy, error) {
 	var errs []error
 	cfg.Validate(func(field, problem string) {
 		errs = append(errs, fmt.Errorf("authorization.%s: %s", field, problem))
@@ -113,16 +130,25 @@ func Compile(cfg Config) (*Policy, error) {
 		p.unmatched = Verdict{Allowed: true, Rule: DefaultAllow, Mode: p.mode}
 	}
 	p.scratch.New = func() any { return new([]byte) }
+	for i := range cfg.JWTProviders {
+		v, err := verifier(&cfg.JWTProviders[i])
+		if err != nil {
+			return nil, fmt.Errorf("authorization.jwt_providers[%d].%w", i, err)
+		}
+		p.verifiers = append(p.verifiers, v)
+	}
 	for i := range cfg.Rules {
 		r, err := cfg.Rules[i].compile(i)
 		if err != nil {
 			return nil, err
 		}
+		r.jwt = cfg.Rules[i].JWT.compile(cfg.JWTProviders)
+		r.http = r.http || r.jwt != nil
 		p.rules = append(p.rules, r)
 		p.byPath = p.byPath || r.byPath
 	}
 	if p.set {
-		slices.SortStableFunc(p.rules, func(a, b *rule) int { return cmp.Compare(b.action, a.action) })
+		slices.SortStableFunc(p.rules, func(a, b *rule) int { return cmp.Compare(min(b.action, Deny), min(a.action, Deny)) })
 	}
 	return p, nil
 }
@@ -260,7 +286,7 @@ func (c *Caller) CheckConn() Verdict {
 		switch {
 		case !r.http:
 			return Verdict{Allowed: r.action == Allow, Rule: r.name, Mode: p.mode}
-		case r.action == Deny || !p.set:
+		case r.action != Allow || !p.set:
 			return Verdict{Rule: r.name, Detail: NotHTTP, Mode: p.mode}
 		}
 	}
@@ -274,7 +300,7 @@ func (p *Policy) MayEver(id mtls.ID) bool {
 		switch {
 		case r.action == Allow:
 			return true
-		case !r.http:
+		case r.action == Deny && !r.http:
 			return false
 		}
 	}
@@ -283,12 +309,34 @@ func (p *Policy) MayEver(id mtls.ID) bool {
 
 // decide takes a path in normal form, nil for none.
 func (c *Caller) decide(q *Request, path []byte) Verdict {
+	why := "" // the first token that was not as asked for
 	for _, r := range c.rules {
-		if r.matches(c.policy, q, path) {
-			return Verdict{Allowed: r.action == Allow, Rule: r.name, Mode: c.policy.mode}
+		if !r.matches(c.policy, q, path) {
+			continue
 		}
+		if r.jwt != nil {
+			detail := c.policy.tokens(r.jwt, q)
+			switch {
+			case r.action == Require && detail == "":
+				continue
+			case r.action == Require:
+				return Verdict{Rule: r.name, Detail: detail, Mode: c.policy.mode}
+			case detail != "":
+				why = cmp.Or(why, detail)
+				continue
+			}
+		}
+		v := Verdict{Allowed: r.action == Allow, Rule: r.name, Mode: c.policy.mode}
+		if !v.Allowed {
+			v.Detail = why
+		}
+		return v
 	}
-	return c.policy.unmatched
+	v := c.policy.unmatched
+	if !v.Allowed {
+		v.Detail = why
+	}
+	return v
 }
 
 func (r *rule) fromMatches(id mtls.ID) bool {

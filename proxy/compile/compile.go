@@ -12,6 +12,8 @@ import (
 	"github.com/outrigger-mesh/outrigger/config"
 	"github.com/outrigger-mesh/outrigger/mtls"
 	"github.com/outrigger-mesh/outrigger/mtls/authz"
+	"github.com/outrigger-mesh/outrigger/mtls/jwks"
+	"github.com/outrigger-mesh/outrigger/mtls/jwt"
 	"github.com/outrigger-mesh/outrigger/proxy/http1"
 	"github.com/outrigger-mesh/outrigger/proxy/http2"
 	"github.com/outrigger-mesh/outrigger/proxy/limiter"
@@ -36,6 +38,9 @@ type Input struct {
 	// Counters are those who count rate limits for several proxies; needed only
 	// with such limits.
 	Limiters *limiter.Set
+	// Tokens keeps what verifies the tokens of requests; without it only keys in
+	// the configuration count.
+	Tokens *jwks.Set
 	// Identities are the SPIFFE IDs that discovery gives for services.
 	Identities map[string][]string
 	// ServerNames are those that TLS to the endpoints of services asks for, by discovery.
@@ -59,7 +64,11 @@ type Draft struct {
 	gates     []gate
 	authz     guard.Mode // of the rules for who calls the service
 	direct    []*plan.Listener
+	verifiers []*jwt.Verifier
 }
+
+// Verifiers are what verifies the tokens of requests.
+func (d *Draft) Verifiers() []*jwt.Verifier { return d.verifiers }
 
 // use is a route with the cluster that it is to have.
 type use struct {
@@ -189,11 +198,16 @@ func (c *compiler) inbound() {
 		}
 		l.TLS = mtls.ServerConfig(c.in.Source, o)
 	}
-	policy, err := authz.Compile(c.cfg.Authorization)
+	verifier := func(p *jwt.Provider) (*jwt.Verifier, error) { return jwt.NewVerifier(*p), nil }
+	if c.in.Tokens != nil {
+		verifier = c.in.Tokens.Verifier
+	}
+	policy, err := authz.CompileWith(c.cfg.Authorization, verifier)
 	if err != nil {
 		c.problem("authorization", "%v", err)
 		return
 	}
+	c.draft.verifiers = policy.Verifiers()
 	l.Route, c.draft.authz = plan.Route{Name: "inbound", Authz: policy}, policy.Mode()
 	addr, err := netip.ParseAddr(c.cfg.Service.Address)
 	if err != nil {

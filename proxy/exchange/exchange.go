@@ -82,6 +82,7 @@ type exchange struct {
 	over     rateSaid   // the rate limit that has refused, and what it said
 	told     []rateSaid // what the answer tells of others
 	values   [][]byte   // what the one asked now is told
+	tokens   authz.Tokens
 	upload   uploadState
 	uploader uploader
 	hearing  hearing
@@ -142,6 +143,8 @@ func (x *exchange) free() {
 	x.over, x.turn, x.fate = rateSaid{}, turn{}, fateful{}
 	clear(x.told)
 	clear(x.values)
+	clear(x.tokens)
+	x.tokens = x.tokens[:0]
 	x.told, x.values = x.told[:0], x.values[:0]
 	x.throttle, x.heldBack = nil, 0
 	x.hearing, x.trailers = hearing{}, nil
@@ -242,10 +245,17 @@ func (x *exchange) admit() outcome.Reason {
 	}
 	if p := x.l.Route.Authz; p != nil {
 		asked := authz.Request{Method: x.req.MethodSpan.Of(x.raw), Resource: x.req.Resource(x.raw), Host: x.req.Host.Of(x.raw), Head: &x.req.Head, Raw: x.raw}
+		if len(p.Verifiers()) > 0 {
+			asked.Query, asked.Now, asked.Tokens = x.req.Query.Of(x.raw), x.s.srv.Sweeper.Wall(x.at), p.Tokens(x.tokens)
+		}
 		v := x.s.caller(p).Check(&asked)
+		if len(p.Verifiers()) > 0 {
+			x.tokens = asked.Tokens
+			p.Drop(&asked)
+		}
 		x.rule = v.Rule
 		if v.Refuse(x.tried.Draw) {
-			x.detail = v.Detail
+			x.cause = v.Err()
 			return outcome.Denied
 		}
 		if !v.Allowed {

@@ -160,7 +160,7 @@ func (x *exchange) buildRequest(span telemetry.SpanID) int {
 	if x.ust != nil {
 		behind = nil // as a part of its own
 	}
-	x.grow(len(x.raw) + len(behind) + ownFields + x.s.peer.extra() + x.route.Extra())
+	x.grow(len(x.raw) + len(behind) + ownFields + x.s.peer.extra() + x.route.Extra() + x.payloads())
 	r := &x.req
 	r.Drop(http1.XForwardedFor)
 	r.Drop(http1.XForwardedClientCert)
@@ -202,6 +202,9 @@ func (x *exchange) buildRequest(span telemetry.SpanID) int {
 		b = telemetry.AppendTraceparent(b, trace)
 		b = append(b, "\r\n"...)
 	}
+	if len(x.tokens) > 0 {
+		b = x.l.Route.Authz.AppendPayloads(b, x.tokens)
+	}
 	if x.grpc {
 		b = x.appendCall(b)
 	}
@@ -230,6 +233,14 @@ func (x *exchange) buildRequest(span telemetry.SpanID) int {
 		x.out = append(b, behind...)
 	}
 	return head
+}
+
+// payloads is how many bytes the payloads of tokens take in the head.
+func (x *exchange) payloads() int {
+	if len(x.tokens) == 0 {
+		return 0
+	}
+	return x.l.Route.Authz.PayloadSize(x.tokens)
 }
 
 // ownFields is room for the fields that the proxy adds, two cookies among them.

@@ -126,16 +126,6 @@ func (s *Session) Busy() bool {
 	return s.busy.Load()
 }
 
-// caller returns what p says of the session's peer.
-func (s *Session) caller(p *authz.Policy) *authz.Caller {
-	c := s.rules.Load()
-	if c == nil || c.Policy() != p {
-		c = p.Caller(s.peer.ID)
-		s.rules.Store(c)
-	}
-	return c
-}
-
 // Exchanges returns how many exchanges have begun.
 func (s *Session) Exchanges() uint64 { return s.exchange.Load() }
 

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"slices"
 	"sync"
 
 	"github.com/outrigger-mesh/outrigger/mtls/authz"
@@ -201,7 +200,6 @@ func (x *exchange) tunnel() outcome.Reason {
 func (x *exchange) relayed(t *tunnelled, res relay.Result) outcome.Reason {
 	expired := errors.Is(res.Err, wire.ErrExpired)
 	if expired && x.refusedNow(t) {
-		x.cause = nil // the rule says why
 		return outcome.Denied
 	}
 	switch res.Closed {
@@ -279,39 +277,6 @@ func (s *Session) GoAway() {
 	for n := range t.open {
 		n.relay.GoAway()
 	}
-}
-
-// asks says what p would make of t if it were opened now.
-func (s *Session) asks(t *tunnelled, p *authz.Policy) authz.Verdict {
-	switch {
-	case p == nil:
-		return authz.Verdict{Allowed: true}
-	case t.asked == nil:
-		return s.caller(p).CheckConn()
-	}
-	return s.caller(p).Check(t.asked)
-}
-
-// keepAsked copies what rules look at of the request, so that other rules can be
-// asked about its tunnel later. Where there are no rules there never will be.
-func (x *exchange) keepAsked() *authz.Request {
-	if x.l.Route.Authz == nil {
-		return &authz.Request{}
-	}
-	raw := bytes.Clone(x.raw)
-	head := x.req.Head
-	head.Fields = slices.Clone(head.Fields)
-	return &authz.Request{Method: x.req.MethodSpan.Of(raw), Resource: x.req.Resource(raw), Host: x.req.Host.Of(raw), Head: &head, Raw: raw}
-}
-
-// refusedNow reports whether the rules now in force refuse t, and notes which.
-func (x *exchange) refusedNow(t *tunnelled) bool {
-	v := x.s.asks(t, x.s.source.Load().Route.Authz)
-	refuse := v.Refuse(0)
-	if refuse {
-		x.rule, x.detail = v.Rule, v.Detail
-	}
-	return refuse
 }
 
 // Recheck ends the session's tunnels that p would not allow to be opened now.

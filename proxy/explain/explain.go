@@ -182,7 +182,7 @@ func (e *explainer) request() error {
 		return nil
 	}
 	if p := e.l.Route.Authz; p != nil {
-		asked := authz.Request{Method: e.req.MethodSpan.Of(e.raw), Resource: e.req.Resource(e.raw), Host: e.req.Host.Of(e.raw), Head: &e.req.Head, Raw: e.raw}
+		asked := authz.Request{Method: e.req.MethodSpan.Of(e.raw), Resource: e.req.Resource(e.raw), Host: e.req.Host.Of(e.raw), Head: &e.req.Head, Raw: e.raw, Query: e.req.Query.Of(e.raw)}
 		if e.ruled(p.Check(e.id, &asked)) {
 			return nil
 		}

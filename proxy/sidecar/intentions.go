@@ -100,7 +100,7 @@ func (n *intended) intention(i *mesh.Intention) {
 	}
 	rules, problem := n.rules(i, title, from)
 	if problem == "" {
-		authz.Config{Rules: rules}.Validate(func(at, what string) {
+		authz.Config{Rules: rules, JWTProviders: n.cfg.JWTProviders}.Validate(func(at, what string) {
 			if problem == "" {
 				problem = at + ": " + what
 			}
@@ -179,18 +179,35 @@ func (n *intended) rules(i *mesh.Intention, title, from string) (rules []authz.R
 		return nil, fmt.Sprintf("Action is %q", i.Action)
 	case len(i.Permissions) > 0 && i.Action != "":
 		return nil, "it has both an Action and Permissions"
-	case i.JWT != nil:
-		return nil, "JWT is required"
-	case len(i.Permissions) == 0:
-		return []authz.Rule{{Name: title, Action: action, From: []string{from}}}, ""
-	case !n.http:
+	case !n.http && i.JWT != nil:
+		return nil, "JWT is required, and a connection that is not HTTP carries none"
+	case len(i.Permissions) > 0 && !n.http:
 		// As Consul has it: a connection meets no permission.
 		return []authz.Rule{{Name: title + ", has permissions, which only HTTP can have", Action: authz.Deny, From: []string{from}}}, ""
 	}
+	if i.JWT != nil {
+		r := authz.Rule{Name: title + ", JWT", Action: authz.Require, From: []string{from}}
+		if r.JWT, problem = n.requirement(i.JWT); problem != "" {
+			return nil, "JWT." + problem
+		}
+		rules = append(rules, r)
+	}
+	if len(i.Permissions) == 0 {
+		return append(rules, authz.Rule{Name: title, Action: action, From: []string{from}}), ""
+	}
 	for k := range i.Permissions {
-		r := authz.Rule{Name: fmt.Sprintf("%s, permission %d", title, k+1), From: []string{from}}
-		if problem := n.permission(&i.Permissions[k], &r); problem != "" {
+		p, r := &i.Permissions[k], authz.Rule{Name: fmt.Sprintf("%s, permission %d", title, k+1), From: []string{from}}
+		if problem := n.permission(p, &r); problem != "" {
 			return nil, fmt.Sprintf("Permissions[%d].%s", k, problem)
+		}
+		if p.JWT != nil {
+			// What the permission takes goes to no later one, with or without a token.
+			asks := r
+			asks.Name, asks.Action = r.Name+", JWT", authz.Require
+			if asks.JWT, problem = n.requirement(p.JWT); problem != "" {
+				return nil, fmt.Sprintf("Permissions[%d].JWT.%s", k, problem)
+			}
+			rules = append(rules, asks)
 		}
 		rules = append(rules, r)
 	}
@@ -204,9 +221,6 @@ func (n *intended) permission(p *mesh.Permission, r *authz.Rule) (problem string
 	var ok bool
 	if r.Action, ok = actions[p.Action]; !ok {
 		return fmt.Sprintf("Action is %q", p.Action)
-	}
-	if p.JWT != nil {
-		return "JWT is required"
 	}
 	h := p.HTTP
 	if h == nil {
@@ -265,7 +279,7 @@ func (t *translation) intentions() {
 		r := &cfg.Rules[i]
 		for key, said := range map[string]bool{
 			"name": true, "action": true, "from": true, "methods": len(r.Methods) > 0, "paths": len(r.Paths) > 0,
-			"path_prefix": r.PathPrefix != "", "path_regex": r.PathRegex != "",
+			"path_prefix": r.PathPrefix != "", "path_regex": r.PathRegex != "", "jwt": r.JWT != nil,
 		} {
 			if said {
 				t.Came(fmt.Sprintf("authorization.rules[%d].%s", i, key), "Consul "+r.Name)

@@ -1,17 +1,22 @@
 package sidecar
 
 import (
+	"crypto/ed25519"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/outrigger-mesh/outrigger/discovery/consul/mesh"
 	"github.com/outrigger-mesh/outrigger/mtls"
 	"github.com/outrigger-mesh/outrigger/mtls/authz"
+	"github.com/outrigger-mesh/outrigger/mtls/jwt"
 	"github.com/outrigger-mesh/outrigger/proxy/http1"
 )
 
@@ -309,4 +314,82 @@ func FuzzIntentions(f *testing.F) {
 			}
 		}
 	})
+}
+
+// A requirement of a token holds for the whole intention, or for what a
+// permission takes; where it cannot be understood nobody passes.
+func TestIntentionsWithJWT(t *testing.T) {
+	list := intentionsOf(t, `[
+		{"SourceName":"web","DestinationName":"api","Precedence":9,"JWT":{"Providers":[{"Name":"okta"}]},"Permissions":[
+			{"Action":"allow","HTTP":{"PathPrefix":"/admin"},"JWT":{"Providers":[{"Name":"okta","VerifyClaims":[{"Path":["perms","role"],"Value":"admin"}]},{"Name":"auth0"}]}},
+			{"Action":"allow","HTTP":{"PathPrefix":"/"}}]},
+		{"SourceName":"jobs","DestinationName":"api","Precedence":9,"Action":"allow","JWT":{"Providers":[{"Name":"nobody"}]}},
+		{"SourceName":"batch","DestinationName":"api","Precedence":9,"Action":"allow","JWT":{"Providers":[{"Name":"newer"}]}}]`)
+	pub, _, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	set := fmt.Sprintf(`{"keys":[{"kty":"OKP","crv":"Ed25519","kid":"k","x":%q}]}`, base64.RawURLEncoding.EncodeToString(pub))
+	var providers map[string]*mesh.JWTProvider
+	text := fmt.Sprintf(`{
+		"okta":{"Name":"okta","Issuer":"https://okta.test","Audiences":["api"],"JSONWebKeySet":{"Local":{"JWKS":%q}},"ClockSkewSeconds":5,"CacheConfig":{"Size":7},
+			"Locations":[{"Header":{"Name":"x-jwt","ValuePrefix":"Bearer ","Forward":true}},{"QueryParam":{"Name":"t"}},{"Cookie":{"Name":"c"}}],
+			"Forwarding":{"HeaderName":"x-payload","PadForwardPayloadHeader":true}},
+		"auth0":{"Name":"auth0","Issuer":"https://auth0.test","JSONWebKeySet":{"Remote":{"URI":"https://auth0.test/keys","RequestTimeoutMs":1500,"CacheDuration":"2m",
+			"RetryPolicy":{"NumRetries":3},"JWKSCluster":{"DiscoveryType":"STRICT_DNS","TLSCertificates":{"TrustedCA":{"Filename":"/ca.pem"}}}}}},
+		"newer":{"Name":"newer","Issuer":"https://newer.test","JSONWebKeySet":{"Local":{"JWKS":%[1]q}},"Unknown":["Strange"]}}`, base64.StdEncoding.EncodeToString([]byte(set)))
+	if err := json.Unmarshal([]byte(text), &providers); err != nil {
+		t.Fatal(err)
+	}
+	for _, allow := range []bool{false, true} {
+		cfg, findings := Intentions(list, allow, providers, domain, "http")
+		refused, differs := 0, 0
+		for _, f := range findings {
+			if f.Kind == Refused {
+				refused++
+			} else {
+				differs++
+			}
+		}
+		if refused != 2 || differs != 2 {
+			t.Errorf("findings: %+v", findings)
+		}
+		want := []jwt.Provider{
+			{
+				Name: "okta", Issuer: "https://okta.test", Audiences: []string{"api"}, Keys: jwt.Keys{Inline: set}, ClockSkew: 5 * time.Second, Cache: 7,
+				Locations:      []jwt.Location{{Header: "x-jwt", Prefix: "Bearer ", Forward: true}, {Query: "t"}, {Cookie: "c"}},
+				ForwardPayload: "x-payload", PadPayload: true,
+			},
+			{Name: "auth0", Issuer: "https://auth0.test", Keys: jwt.Keys{URL: "https://auth0.test/keys", Timeout: 1500 * time.Millisecond, Refresh: 2 * time.Minute, CA: "/ca.pem"}},
+		}
+		if !reflect.DeepEqual(cfg.JWTProviders, want) {
+			t.Errorf("providers:\n%+v, want\n%+v", cfg.JWTProviders, want)
+		}
+		p := compiled(t, cfg)
+		for _, c := range []struct{ from, path, rule, detail string }{
+			{"web", "/x", "intention web => api (precedence 9), JWT", "JWT of okta: no token"},
+			{"jobs", "/x", "intention jobs => api (precedence 9)", ""},
+			{"batch", "/x", "intention batch => api (precedence 9)", ""},
+		} {
+			if v := p.Check(callerID(t, service(c.from)), head(t, "GET", c.path)); v.Allowed || v.Rule != c.rule || v.Detail != c.detail {
+				t.Errorf("%s: %+v, want %s", c.from, v, c.rule)
+			}
+		}
+		// The permission alone asks, of what it takes.
+		alone := slices.Clone(list[:1])
+		alone[0].JWT = nil
+		cfg, _ = Intentions(alone, allow, providers, domain, "http")
+		p = compiled(t, cfg)
+		if v := p.Check(callerID(t, service("web")), head(t, "GET", "/admin")); v.Allowed || v.Rule != "intention web => api (precedence 9), permission 1, JWT" {
+			t.Errorf("%+v", v)
+		}
+		if v := p.Check(callerID(t, service("web")), head(t, "GET", "/x")); !v.Allowed || v.Rule != "intention web => api (precedence 9), permission 2" {
+			t.Errorf("%+v", v)
+		}
+		// On a connection there is no token.
+		cfg, _ = Intentions(list, allow, providers, domain, "tcp")
+		if v := compiled(t, cfg).CheckConn(callerID(t, service("web"))); v.Allowed {
+			t.Errorf("%+v", v)
+		}
+	}
 }

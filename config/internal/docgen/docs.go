@@ -26,6 +26,7 @@ func packages() []string {
 		"discovery/dns",
 		"discovery/file",
 		"mtls/authz",
+		"mtls/jwt",
 		"mtls/consulca",
 		"proxy/limiter",
 		"proxy/names",
