@@ -272,8 +272,12 @@ func (t *translation) intentions() {
 	cfg, findings := Intentions(t.s.Intentions, t.s.DefaultAllow, t.s.Providers, t.s.TrustDomain, string(protocol))
 	t.findings = append(t.findings, findings...)
 	t.permissive(&cfg)
+	t.normalization(&cfg)
 	must(t, &t.Config.Authorization, cfg, "authorization", "Consul intentions")
 	t.Came("authorization.order", "Consul intentions")
+	if cfg.EncodedSlashes != authz.RefuseSlashes {
+		t.Came("authorization.encoded_slashes", "Consul mesh HTTP.Incoming.RequestNormalization")
+	}
 	t.Came("authorization.default", "Consul's default policy for intentions")
 	for i := range cfg.Rules {
 		r := &cfg.Rules[i]
