@@ -19,6 +19,38 @@ func matched(t *testing.T, c *testkit.ConsulAgent, name string) []mesh.Intention
 	return answer[name]
 }
 
+// tokens has Consul keep providers and intentions that ask for their tokens.
+func tokens(t *testing.T, c *testkit.ConsulAgent, domain string, allow bool) {
+	t.Helper()
+	write := func(body string) { c.Do(t, "PUT", "/v1/config", json.RawMessage(body)) }
+	write(`{"Kind":"jwt-provider","Name":"far","Issuer":"https://far.test","JSONWebKeySet":{"Remote":{"URI":"https://far.test/keys","RequestTimeoutMs":500,"CacheDuration":"30m","FetchAsynchronously":true}},
+		"Locations":[{"Header":{"Name":"x-jwt","ValuePrefix":"Bearer "}}],"Forwarding":{"HeaderName":"x-payload"}}`)
+	write(`{"Kind":"jwt-provider","Name":"near","Issuer":"https://near.test","JSONWebKeySet":{"Local":{"JWKS":"eyJrZXlzIjpbeyJrdHkiOiJPS1AiLCJjcnYiOiJFZDI1NTE5IiwieCI6IjExcVlBWUt4Q3JmVlNfN1R5V1FIT2c3aGN2UGFwaU1scHduM2U0dFBRemsifV19"}}}`)
+	write(`{"Kind":"service-defaults","Name":"bank","Protocol":"http"}`)
+	write(`{"Kind":"service-intentions","Name":"bank","JWT":{"Providers":[{"Name":"near"}]},"Sources":[{"Name":"web","Permissions":[{"Action":"allow","HTTP":{"PathPrefix":"/"},
+		"JWT":{"Providers":[{"Name":"far","VerifyClaims":[{"Path":["perms","role"],"Value":"admin"}]}]}}]}]}`)
+	var entries []json.RawMessage
+	if err := json.Unmarshal(c.Do(t, "GET", "/v1/config/jwt-provider", nil), &entries); err != nil {
+		t.Fatal(err)
+	}
+	providers := map[string]*mesh.JWTProvider{}
+	for _, e := range entries {
+		var p mesh.JWTProvider
+		if err := json.Unmarshal(e, &p); err != nil {
+			t.Fatalf("%s: %v", e, err)
+		}
+		providers[p.Name] = &p
+	}
+	cfg, findings := Intentions(matched(t, c, "bank"), allow, providers, domain, "http")
+	if len(findings) != 0 || len(cfg.JWTProviders) != 2 {
+		t.Errorf("%+v, %+v", findings, cfg.JWTProviders)
+	}
+	v := compiled(t, cfg).Check(callerID(t, "spiffe://"+domain+"/ns/default/dc/dc1/svc/web"), head(t, "GET", "/"))
+	if v.Allowed || v.Rule != "intention web => bank (precedence 9), JWT" || v.Detail != "JWT of near: no token" {
+		t.Errorf("without a token: %+v", v)
+	}
+}
+
 // TestIntentionsOfRealConsul has each kind of intention written by Consul's API
 // and compares what becomes of it with what Consul itself says.
 func TestIntentionsOfRealConsul(t *testing.T) {
@@ -42,6 +74,8 @@ func TestIntentionsOfRealConsul(t *testing.T) {
 				{"Action":"allow","HTTP":{"PathPrefix":"/v1","Header":[{"Name":"x-role","Exact":"Admin","IgnoreCase":true}]}},
 				{"Action":"deny","HTTP":{"PathRegex":"/items/[0-9]+","Header":[{"Name":"x-no","Present":true}]}},
 				{"Action":"allow","HTTP":{"PathRegex":"/items/[0-9]+","Header":[{"Name":"x-bad","Contains":"z","Invert":true}]}}]}]}`)
+
+			tokens(t, c, roots.TrustDomain, allow)
 
 			// Where connections decide, Consul is asked what it would say.
 			for _, to := range []string{"db", "cache", "other"} {
