@@ -18,6 +18,7 @@ type translation struct {
 	own      *mesh.Registration
 	entry    string // the registration, as findings name it
 	findings []Finding
+	made     map[string]*made // targets with a policy, by name
 }
 
 // Translate makes the configuration of the sidecar that s describes, over what
@@ -27,7 +28,7 @@ type translation struct {
 // running is the configuration of a proxy that runs, or nil: what cannot change
 // without a restart stays as it is there, and findings tell of it.
 func Translate(base *config.Base, s *mesh.Snapshot, running *config.Config) (*config.Loaded, []Finding, error) {
-	t := &translation{s: s, own: &s.Proxy, entry: "registration " + s.Proxy.ID}
+	t := &translation{s: s, own: &s.Proxy, entry: "registration " + s.Proxy.ID, made: map[string]*made{}}
 	loaded, err := t.translate(base, running)
 	return loaded, sorted(t.findings), err
 }

@@ -100,29 +100,10 @@ func (t *translation) listen(u *upstream) string {
 	return net.JoinHostPort(host, strconv.Itoa(u.LocalBindPort))
 }
 
-// lead says where calls go; false refuses the upstream.
-func (t *translation) lead(u *upstream, up *config.Upstream, path string) bool {
-	start := u.chain.Nodes[u.chain.StartNode]
-	if start == nil || start.Type != "resolver" || start.Resolver == nil || start.Resolver.Failover != nil || u.chain.Targets[start.Resolver.Target] == nil {
-		t.find(Refused, "discovery chain "+u.name, "Nodes", "routes, splits or fails over, which is not followed yet; nothing listens for it", "")
-		return false
-	}
-	target := u.chain.Targets[start.Resolver.Target]
-	if name := mesh.TargetName(target, t.own); name != u.name {
-		t.find(Refused, "discovery chain "+u.name, "Targets", "leads to "+name+", which is not followed yet; nothing listens for it", "")
-		return false
-	}
-	p := t.Policy(u.name)
-	t.policy(u, &p, up.Protocol)
-	t.target(u.name, &p, target)
-	t.Config.Policies[u.name] = p
-	_ = path
-	return true
-}
-
-// policy fills in what an upstream's opaque configuration says of calls to it.
-func (t *translation) policy(u *upstream, p *config.Policy, proto config.Protocol) {
-	at, c := config.PolicyPath(u.name), u.config
+// policy fills in what an upstream's opaque configuration says of calls to name, to
+// which it leads.
+func (t *translation) policy(u *upstream, name string, p *config.Policy, proto config.Protocol) {
+	at, c := config.PolicyPath(name), u.config
 	if proto.HTTP() && !t.Given("policies.*.timeout") {
 		put(t, &p.Timeout, envoyTimeout, at+".timeout", byEnvoy)
 	}
@@ -146,7 +127,7 @@ func (t *translation) target(name string, p *config.Policy, target *mesh.Target)
 	if d := time.Duration(target.ConnectTimeout); d > 0 {
 		put(t, &p.ConnectTimeout, d, at+".connect_timeout", from+" ConnectTimeout")
 	}
-	if p.Transport == config.TransportMTLS && ConsulIdentity(&t.Config.Identity) && t.s.TrustDomain != "" {
+	if p.Transport == config.TransportMTLS && ConsulIdentity(&t.Config.Identity) && t.s.TrustDomain != "" && target.Peer == "" { // the peer's come with its instances
 		must(t, &p.Identities, []string{SpiffeID(t.s.TrustDomain, target)}, at+".identities", from)
 	}
 }
