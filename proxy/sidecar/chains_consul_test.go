@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
+	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -179,5 +180,42 @@ func TestRefusedEntries(t *testing.T) {
 	}
 	if n := len(s.loaded.Config.Outbound.Upstreams[0].Routes); n != 2 {
 		t.Errorf("%d routes, want that of /x and the last", n)
+	}
+}
+
+// TestEnterpriseChains: Consul itself refuses what only its Enterprise edition has
+// in entries about chains, and of what would come of a newer one this proxy says
+// what it leaves out.
+func TestEnterpriseChains(t *testing.T) {
+	t.Parallel()
+	agent := testkit.Consul(t, testkit.ConsulOptions{Mesh: true})
+	agent.Do(t, "PUT", "/v1/config", json.RawMessage(`{"Kind":"proxy-defaults","Name":"global","Config":{"protocol":"http"}}`))
+	for _, e := range []string{
+		`{"Kind":"service-router","Name":"api","Namespace":"other","Routes":[]}`,
+		`{"Kind":"service-splitter","Name":"api","Partition":"other","Splits":[{"Weight":100,"Service":"b"}]}`,
+		`{"Kind":"service-resolver","Name":"api","Redirect":{"Service":"b","Namespace":"other"}}`,
+		`{"Kind":"service-resolver","Name":"api","Redirect":{"SamenessGroup":"g"}}`,
+		`{"Kind":"service-resolver","Name":"api","Failover":{"*":{"Namespace":"other"}}}`,
+		`{"Kind":"service-resolver","Name":"api","Failover":{"*":{"SamenessGroup":"g"}}}`,
+		`{"Kind":"service-resolver","Name":"api","Failover":{"*":{"Service":"b","Policy":{"Mode":"order-by-locality","Regions":["r"]}}}}`,
+		`{"Kind":"service-resolver","Name":"api","Failover":{"*":{"Targets":[{"Partition":"other"}]}}}`,
+		`{"Kind":"service-resolver","Name":"api","PrioritizeByLocality":{"Mode":"failover"}}`,
+	} {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPut, agent.Address+"/v1/config", strings.NewReader(e))
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = resp.Body.Close()
+		if resp.StatusCode < 400 {
+			t.Errorf("Consul takes %s", e)
+		}
+	}
+	c := chained(t, "resolver:f", `"resolver:f": {"Type": "resolver", "Resolver": {"Target": "api.default.default.dc1", "Failover": {"Targets": ["v2.api.default.default.dc1"], "Policy": {"Mode": "order-by-locality"}}}}`)
+	if s := serve(t, of(c, "td")); !told(s, Refused, "Failover.Policy.Mode") {
+		t.Errorf("%v", s.findings)
 	}
 }
