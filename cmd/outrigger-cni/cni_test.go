@@ -32,7 +32,7 @@ func ask(t *testing.T, env map[string]string, stdin string) (map[string]any, int
 		full[k] = v
 	}
 	var out bytes.Buffer
-	code := run(t.Context(), func(k string) string { return full[k] }, strings.NewReader(stdin), &out)
+	code := run(t.Context(), "outrigger-cni", func(k string) string { return full[k] }, strings.NewReader(stdin), &out)
 	var answer map[string]any
 	if out.Len() > 0 {
 		if err := json.Unmarshal(out.Bytes(), &answer); err != nil {
@@ -236,9 +236,11 @@ func TestErrors(t *testing.T) {
 			}
 		})
 	}
-	var out bytes.Buffer
-	if code := run(t.Context(), func(string) string { return "" }, strings.NewReader(""), &out); code != 0 || !strings.Contains(out.String(), "CNI plugin") {
-		t.Errorf("by hand: %d %s", code, out.String())
+	for name, want := range map[string]string{"outrigger-cni": "outrigger-cni dev: a CNI plugin", "consul-cni": "CNI plugin consul-cni 1.4.2 (in its place:"} {
+		var out bytes.Buffer
+		if code := run(t.Context(), name, func(string) string { return "" }, strings.NewReader(""), &out); code != 0 || !strings.HasPrefix(out.String(), want) {
+			t.Errorf("%s by hand: %d %s", name, code, out.String())
+		}
 	}
 }
 
@@ -252,7 +254,7 @@ func FuzzConf(f *testing.F) {
 		}
 		env := map[string]string{"CNI_COMMAND": command, "CNI_ARGS": args, "CNI_CONTAINERID": "c", "CNI_IFNAME": "e"}
 		var out bytes.Buffer
-		code := run(t.Context(), func(k string) string { return env[k] }, strings.NewReader(conf), &out)
+		code := run(t.Context(), "outrigger-cni", func(k string) string { return env[k] }, strings.NewReader(conf), &out)
 		if command == "" {
 			return
 		}

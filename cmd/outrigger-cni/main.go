@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/outrigger-mesh/outrigger/proxy/intercept"
@@ -25,15 +26,24 @@ const callTime = 60 * time.Second
 
 func main() {
 	ctx, cancel := context.WithTimeout(context.Background(), callTime)
-	code := run(ctx, os.Getenv, os.Stdin, os.Stdout)
+	code := run(ctx, filepath.Base(os.Args[0]), os.Getenv, os.Stdin, os.Stdout)
 	cancel()
 	os.Exit(code)
 }
 
-// run makes one call and returns the exit code.
-func run(ctx context.Context, getenv func(string) string, stdin io.Reader, stdout io.Writer) int {
+// standsFor is the version of consul-cni that the plugin can replace. Nomad
+// takes the first version that a plugin prints, and asks for this one at least
+// before it places a job with a transparent proxy.
+const standsFor = "1.4.2"
+
+// run makes one call and returns the exit code. The name is that under which
+// the plugin is installed.
+func run(ctx context.Context, name string, getenv func(string) string, stdin io.Reader, stdout io.Writer) int {
 	command := getenv("CNI_COMMAND")
 	if command == "" { // started by hand
+		if name == "consul-cni" {
+			_, _ = fmt.Fprintf(stdout, "CNI plugin consul-cni %s (in its place: the following)\n", standsFor)
+		}
 		_, _ = fmt.Fprintf(stdout, "outrigger-cni %s: a CNI plugin, called by container runtimes (specification %s to %s)\n", version, versions[0], versions[len(versions)-1])
 		return 0
 	}
