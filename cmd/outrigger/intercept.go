@@ -34,7 +34,7 @@ program is needed. This needs the capability CAP_NET_ADMIN.`,
 // interceptFlags are the options that say what the rules should do. Those that
 // Consul's redirect-traffic has too have its names.
 type interceptFlags struct {
-	table, netns, json, mode, beforeReady, dnsIP string
+	table, netns, json, mode, beforeReady, dnsIP, proxyID, node string
 
 	proxyUID, proxyGID, proxyCgroup, exInPort, exInCIDR, inInPort, exOutPort, exOutCIDR, exUID, inOutPort, inOutCIDR, inUID, dnsTo, dnsServer []string
 
@@ -52,6 +52,8 @@ func (f *interceptFlags) place(cmd *cobra.Command) {
 func (f *interceptFlags) rules(cmd *cobra.Command) {
 	s := cmd.Flags()
 	s.StringVar(&f.json, "config-json", "", "options as the `JSON` of Consul's tools (default: that in $"+intercept.ConsulEnv+"); flags come on top")
+	s.StringVar(&f.proxyID, "proxy-id", "", "take the ports of the proxy that is registered in Consul under this `ID`; the agent as for Consul's own tools (CONSUL_HTTP_ADDR and so on)")
+	s.StringVar(&f.node, "node-name", "", "read the registration from the catalog, under this `node`, where no agent has it")
 	s.StringSliceVar(&f.proxyUID, "proxy-uid", nil, "`user` of the proxy, whose own traffic is left alone")
 	s.StringSliceVar(&f.proxyGID, "proxy-gid", nil, "`group` of the proxy")
 	s.StringSliceVar(&f.proxyCgroup, "proxy-cgroup", nil, "control group of the proxy (version 2), by its `path` below the root")
@@ -76,7 +78,7 @@ func (f *interceptFlags) rules(cmd *cobra.Command) {
 
 // config makes a configuration of the flags. given says whether any of them,
 // or the environment, says anything.
-func (f *interceptFlags) config() (c intercept.Config, given bool, err error) {
+func (f *interceptFlags) config(ctx context.Context) (c intercept.Config, given bool, err error) {
 	text := f.json
 	if text == "" {
 		text = os.Getenv(intercept.ConsulEnv)
@@ -87,6 +89,11 @@ func (f *interceptFlags) config() (c intercept.Config, given bool, err error) {
 		}
 	}
 	before := fmt.Sprintf("%+v", c)
+	if f.proxyID != "" {
+		if err := registered(ctx, &c, f.proxyID, f.node); err != nil {
+			return c, true, err
+		}
+	}
 	var errs []error
 	users := func(to *[]intercept.Range, list []string) {
 		r, err := intercept.ParseUsers(list)
@@ -174,7 +181,7 @@ then.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cmd.SilenceUsage = true
-			c, _, err := f.config()
+			c, _, err := f.config(cmd.Context())
 			if err = errors.Join(err, c.Complete()); err != nil {
 				return err
 			}

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/outrigger-mesh/outrigger/internal/testkit"
 	"github.com/outrigger-mesh/outrigger/proxy/intercept"
 )
 
@@ -67,6 +68,51 @@ func TestInterceptPacket(t *testing.T) {
 	} {
 		if err := parsePacket(&q, x.from, x.to); err == nil || !strings.Contains(err.Error(), x.want) {
 			t.Errorf("%s %s: %v", x.from, x.to, err)
+		}
+	}
+}
+
+// What a proxy's registration in a real Consul says about its ports is what the
+// rules have.
+func TestInterceptProxyID(t *testing.T) {
+	agent := testkit.Consul(t, testkit.ConsulOptions{Mesh: true})
+	agent.Do(t, "PUT", "/v1/agent/service/register", map[string]any{
+		"Name": "web", "Port": 8080,
+		"Check": map[string]any{"HTTP": "http://127.0.0.1:8080/health", "Interval": "1h"},
+		"Connect": map[string]any{"SidecarService": map[string]any{"Port": 20005, "Proxy": map[string]any{
+			"Mode": "transparent", "TransparentProxy": map[string]any{"OutboundListenerPort": 15009},
+			"Config": map[string]any{"bind_port": 20007, "envoy_prometheus_bind_addr": "0.0.0.0:20200", "envoy_stats_bind_addr": "0.0.0.0:20300"},
+			"Expose": map[string]any{"Checks": true, "Paths": []map[string]any{{"Path": "/ready", "LocalPathPort": 8080, "ListenerPort": 20400}}},
+		}}},
+	})
+	t.Setenv("CONSUL_HTTP_ADDR", agent.Address)
+	t.Setenv(intercept.ConsulEnv, "")
+	for _, x := range []struct {
+		args string
+		want []string
+	}{
+		{"--proxy-id web-sidecar-proxy", []string{"redirect to :20007", "redirect to :15009", "inbound: tcp dport 20200 return", "inbound: tcp dport 20300 return", "inbound: tcp dport 20400 return", "inbound: tcp dport 215"}},
+		{"--proxy-id web-sidecar-proxy --node-name " + agent.Node, []string{"redirect to :20007", "redirect to :15009", "inbound: tcp dport 20400 return"}},
+		{"--proxy-id web-sidecar-proxy --proxy-inbound-port 7", []string{"redirect to :7"}},
+		{"--proxy-id web", []string{"error: web-sidecar-proxy"}},
+		{"--proxy-id other", []string{"error: the registration of proxy other"}},
+		{"--proxy-id other --node-name " + agent.Node, []string{"error: no service with the ID"}},
+	} {
+		root := newRoot()
+		var out bytes.Buffer
+		root.SetOut(&out)
+		root.SetArgs(append([]string{"intercept", "install", "--dry-run", "--proxy-uid", "5995"}, strings.Fields(x.args)...))
+		err := root.ExecuteContext(t.Context())
+		for _, want := range x.want {
+			if w, bad := strings.CutPrefix(want, "error: "); bad {
+				if err == nil || !strings.Contains(err.Error(), w) {
+					t.Errorf("%s: error %v, want one with %q", x.args, err, w)
+				}
+				continue
+			}
+			if err != nil || !strings.Contains(out.String(), want) {
+				t.Errorf("%s: %v, no %q in:\n%s", x.args, err, want, out.String())
+			}
 		}
 	}
 }

@@ -37,7 +37,7 @@ none, 4 where they are not as they were meant.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cmd.SilenceUsage = true
-			c, given, err := f.config()
+			c, given, err := f.config(cmd.Context())
 			if err == nil && given {
 				err = c.Complete()
 			}
