@@ -3,11 +3,13 @@ package testkit
 import (
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"runtime"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -38,6 +40,19 @@ func NewNetNS(t *testing.T) *NetNS {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = n.File.Close() })
+	// Nobody else is there: addresses need no search for duplicates, which takes
+	// seconds in which neighbours are not found.
+	err = n.Do(func() error {
+		for _, name := range []string{"default/accept_dad", "all/accept_dad", "default/dad_transmits"} {
+			if err := os.WriteFile("/proc/sys/net/ipv6/conf/"+name, []byte("0"), 0); err != nil && !errors.Is(err, os.ErrNotExist) {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
 	n.IP(t, "link set lo up")
 	return n
 }
@@ -101,4 +116,38 @@ func (n *NetNS) Join(t *testing.T, name string, addrs []string, peer *NetNS, pee
 		}
 		e.ns.IP(t, "link set "+e.name+" up")
 	}
+	n.awaitLink(t, name)
+	peer.awaitLink(t, peerName)
+}
+
+// awaitLink waits until the interface has its link-local address, without which
+// it finds no neighbour by IPv6. Where IPv6 is off there is none.
+func (n *NetNS) awaitLink(t *testing.T, name string) {
+	t.Helper()
+	if _, err := os.Stat("/proc/net/if_inet6"); err != nil {
+		return
+	}
+	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+		found := false
+		err := n.Do(func() error {
+			dev, err := net.InterfaceByName(name)
+			if err != nil {
+				return err
+			}
+			list, err := dev.Addrs()
+			for _, a := range list {
+				if ip, ok := a.(*net.IPNet); ok && ip.IP.To4() == nil && ip.IP.IsLinkLocalUnicast() {
+					found = true
+				}
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if found {
+			return
+		}
+	}
+	t.Fatalf("interface %s has no link-local address", name)
 }
