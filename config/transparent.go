@@ -164,8 +164,8 @@ func (v *validator) transparent() {
 	for i := range v.Outbound.Upstreams {
 		u := &v.Outbound.Upstreams[i]
 		path := joinIndex("outbound.upstreams", i)
-		if t != nil && u.Service == Passthrough {
-			v.say(path+".service", "is %s, which is what connections to unknown destinations are counted as; with outbound.transparent no upstream can have that name", Passthrough)
+		if t != nil && u.Title() == Passthrough {
+			v.say(path+".service", "is called %s, which is what connections to unknown destinations are counted as; with outbound.transparent no upstream can have that name", Passthrough)
 		}
 		if u.Listen == "" && len(u.Addresses) == 0 && !u.Direct {
 			v.say(path+".listen", "is required; write the address on which the application reaches it, such as 127.0.0.1:9001%s", orAddresses(t))

@@ -340,8 +340,6 @@ var goroutines = map[string]string{
 
 	"discovery/consul/mesh.followOne": "followOne waits",
 	"discovery/consul/mesh.run":       "run waits",
-
-	"proxy/listener.admit": "Listener.Run, through its WaitGroup",
 }
 
 // Programs that measure, test and show are left out.

@@ -102,7 +102,7 @@ func (d *Draft) bindDirect(i *plan.Interception, all *upstream.Instances) {
 func (c *compiler) addresses(i *plan.Interception) {
 	for n := range c.cfg.Outbound.Upstreams {
 		u := &c.cfg.Outbound.Upstreams[n]
-		l := c.named("outbound:" + u.Service)
+		l := c.named("outbound:" + u.Title())
 		if l == nil {
 			continue // it has a mistake, which was told
 		}

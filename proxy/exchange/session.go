@@ -68,10 +68,8 @@ type Peer struct {
 	Addr netip.AddrPort
 	ID   mtls.ID // zero without mTLS
 	TLS  uint16  // the version; 0 for plaintext
-	// Original is where an intercepted connection was going; else the zero value.
-	Original netip.AddrPort
-	// Instance is the endpoint that it means; the zero value leaves the choice.
-	Instance netip.AddrPort
+	// Original is where an intercepted connection was going, Instance the endpoint that it means, if it does.
+	Original, Instance netip.AddrPort
 	// ClientCert is the element of x-forwarded-client-cert for this peer, empty
 	// where there is to be none.
 	ClientCert []byte

@@ -155,7 +155,6 @@ func (t *tcpExchange) run(open func() (upstream.Leg, outcome.Reason), shard uint
 
 // wishes finds what the cluster's balancing goes by and a connection has.
 func (t *tcpExchange) wishes() {
-	t.wish.Only = t.peer.Instance
 	var k balance.Key
 	for i := range t.pol.Balance.Hash {
 		h, key, ok := &t.pol.Balance.Hash[i], uint64(0), false
@@ -169,9 +168,7 @@ func (t *tcpExchange) wishes() {
 			break
 		}
 	}
-	if k.Some {
-		t.wish.Key, t.wish.Keyed = k.Value, true
-	}
+	t.wish = upstream.Wish{Key: k.Value, Keyed: k.Some, Only: t.peer.Instance}
 }
 
 // relay moves bytes between downstream and the endpoint. Between two sidecars the

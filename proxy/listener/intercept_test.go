@@ -3,9 +3,9 @@ package listener
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"net/netip"
+	"strconv"
 	"syscall"
 	"testing"
 	"time"
@@ -63,7 +63,7 @@ func (tr *trap) direct(i plan.Interception) {
 
 func (tr *trap) connect(ip string) net.Conn {
 	tr.t.Helper()
-	c, err := net.Dial("tcp4", fmt.Sprintf("%s:%d", ip, tr.port))
+	c, err := net.Dial("tcp4", net.JoinHostPort(ip, strconv.Itoa(int(tr.port))))
 	if err != nil {
 		tr.t.Fatal(err)
 	}
@@ -75,7 +75,7 @@ func (tr *trap) connect(ip string) net.Conn {
 // refused connects to ip and wants to be reset, be it at once.
 func (tr *trap) refused(ip string) {
 	tr.t.Helper()
-	c, err := net.Dial("tcp4", fmt.Sprintf("%s:%d", ip, tr.port))
+	c, err := net.Dial("tcp4", net.JoinHostPort(ip, strconv.Itoa(int(tr.port))))
 	if errors.Is(err, syscall.ECONNRESET) {
 		return
 	}
