@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/netip"
 	"reflect"
 	"slices"
 
@@ -18,7 +19,8 @@ type translation struct {
 	own      *mesh.Registration
 	entry    string // the registration, as findings name it
 	findings []Finding
-	made     map[string]*made // targets with a policy, by name
+	made     map[string]*made          // targets with a policy, by name
+	virtual  map[netip.AddrPort]string // addresses, and whose they are
 }
 
 // Translate makes the configuration of the sidecar that s describes, over what
@@ -50,6 +52,7 @@ func (t *translation) translate(base *config.Base, running *config.Config) (*con
 	t.service(proxy)
 	t.inbound(proxy)
 	t.accessLogs()
+	t.transparent()
 	proxy.rest()
 	t.intentions()
 	for _, u := range ups {

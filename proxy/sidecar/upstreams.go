@@ -39,7 +39,7 @@ func (t *translation) upstreams() (list []*upstream) {
 		n.config = t.opaque(t.entry, n.at+".Config", u.Config)
 		list = append(list, n)
 	}
-	return list
+	return append(list, t.implied(seen)...)
 }
 
 // upstream makes the listener and the policies of one upstream.
@@ -50,19 +50,22 @@ func (t *translation) upstream(u *upstream) {
 	if u.chain != nil {
 		proto = t.protocol("discovery chain "+u.name, "Protocol", u.chain.Protocol)
 	}
-	defer u.config.rest()
 	if !t.listenable(u) {
 		return
 	}
 	up := config.Upstream{Service: u.name, Listen: t.listen(u), Protocol: proto, Unmatched: config.UnmatchedForward}
 	path := config.UpstreamPath(len(t.Config.Outbound.Upstreams))
-	if !t.lead(u, &up, path) {
+	if !t.addresses(u, &up, path) || !t.lead(u, &up, path) {
 		return
 	}
+	t.direct(u, &up, path)
+	u.config.rest()
 	t.Config.Outbound.Upstreams = append(t.Config.Outbound.Upstreams, up)
 	t.Came(path, from)
 	t.Came(path+".service", from+".DestinationName")
-	t.Came(path+".listen", from+".LocalBindPort")
+	if up.Listen != "" {
+		t.Came(path+".listen", from+".LocalBindPort")
+	}
 	t.Came(path+".protocol", "Consul discovery chain "+u.name+" Protocol")
 }
 
@@ -75,7 +78,7 @@ func (t *translation) listenable(u *upstream) bool {
 	switch {
 	case u.LocalBindSocketPath != "":
 		return refuse(".LocalBindSocketPath", "is a socket, on which nothing listens yet", "give LocalBindPort")
-	case u.LocalBindPort == 0:
+	case u.LocalBindPort == 0 && !t.byAddress(u):
 		return refuse(".LocalBindPort", "is not given, so the application has no address for it; nothing listens for it", "give a port")
 	case u.DestinationPeer != "":
 		return refuse(".DestinationPeer", "is in a peered cluster, whose roots cannot be read over Consul's HTTP API", "call it through a service of this cluster")
@@ -93,6 +96,9 @@ func (t *translation) listenable(u *upstream) bool {
 
 // listen is the address on which the application reaches the upstream.
 func (t *translation) listen(u *upstream) string {
+	if u.LocalBindPort == 0 {
+		return "" // found by its addresses
+	}
 	host := u.LocalBindAddress
 	if host == "" || host == "localhost" {
 		host = "127.0.0.1"
