@@ -44,6 +44,7 @@ func alone(t *testing.T) bool {
 	case err == nil && bytes.Contains(out, []byte("--- SKIP")):
 		missing(t, "in the namespace: "+string(out))
 	case err == nil:
+		t.Logf("in the namespace:\n%s", out)
 	case bytes.Contains(out, []byte("--- FAIL")) || len(out) > 0:
 		t.Fatalf("in the namespace: %v\n%s", err, out)
 	default:
