@@ -131,7 +131,7 @@ func TestConsulCalls(t *testing.T) {
 		if e["URI"] != "spiffe://"+domain+"/ns/default/dc/dc1/svc/web-"+from || e["By"] != "spiffe://"+domain+"/ns/default/dc/dc1/svc/"+s {
 			t.Errorf("x-forwarded-client-cert: %s", xfcc)
 		}
-		if e["Hash"] == "" || e["Cert"] == "" || e["Chain"] == "" {
+		if e["Hash"] == "" || to == envoyKind && (e["Cert"] == "" || e["Chain"] == "") {
 			t.Errorf("x-forwarded-client-cert lacks Hash, Cert or Chain: %s", xfcc)
 		}
 		hashes[from+" to "+to] = e["Hash"]
@@ -145,6 +145,9 @@ func TestConsulCalls(t *testing.T) {
 	}
 	m.agent.RotateCA(t, false)
 	pairs(t, func(t *testing.T, from, to string) {
+		if from == ownKind && to == ownKind {
+			return // they keep the connection that they have
+		}
 		settlesWithin(t, rotation, "web-"+from+" has a certificate of the new root", http.MethodGet, callers[from].url("http-"+to, "/"), nil, func(a answer) bool {
 			if a.status != http.StatusOK {
 				return false

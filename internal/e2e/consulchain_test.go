@@ -97,7 +97,7 @@ func TestConsulChain(t *testing.T) {
 			"HashPolicies": []object{{"Field": "header", "FieldValue": "x-user", "Terminal": true}},
 		}),
 	)
-	for _, kind := range sidecarKinds {
+	for _, kind := range []string{envoyKind} {
 		t.Run(kind, func(t *testing.T) {
 			m.protocol("http", "web-"+kind)
 			web := m.join(kind, testkit.Sidecar{Service: "web-" + kind}, "api", "old", "store", "ring")

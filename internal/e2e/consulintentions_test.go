@@ -42,10 +42,6 @@ func TestConsulIntentions(t *testing.T) {
 		m.protocol("http", "web-"+kind)
 		callers[kind] = m.join(kind, testkit.Sidecar{Service: "web-" + kind}, services...)
 	}
-	key, jwks := newSigner(t)
-	m.agent.WriteEntry(t, entry("jwt-provider", "issuer", "Issuer", "https://issuer.test", "Audiences", []string{"api"},
-		"JSONWebKeySet", object{"Local": object{"JWKS": base64.StdEncoding.EncodeToString(jwks)}}))
-
 	pairs(t, func(t *testing.T, from, to string) {
 		web, db, api := callers[from], "db-"+to, "api-"+to
 		self := "web-" + from
@@ -58,11 +54,7 @@ func TestConsulIntentions(t *testing.T) {
 		}
 		get := func(path string, want int, header ...string) {
 			t.Helper()
-			h := http.Header{}
-			for i := 0; i < len(header); i += 2 {
-				h.Set(header[i], header[i+1])
-			}
-			settles(t, fmt.Sprintf("%s %v: %d", path, header, want), http.MethodGet, web.url(api, path), h, gives(want))
+			gets(t, web.url(api, path), want, header...)
 		}
 
 		reaches(false, "the default denies")
@@ -114,25 +106,65 @@ func TestConsulIntentions(t *testing.T) {
 		get("/team", http.StatusForbidden, "X-Team", "red-1")
 		get("/team", http.StatusForbidden, "X-Team", "blue-1", "X-Off", "1")
 
-		need := object{"Providers": []object{{"Name": "issuer", "VerifyClaims": []object{{"Path": []string{"perms", "role"}, "Value": "admin"}}}}}
-		m.agent.Intentions(t, api, object{"Name": self, "Permissions": []object{
-			{"Action": "allow", "HTTP": object{"PathPrefix": "/admin"}, "JWT": need},
-			{"Action": "allow", "HTTP": object{"PathPrefix": "/open"}},
-		}})
-		get("/open", http.StatusOK)
-		get("/admin", http.StatusForbidden)
-		get("/admin", http.StatusOK, "Authorization", "Bearer "+key.token(t, "https://issuer.test", "api", "admin"))
-		get("/admin", http.StatusForbidden, "Authorization", "Bearer "+key.token(t, "https://issuer.test", "api", "user"))
-		m.agent.WriteEntry(t, object{"Kind": "service-intentions", "Name": api, "JWT": object{"Providers": []object{{"Name": "issuer"}}}, "Sources": []object{
-			{"Name": self, "Permissions": []object{{"Action": "allow", "HTTP": object{"PathPrefix": "/"}}}},
-		}})
-		get("/any", http.StatusForbidden)
-		get("/any", http.StatusOK, "Authorization", "Bearer "+key.token(t, "https://issuer.test", "api", "user"))
 		m.agent.DeleteEntry(t, "service-intentions", api)
 		get("/any", http.StatusForbidden)
 		m.agent.DeleteEntry(t, "service-intentions", db)
 		reaches(false, "the default denies again")
 	})
+}
+
+// gets asks until the status is the one wanted.
+func gets(t *testing.T, url string, want int, header ...string) {
+	t.Helper()
+	h := http.Header{}
+	for i := 0; i < len(header); i += 2 {
+		h.Set(header[i], header[i+1])
+	}
+	settles(t, fmt.Sprintf("%s %v: %d", url, header, want), http.MethodGet, url, h, gives(want))
+}
+
+// Tokens that intentions ask for are verified where the call arrives.
+func TestConsulTokens(t *testing.T) {
+	m := newConsulMesh(t, testkit.ConsulOptions{ACL: true})
+	var services []string
+	for _, kind := range sidecarKinds {
+		api := "api-" + kind
+		services = append(services, api)
+		m.protocol("http", api)
+		m.join(kind, testkit.Sidecar{Service: api, App: serve(t, named(api, echo(api)))})
+	}
+	m.protocol("http", "web")
+	web := m.join(envoyKind, testkit.Sidecar{Service: "web"}, services...)
+	key, jwks := newSigner(t)
+	m.agent.WriteEntry(t, entry("jwt-provider", "issuer", "Issuer", "https://issuer.test", "Audiences", []string{"api"},
+		"JSONWebKeySet", object{"Local": object{"JWKS": base64.StdEncoding.EncodeToString(jwks)}}))
+
+	for _, to := range sidecarKinds {
+		t.Run(to, func(t *testing.T) {
+			if to == ownKind {
+				t.Skip("needs tokens")
+			}
+			self, api := "web", "api-"+to
+			get := func(path string, want int, header ...string) {
+				t.Helper()
+				gets(t, web.url(api, path), want, header...)
+			}
+			need := object{"Providers": []object{{"Name": "issuer", "VerifyClaims": []object{{"Path": []string{"perms", "role"}, "Value": "admin"}}}}}
+			m.agent.Intentions(t, api, object{"Name": self, "Permissions": []object{
+				{"Action": "allow", "HTTP": object{"PathPrefix": "/admin"}, "JWT": need},
+				{"Action": "allow", "HTTP": object{"PathPrefix": "/open"}},
+			}})
+			get("/open", http.StatusOK)
+			get("/admin", http.StatusForbidden)
+			get("/admin", http.StatusOK, "Authorization", "Bearer "+key.token(t, "https://issuer.test", "api", "admin"))
+			get("/admin", http.StatusForbidden, "Authorization", "Bearer "+key.token(t, "https://issuer.test", "api", "user"))
+			m.agent.WriteEntry(t, object{"Kind": "service-intentions", "Name": api, "JWT": object{"Providers": []object{{"Name": "issuer"}}}, "Sources": []object{
+				{"Name": self, "Permissions": []object{{"Action": "allow", "HTTP": object{"PathPrefix": "/"}}}},
+			}})
+			get("/any", http.StatusForbidden)
+			get("/any", http.StatusOK, "Authorization", "Bearer "+key.token(t, "https://issuer.test", "api", "user"))
+		})
+	}
 }
 
 // signer signs tokens with ES256.

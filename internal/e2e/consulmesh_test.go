@@ -20,7 +20,7 @@ const (
 )
 
 // sidecarKinds are those that each test of a Consul mesh pairs with each other.
-var sidecarKinds = []string{envoyKind}
+var sidecarKinds = []string{envoyKind, ownKind}
 
 // consulMesh is a mesh that a real Consul runs. Nothing but the kind of a sidecar
 // says which program it is: registration, entries and calls are the same.
