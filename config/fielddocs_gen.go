@@ -11,10 +11,22 @@ func fieldDoc(id string) string {
 		return "The share of successful exchanges that get a record. Failed ones always get theirs."
 	case "github.com/outrigger-mesh/outrigger/config.Admin.AllowRemote":
 		return "Whether listen may be other than a loopback address. The API asks for no password."
+	case "github.com/outrigger-mesh/outrigger/config.Admin.Lifecycle":
+		return "How another process on this machine ends the proxy, or waits for it. off (default): by signals, and by /ready."
 	case "github.com/outrigger-mesh/outrigger/config.Admin.Listen":
 		return "The address of the admin API, \"IP:PORT\". Empty: none."
+	case "github.com/outrigger-mesh/outrigger/config.Admin.MetricsListen":
+		return "A further address, \"IP:PORT\", for the metrics alone, which others may reach. Empty: none."
+	case "github.com/outrigger-mesh/outrigger/config.Admin.MetricsPath":
+		return "The path of the metrics at metrics_listen."
 	case "github.com/outrigger-mesh/outrigger/config.Admin.Pprof":
 		return "Whether Go's profiler is served under /debug/pprof/."
+	case "github.com/outrigger-mesh/outrigger/config.Admin.ProbeListen":
+		return "A further address, \"IP:PORT\", for /ready and /live alone, which others may reach: for the probes of orchestrators. Empty: none."
+	case "github.com/outrigger-mesh/outrigger/config.ClientCert.Fields":
+		return "What the element for the caller holds beside By (the own identity) and Hash: uri (its identity), and cert, chain, subject and dns, of which the first two make it some kilobytes long."
+	case "github.com/outrigger-mesh/outrigger/config.ClientCert.Header":
+		return "What becomes of the field x-forwarded-client-cert. sanitize_set: what a caller claims is replaced by its certificate. append_forward: its certificate comes behind what it claims, which is to be believed of callers that say the truth only. forward_only: what it claims is all there is. sanitize: there is none. Plaintext callers have theirs always removed."
 	case "github.com/outrigger-mesh/outrigger/config.Config.Admin":
 		return "The admin API: metrics, health, state."
 	case "github.com/outrigger-mesh/outrigger/config.Config.Authorization":
@@ -119,6 +131,8 @@ func fieldDoc(id string) string {
 		return "A regular expression (RE2) that the whole value matches."
 	case "github.com/outrigger-mesh/outrigger/config.HeaderMatch.Suffix":
 		return "What the value ends with."
+	case "github.com/outrigger-mesh/outrigger/config.Identity.Bundles":
+		return "The roots of other trust domains whose peers may be authenticated, for every source of identity: trust domain to PEM file, read again when it changes. What the source itself says of a trust domain comes first."
 	case "github.com/outrigger-mesh/outrigger/config.Identity.Consul":
 		return "A certificate from the CA of Consul's service mesh, and its roots. One of this, workload_api and files."
 	case "github.com/outrigger-mesh/outrigger/config.Identity.Files":
@@ -129,6 +143,8 @@ func fieldDoc(id string) string {
 		return "The SPIFFE ID that an upstream must have when its policy lists no identities and discovery gives none. \"{trust_domain}\", \"{datacenter}\" and \"{service}\" are replaced; the datacenter is that of identity.consul. Default: with consul the form of Consul's CA, else \"spiffe://{trust_domain}/{service}\"."
 	case "github.com/outrigger-mesh/outrigger/config.Identity.StartupTimeout":
 		return "How long the start waits for the first certificate before it fails. 0: no limit."
+	case "github.com/outrigger-mesh/outrigger/config.Identity.TLS":
+		return "tls versions and cipher suites, by direction."
 	case "github.com/outrigger-mesh/outrigger/config.Identity.TrustDomain":
 		return "The trust domain of the mesh, such as \"example.org\". Empty: that of this proxy's own certificate."
 	case "github.com/outrigger-mesh/outrigger/config.Identity.WorkloadAPI":
@@ -141,8 +157,14 @@ func fieldDoc(id string) string {
 		return "The certificate chain, leaf first."
 	case "github.com/outrigger-mesh/outrigger/config.IdentityFiles.Key":
 		return "The private key."
+	case "github.com/outrigger-mesh/outrigger/config.IdentityTLS.Incoming":
+		return "With those who call the service."
+	case "github.com/outrigger-mesh/outrigger/config.IdentityTLS.Outgoing":
+		return "With the endpoints of upstreams."
 	case "github.com/outrigger-mesh/outrigger/config.Inbound.Adaptive":
 		return "A limit on active requests that follows how long they take, beside limits.max_requests. off (default): there is none."
+	case "github.com/outrigger-mesh/outrigger/config.Inbound.ClientCert":
+		return "What the application is told of its callers' certificates."
 	case "github.com/outrigger-mesh/outrigger/config.Inbound.ConnectTimeout":
 		return "How long a connection to the application may take to be made."
 	case "github.com/outrigger-mesh/outrigger/config.Inbound.HandshakeTimeout":
@@ -191,6 +213,14 @@ func fieldDoc(id string) string {
 		return "How connections are brought here, which says where it is told where they were going: redirect (nftables or iptables REDIRECT) or tproxy (TPROXY, for which the proxy needs CAP_NET_ADMIN)."
 	case "github.com/outrigger-mesh/outrigger/config.InboundTransparent.OtherPorts":
 		return "What becomes of connections to other ports of the application: refuse resets them; service takes them for calls of the service, with mTLS, also where inbound.mtls is permissive; passthrough connects them with where they were going, without mTLS and without rules."
+	case "github.com/outrigger-mesh/outrigger/config.Lifecycle.Listen":
+		return "Where, \"IP:PORT\" with a loopback address."
+	case "github.com/outrigger-mesh/outrigger/config.Lifecycle.ShutdownPath":
+		return "The path that ends the proxy as SIGTERM does, by GET or POST. It is answered at once."
+	case "github.com/outrigger-mesh/outrigger/config.Lifecycle.StartupPath":
+		return "The path that is answered when the proxy is ready: 200, or 503 after startup_timeout."
+	case "github.com/outrigger-mesh/outrigger/config.Lifecycle.StartupTimeout":
+		return "How long startup_path waits. At most 50s."
 	case "github.com/outrigger-mesh/outrigger/config.Log.Format":
 		return "The form of a line."
 	case "github.com/outrigger-mesh/outrigger/config.Log.Level":
@@ -251,6 +281,8 @@ func fieldDoc(id string) string {
 		return "How many requests may go to the upstream in a time. They are asked in order; the first that refuses ends the request."
 	case "github.com/outrigger-mesh/outrigger/config.Policy.Retry":
 		return "Another attempt after a failed one. off: exactly one attempt."
+	case "github.com/outrigger-mesh/outrigger/config.Policy.ServerName":
+		return "The server name that TLS to the endpoints asks for (SNI), by which gateways route. It plays no part in verification. Empty: what discovery gives, else none is sent. Not under \"*\"."
 	case "github.com/outrigger-mesh/outrigger/config.Policy.StreamIdleTimeout":
 		return "How long an exchange may go without a byte in either direction; for WebSockets see websocket. 0: no limit."
 	case "github.com/outrigger-mesh/outrigger/config.Policy.SubsetFallback":
@@ -425,6 +457,12 @@ func fieldDoc(id string) string {
 		return "The region in which this proxy runs, as discovery calls it; for policies.<service>.balance.zones."
 	case "github.com/outrigger-mesh/outrigger/config.Service.Zone":
 		return "The zone in which this proxy runs, as discovery calls it; for policies.<service>.balance.zones."
+	case "github.com/outrigger-mesh/outrigger/config.TLSRange.CipherSuites":
+		return "The cipher suites of TLS 1.2, by IANA name, of those with forward secrecy and authenticated encryption (TLS_ECDHE_..._GCM_... and ..._CHACHA20_POLY1305_SHA256). Those of TLS 1.3 cannot be chosen. Empty: all."
+	case "github.com/outrigger-mesh/outrigger/config.TLSRange.Max":
+		return "The newest version. Default: 1.3."
+	case "github.com/outrigger-mesh/outrigger/config.TLSRange.Min":
+		return "The oldest version. Default: identity.min_tls."
 	case "github.com/outrigger-mesh/outrigger/config.Telemetry.AccessLog":
 		return "One JSON record an exchange."
 	case "github.com/outrigger-mesh/outrigger/config.Telemetry.Ledger":

@@ -17,7 +17,6 @@ import (
 	"github.com/outrigger-mesh/outrigger/discovery/consul"
 	"github.com/outrigger-mesh/outrigger/internal/lifecycle"
 	"github.com/outrigger-mesh/outrigger/mtls"
-	"github.com/outrigger-mesh/outrigger/mtls/consulca"
 	"github.com/outrigger-mesh/outrigger/mtls/jwks"
 	"github.com/outrigger-mesh/outrigger/proxy/check"
 	"github.com/outrigger-mesh/outrigger/proxy/datagram"
@@ -372,47 +371,6 @@ func (p *Proxy) registration(ctx context.Context) error {
 		}
 	}
 	return p.register.Run(ctx)
-}
-
-// watchIdentity keeps the own SPIFFE ID for records.
-func (p *Proxy) watchIdentity(ctx context.Context) error {
-	for {
-		changed := p.identity.Changed()
-		if m := p.identity.Material(); m != nil {
-			id := m.ID.String()
-			p.localID.Store(&id)
-			p.metrics.Process().IdentityUpdates.Inc()
-			p.log.Info("identity in use", "event", "identity", "id", id, "not_after", m.NotAfter.Format(time.RFC3339))
-		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-changed:
-		}
-	}
-}
-
-// trustDomain is the own one: as configured, else that of the certificate.
-func (p *Proxy) trustDomain(cfg *config.Config) string {
-	if cfg.Identity.TrustDomain != "" || p.identity == nil {
-		return cfg.Identity.TrustDomain
-	}
-	if m := p.identity.Material(); m != nil {
-		return m.ID.TrustDomain()
-	}
-	return ""
-}
-
-// datacenter is the own one by a certificate of Consul's CA, else "".
-func (p *Proxy) datacenter() string {
-	if p.identity == nil {
-		return ""
-	}
-	m := p.identity.Material()
-	if m == nil {
-		return ""
-	}
-	return consulca.Datacenter(m.ID)
 }
 
 func parseAddrPort(s string) netip.AddrPort {

@@ -145,9 +145,6 @@ func TestConsulCalls(t *testing.T) {
 	}
 	m.agent.RotateCA(t, false)
 	pairs(t, func(t *testing.T, from, to string) {
-		if from == ownKind && to == ownKind {
-			return // they keep the connection that they have
-		}
 		settlesWithin(t, rotation, "web-"+from+" has a certificate of the new root", http.MethodGet, callers[from].url("http-"+to, "/"), nil, func(a answer) bool {
 			if a.status != http.StatusOK {
 				return false

@@ -159,9 +159,6 @@ func TestConsulSixServices(t *testing.T) {
 	}
 	x.comeAndGo(3)
 	x.pairs(func(pair, url string) {
-		if caller, called, _ := strings.Cut(pair, " to "); strings.HasPrefix(caller, ownKind) && strings.HasPrefix(called, ownKind) {
-			return // they keep the connection that they have
-		}
 		settlesWithin(t, rotation, pair+": a certificate of the new root", http.MethodGet, url, nil, func(a answer) bool {
 			return a.status == http.StatusOK && callerHash(a) != before[pair]
 		})

@@ -355,11 +355,7 @@ func (c *Cluster) apply(spec *Spec, now time.Duration) {
 	}
 	c.applyBudget(oldPolicy, &policy)
 	if old != nil && old.Transport != spec.Transport {
-		c.generation.Add(1)
-		for _, e := range c.endpoints {
-			e.pool.close(false, e.drop)
-			e.mux.drain(false)
-		}
+		c.anew()
 	}
 	c.Gate.configure(&policy.Limits, policy.Adaptive, now)
 	c.applySubsets(policy.Subsets)

@@ -48,6 +48,28 @@ func (c *Cluster) awaitListed(d time.Duration) bool {
 	return false
 }
 
+// Renew has connections over TLS made anew, as the own certificate has been
+// renewed: kept ones are closed, those in use take no more exchanges. Without it
+// a connection could outlive the certificate, and the root, that it was made with.
+func (r *Registry) Renew() {
+	for _, c := range r.all() {
+		c.mu.Lock()
+		if c.spec.Load().TLS != nil {
+			c.anew()
+		}
+		c.mu.Unlock()
+	}
+}
+
+// anew lets no exchange begin on a connection that there is. The caller holds c.mu.
+func (c *Cluster) anew() {
+	c.generation.Add(1)
+	for _, e := range c.endpoints {
+		e.pool.close(false, e.drop)
+		e.mux.drain(false)
+	}
+}
+
 // retire closes what the cluster keeps, as no plan in use has it. Exchanges that
 // began under one that had may still call its endpoints; their connections are
 // closed behind them. It returns the orders that were in force.

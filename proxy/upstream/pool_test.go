@@ -1,6 +1,8 @@
 package upstream
 
 import (
+	"crypto/tls"
+	"fmt"
 	"testing"
 	"time"
 )
@@ -143,6 +145,34 @@ func TestTransportChange(t *testing.T) {
 	b.r.Acquire(spec(func(s *Spec) { s.Transport = "mtls a"; s.Policy.Timeout = time.Second }), 0)
 	defer b.r.Release(c)
 	b.wantConnections(c, 1, 1)
+}
+
+// TestRenew has connections over TLS made anew, and lets others be.
+func TestRenew(t *testing.T) {
+	b := newBed(t)
+	for _, secure := range []bool{false, true} {
+		c := b.r.Acquire(spec(func(s *Spec) { s.Name = fmt.Sprint("api", secure) }), 0)
+		defer b.r.Release(c)
+		c.SetLocal(at(b.server()))
+		e := c.endpoints[0]
+		idle, used := b.get(e, Want{}), b.get(e, Want{})
+		e.Put(idle, b.sw.Now())
+		if secure { // from here on, for what Renew looks at
+			s := *c.spec.Load()
+			s.TLS = &tls.Config{}
+			c.spec.Store(&s)
+		}
+		b.r.Renew()
+		if secure {
+			b.wantConnections(c, 1, 0)
+			e.Put(used, b.sw.Now())
+			b.wantConnections(c, 0, 0)
+		} else {
+			b.wantConnections(c, 2, 1)
+			e.Put(used, b.sw.Now())
+			b.wantConnections(c, 2, 2)
+		}
+	}
 }
 
 func TestConnectionLimitEvicts(t *testing.T) {
