@@ -162,7 +162,7 @@ func (v *validator) discovery() {
 			}
 		}
 	}
-	if d.Consul != nil && d.Consul.Register != nil && v.Service.Port == 0 {
+	if d.Consul != nil && d.Consul.Register != nil && d.Consul.Register.Definition == "" && v.Service.Port == 0 {
 		v.say("discovery.consul.register", "has nothing to register: service.port is 0, so nothing listens")
 	}
 }

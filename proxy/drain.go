@@ -31,9 +31,9 @@ func (p *Proxy) drain(kill context.Context, core *lifecycle.Group, orderly bool)
 	p.mu.Unlock()
 	if orderly {
 		p.log.Info("draining", "event", "drain", "delay", cfg.Delay.String(), "timeout", cfg.Timeout.String())
-		if p.register != nil {
+		if deregister := p.deregistration(); deregister != nil {
 			ctx, cancel := context.WithTimeout(kill, flushTime)
-			if err := p.register.Deregister(ctx); err != nil {
+			if err := deregister(ctx); err != nil {
 				p.log.Warn("cannot deregister", "event", "deregister_failed", "error", err)
 			}
 			cancel()

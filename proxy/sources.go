@@ -87,6 +87,20 @@ func (p *Proxy) newDiscovery(cfg *config.Config) (err error) {
 	return nil
 }
 
+// deregistration returns what takes this proxy out of Consul; nil when it has not
+// registered anything.
+func (p *Proxy) deregistration() func(context.Context) error {
+	if p.register != nil {
+		return p.register.Deregister
+	}
+	if p.sidecar != nil {
+		if d, ok := p.sidecar.follower.(interface{ Deregister(context.Context) error }); ok {
+			return d.Deregister
+		}
+	}
+	return nil
+}
+
 // setServices makes names the services that discovery follows. p.mu is held.
 func (p *Proxy) setServices(names []string) {
 	for _, name := range names {

@@ -65,6 +65,11 @@ type TLS struct {
 
 // Register is the registration of this proxy's service with the Consul agent.
 type Register struct {
+	// Definition is a file that defines the service and its sidecar in JSON, as
+	// `consul services register` takes it: ports, upstreams, Config and all. It
+	// stands for the other fields, and is for a sidecar of Consul's mesh.
+	// Default: none.
+	Definition string `yaml:"definition"`
 	// ID is the name of the instance, unique on the agent. Default:
 	// SERVICE-ADDRESS-PORT.
 	ID string `yaml:"id"`
@@ -132,6 +137,12 @@ func (c Config) Validate(add func(field, problem string)) {
 	}
 	if c.Register != nil {
 		c.Register.validate(add)
+		switch {
+		case c.Sidecar != nil && c.Register.Definition == "":
+			add("register.definition", "is required to register a sidecar of Consul's mesh")
+		case c.Sidecar == nil && c.Register.Definition != "":
+			add("register.definition", "is only for a sidecar of Consul's mesh; name it in sidecar")
+		}
 	}
 	if c.Login != nil {
 		c.Login.validate(add)
@@ -145,6 +156,9 @@ func (c Config) Validate(add func(field, problem string)) {
 }
 
 func (r *Register) validate(add func(field, problem string)) {
+	if r.Definition != "" && (r.ID != "" || r.Address != "" || r.Port != 0 || len(r.Tags)+len(r.Meta) > 0 || r.Check != nil) {
+		add("register.definition", "is given with id, address, port, tags, meta or check, which it stands for")
+	}
 	if strings.ContainsAny(r.ID, "/?# \t\r\n") {
 		add("register.id", fmt.Sprintf("is %q; spaces and the characters / ? # are not allowed", r.ID))
 	}

@@ -34,6 +34,17 @@ func TestValidate(t *testing.T) {
 		{"cert only", func(c *Config) { c.TLS.CertFile = "k" }, "tls.key_file: is required with cert_file"},
 		{"check of no kind", func(c *Config) { c.Register.Check = &Check{} }, "register.check: has 0 of http, tcp and ttl; write exactly one"},
 		{"check of two kinds", func(c *Config) { c.Register.Check = &Check{TCP: "a:1", TTL: time.Second} }, "register.check: has 2 of http, tcp and ttl; write exactly one"},
+		{"a login", func(c *Config) { c.Login = &Login{AuthMethod: "k8s", BearerTokenFile: "/t"} }, ""},
+		{"a login without all", func(c *Config) { c.Login, c.Token = new(Login), "x" }, `login.auth_method: is required
+login.bearer_token_file: is required
+login: and a token are both set; keep one`},
+		{"a sidecar", func(c *Config) { c.Register, c.Sidecar = nil, &Sidecar{For: "web"} }, ""},
+		{"a sidecar of no name", func(c *Config) { c.Register, c.Sidecar = nil, &Sidecar{Polls: 3} }, `sidecar: names no sidecar; give the service it is for in for, or its own ID in proxy_id
+sidecar.polls: is below 16, which the registration, the intentions and the detection of changes need`},
+		{"a sidecar of two names", func(c *Config) { c.Register, c.Sidecar = nil, &Sidecar{For: "w", ProxyID: `w"`} }, `sidecar.for: and proxy_id are both set; keep one
+sidecar.proxy_id: contains a space, a quote or one of / ? # \`},
+		{"a sidecar to register", func(c *Config) { c.Sidecar = &Sidecar{For: "web"} }, "register.definition: is required to register a sidecar of Consul's mesh"},
+		{"a definition of no sidecar", func(c *Config) { c.Register.Definition = "/d" }, "register.definition: is only for a sidecar of Consul's mesh; name it in sidecar"},
 		{"good check", func(c *Config) { c.Register.Check = &Check{HTTP: "http://127.0.0.1:1/health"} }, ""},
 		{"all of register", func(c *Config) {
 			c.Register.ID, c.Register.Port = "a/b", 70000

@@ -63,8 +63,10 @@ type Query struct {
 	Path string
 	// Params are those of the URL; empty values are left out.
 	Params map[string]string
-	// Body is sent as JSON with POST, unless it is nil.
+	// Body is sent as JSON, unless it is nil.
 	Body any
+	// Method of the request. Default: POST with a body, GET without one.
+	Method string
 	// Need is what the token must be allowed, for messages.
 	Need string
 	// Optional says that 404 is an answer: there is no such thing.
@@ -206,6 +208,9 @@ func (c *Client) request(ctx context.Context, q Query, at mark) (*http.Request, 
 			return nil, err
 		}
 		method, body = http.MethodPost, bytes.NewReader(b)
+	}
+	if q.Method != "" {
+		method = q.Method
 	}
 	target := c.client.scheme + "://" + c.client.host + c.client.prefix + q.Path
 	if len(v) > 0 {

@@ -44,10 +44,11 @@ type Follower struct {
 	dirty   chan struct{} // capacity 1
 	jobs    discovery.Each
 	ends    *Endpoints
-	lane    *lane         // of the chains
-	path    string        // of the file; empty without one
-	unsaved chan struct{} // capacity 1
-	trouble chan struct{} // capacity 1: Consul does not answer
+	lane    *lane              // of the chains
+	defined *consul.Definition // what is registered; nil without it
+	path    string             // of the file; empty without one
+	unsaved chan struct{}      // capacity 1
+	trouble chan struct{}      // capacity 1: Consul does not answer
 
 	planning sync.Mutex // held while jobs change
 
@@ -83,6 +84,11 @@ func New(cfg consul.Config, o Options) (*Follower, error) {
 	}
 	f.lane = newLane(client, min(f.polls(), mostChains), f.chainDetectors)
 	f.ends = newEndpoints(f)
+	if cfg.Register != nil {
+		if f.defined, err = consul.NewDefinition(cfg, client, f.log); err != nil {
+			return nil, err
+		}
+	}
 	return f, nil
 }
 
@@ -103,6 +109,15 @@ func (f *Follower) polls() int {
 // Client is the client that the Follower asks Consul with. Its token is kept
 // fresh while Run runs.
 func (f *Follower) Client() *consul.Client { return f.client }
+
+// Deregister takes away what the Follower has registered, for good, before a
+// drain. Otherwise the end of Run does it.
+func (f *Follower) Deregister(ctx context.Context) error {
+	if f.defined == nil {
+		return nil
+	}
+	return f.defined.Deregister(ctx)
+}
 
 // Endpoints is the source of the instances of targets, by TargetName. It works
 // while Run runs.
@@ -132,6 +147,9 @@ func (f *Follower) Run(ctx context.Context, give func(*Snapshot)) error {
 	f.load()
 	var wg sync.WaitGroup
 	wg.Go(func() { f.keep(ctx) })
+	if f.defined != nil {
+		wg.Go(func() { f.defined.Run(ctx) })
+	}
 	wg.Go(func() { f.client.Run(ctx) })
 	wg.Go(func() {
 		f.jobs.Run(ctx, f.plan(), func(ctx context.Context, job string) {
