@@ -133,8 +133,12 @@ func (t *translation) target(name string, p *config.Policy, target *mesh.Target)
 	if d := time.Duration(target.ConnectTimeout); d > 0 {
 		put(t, &p.ConnectTimeout, d, at+".connect_timeout", from+" ConnectTimeout")
 	}
-	if p.Transport == config.TransportMTLS && ConsulIdentity(&t.Config.Identity) && t.s.TrustDomain != "" && target.Peer == "" { // the peer's come with its instances
+	// Of a peer's service only discovery knows both.
+	if p.Transport == config.TransportMTLS && ConsulIdentity(&t.Config.Identity) && t.s.TrustDomain != "" && target.Peer == "" {
 		must(t, &p.Identities, []string{SpiffeID(t.s.TrustDomain, target)}, at+".identities", from)
+		if target.SNI != "" {
+			put(t, &p.ServerName, target.SNI, at+".server_name", from+" SNI")
+		}
 	}
 }
 
