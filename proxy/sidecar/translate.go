@@ -51,6 +51,7 @@ func (t *translation) translate(base *config.Base, running *config.Config) (*con
 	t.identity()
 	t.service(proxy)
 	t.inbound(proxy)
+	t.wire()
 	t.accessLogs()
 	t.transparent()
 	proxy.rest()
