@@ -182,8 +182,14 @@ func TestClaims(t *testing.T) {
 		value string
 		want  bool
 	}{
-		{"perms role", "admin", true}, {"perms role", "Admin", false}, {"perms", "admin", false}, {"perms n", "7", false}, {"perms role more", "admin", false},
-		{"iss", "https://issuer.test", true}, {"aud", "api", false}, {"none", "", false},
+		{"perms role", "admin", true},
+		{"perms role", "Admin", false},
+		{"perms", "admin", false},
+		{"perms n", "7", false},
+		{"perms role more", "admin", false},
+		{"iss", "https://issuer.test", true},
+		{"aud", "api", false},
+		{"none", "", false},
 	} {
 		if got := found.Has(strings.Fields(c.path), c.value); got != c.want {
 			t.Errorf("%s is %q: %t", c.path, c.value, got)
