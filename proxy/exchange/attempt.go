@@ -288,17 +288,9 @@ func (x *exchange) answered(k int, b []byte) outcome.Reason {
 	} else {
 		r = statusReason(x.status)
 	}
-	if p := x.pol.Retry; p != nil && x.status >= 400 {
-		if p.Listens() {
-			_, x.call.limited = x.res.Lookup(b, limitedField)
-		}
-		x.call.held = x.call.held || r == outcome.OK && p.Asks(x.status, x.call.limited)
-	}
+	x.heedStatus(r, b)
 	return r
 }
-
-// limitedField is in answers of Envoy's that a rate limit has made.
-const limitedField = "x-envoy-ratelimited"
 
 func statusReason(status int) outcome.Reason {
 	if status >= 500 && status != 501 && status != 505 {

@@ -174,3 +174,19 @@ func withheld(w retry.Why) telemetry.RetryWithheld {
 	}
 	return telemetry.RetryNotConfigured
 }
+
+// heedStatus notes whether an answer with r, whose head begins b, may be followed
+// by another attempt although it is no failure of the endpoint's.
+func (x *exchange) heedStatus(r outcome.Reason, b []byte) {
+	p := x.pol.Retry
+	if p == nil || x.status < 400 {
+		return
+	}
+	if p.Listens() {
+		_, x.call.limited = x.res.Lookup(b, limitedField)
+	}
+	x.call.held = x.call.held || r == outcome.OK && p.Asks(x.status, x.call.limited)
+}
+
+// limitedField is in answers of Envoy's that a rate limit has made.
+const limitedField = "x-envoy-ratelimited"
