@@ -282,11 +282,9 @@ func (x *exchange) answered(k int, b []byte) outcome.Reason {
 	if x.extended() && x.status/100 == 2 {
 		return x.notSwitched()
 	}
-	var r outcome.Reason
+	r := statusReason(x.status)
 	if x.grpc {
 		r = x.callAnswered(b)
-	} else {
-		r = statusReason(x.status)
 	}
 	x.heedStatus(r, b)
 	return r

@@ -277,6 +277,9 @@ type made struct {
 // check validates what was made by itself, so that one chain spoils nothing but its
 // own upstream. What is understood is noted as made.
 func (c *chain) check() *broken {
+	if c.plain() {
+		return c.noted()
+	}
 	one := *c.Config
 	one.Outbound = config.Outbound{Upstreams: []config.Upstream{*c.up}}
 	one.Policies = map[string]config.Policy{config.AnyService: c.Config.Policies[config.AnyService]}
@@ -300,6 +303,24 @@ func (c *chain) check() *broken {
 	if b != nil {
 		return b
 	}
+	return c.noted()
+}
+
+// plain reports whether the chain leads to one service by a name that nobody will
+// object to, and says nothing more: then there is nothing to check.
+func (c *chain) plain() bool {
+	start := c.u.chain.Nodes[c.u.chain.StartNode]
+	if len(c.up.Routes) > 0 || len(c.needs) > 1 || start.LoadBalancer != nil || len(c.first) > 128 || c.up.Name != "" {
+		return false
+	}
+	alone := func(r rune) bool {
+		return r != '-' && (r < '0' || r > '9') && (r < 'A' || r > 'Z') && (r < 'a' || r > 'z')
+	}
+	return c.first != "" && !strings.ContainsFunc(c.first, alone) && !strings.HasPrefix(c.first, "-") && !strings.HasSuffix(c.first, "-")
+}
+
+// noted notes the targets as made.
+func (c *chain) noted() *broken {
 	for _, t := range c.u.chain.Targets {
 		name := mesh.TargetName(t, c.own)
 		if _, ok := c.needs[name]; ok && c.made[name] == nil {
