@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -68,27 +69,27 @@ func tool(t *testing.T, name, input string, args ...string) string {
 // proxyGroup is the group whose processes are exempt from redirection.
 const proxyGroup = 5995
 
-// redirect makes the rules that bring all connections of this namespace to port,
-// but those to its own addresses that are given and those of the proxy's group.
-func redirect(t *testing.T, port int, exempt string) {
+// redirect makes the rules that bring the connections of this namespace to port,
+// but those of the proxy's group.
+func redirect(t *testing.T, port int) {
+	t.Helper()
+	tool(t, program, "", "intercept", "install", "--proxy-gid", strconv.Itoa(proxyGroup), "--proxy-outbound-port", strconv.Itoa(port))
+}
+
+// redirectAll makes rules of which nobody is exempt.
+func redirectAll(t *testing.T, port int) {
 	t.Helper()
 	tool(t, "nft", fmt.Sprintf(`
-table inet outrigger_e2e
-delete table inet outrigger_e2e
 table inet outrigger_e2e {
 	chain output {
 		type nat hook output priority -100; policy accept;
-		%s
 		ip daddr 127.0.0.0/8 return
 		ip6 daddr ::1 return
 		meta l4proto tcp redirect to :%d
 	}
 }
-`, exempt, port), "-f", "-")
+`, port), "-f", "-")
 }
-
-// exemptGroup is the rule by which the proxy's own connections are left alone.
-func exemptGroup() string { return fmt.Sprintf("meta skgid %d return", proxyGroup) }
 
 // launch starts the sidecar in the proxy's group.
 func (s *sidecar) launch() {

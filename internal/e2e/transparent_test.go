@@ -134,7 +134,7 @@ func TestTransparentUpstreams(t *testing.T) {
 		return
 	}
 	m := newTransparentMesh(t, "{}")
-	redirect(t, interceptPort, exemptGroup())
+	redirect(t, interceptPort)
 	m.web.launch()
 	m.api.ready()
 	m.web.ready()
@@ -191,7 +191,7 @@ func TestTransparentUnknown(t *testing.T) {
 	m := newTransparentMesh(t, "{}")
 	outside := greetAt(t, "10.9.9.1:0", "outside\n")
 	outside6 := greetAt(t, "[fd99::1]:0", "outside\n")
-	redirect(t, interceptPort, exemptGroup())
+	redirect(t, interceptPort)
 	m.web.launch()
 	m.web.ready()
 	for _, at := range []string{outside, outside6} {
@@ -232,7 +232,7 @@ func TestTransparentLoop(t *testing.T) {
 	}
 	m := newTransparentMesh(t, "{}")
 	outside := greetAt(t, "10.9.9.1:0", "outside\n")
-	redirect(t, interceptPort, "")
+	redirectAll(t, interceptPort)
 	m.web.launch()
 	m.web.ready()
 	if got, err := chat(outside, "hello"); err == nil {
@@ -267,7 +267,7 @@ func TestTransparentBeforeReady(t *testing.T) {
 				t.Fatal(err)
 			}
 			outside := greetAt(t, "10.9.9.1:0", "outside\n")
-			redirect(t, interceptPort, exemptGroup())
+			redirect(t, interceptPort)
 			m.api.ready()
 			m.web.launch()
 			eventually(t, patience, "the admin API answers", func() (bool, string) {
@@ -357,7 +357,7 @@ func TestTransparentDirect(t *testing.T) {
 		"outbound": outboundTransparent("{unknown: refuse}",
 			`[{service: api, direct: true, addresses: ["240.0.0.5"], routes: [{match: {path_prefix: /hello}, respond: {status: 418}}]}]`),
 	})
-	redirect(t, interceptPort, exemptGroup())
+	redirect(t, interceptPort)
 	web.launch()
 	web.ready()
 	for at, want := range map[string]string{
@@ -421,11 +421,11 @@ func TestTransparentInbound(t *testing.T) {
 table inet outrigger_e2e {
 	chain output {
 		type nat hook output priority -100; policy accept;
-		%s
+		meta skgid %d return
 		ip daddr 10.9.9.1 meta l4proto tcp redirect to :15006
 	}
 }
-`, exemptGroup()), "-f", "-")
+`, proxyGroup), "-f", "-")
 	cert := m.ca.issue(spiffe("web"), nil)
 	call := func(port string) string { return string(answerTo(t, "10.9.9.1:"+port, &cert)) }
 	for _, port := range []string{"8080", "9999", "15006"} {
