@@ -555,6 +555,8 @@ func fieldDoc(id string) string {
 		return "Address that other proxies connect to. Default: the address of the inbound listener, or of the agent's node when that is a wildcard."
 	case "github.com/outrigger-mesh/outrigger/discovery/consul.Register.Check":
 		return "How the agent learns whether the instance is well. Default: no check, which Consul takes for passing."
+	case "github.com/outrigger-mesh/outrigger/discovery/consul.Register.Definition":
+		return "A file that defines the service and its sidecar in JSON, as `consul services register` takes it: ports, upstreams, Config and all. It stands for the other fields, and is for a sidecar of Consul's mesh. Default: none."
 	case "github.com/outrigger-mesh/outrigger/discovery/consul.Register.ID":
 		return "The name of the instance, unique on the agent. Default: SERVICE-ADDRESS-PORT."
 	case "github.com/outrigger-mesh/outrigger/discovery/consul.Register.Meta":
