@@ -194,7 +194,8 @@ type transport struct {
 }
 
 func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
-	token, err := "", error(nil)
+	var token string
+	var err error
 	if own, ok := req.Context().Value(ownToken{}).(string); ok {
 		token = own
 	} else {

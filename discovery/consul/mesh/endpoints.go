@@ -180,7 +180,7 @@ func (e *Endpoints) followOne(ctx context.Context, f *found) {
 		defer wg.Wait()
 		wg.Go(func() {
 			for {
-				_, _, _, changed := gate.endpoints()
+				_, _, changed, _ := gate.endpoints()
 				f.publish(nil)
 				select {
 				case <-ctx.Done():

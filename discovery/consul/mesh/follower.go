@@ -67,7 +67,8 @@ func New(cfg consul.Config, o Options) (*Follower, error) {
 	if cfg.Sidecar == nil {
 		return nil, errors.New("discovery.consul.sidecar is not set")
 	}
-	client, err := o.Client, error(nil)
+	var err error
+	client := o.Client
 	if client == nil {
 		if client, err = consul.NewClientVia(cfg, o.Via); err != nil {
 			return nil, err

@@ -77,7 +77,7 @@ func (f *found) publish(in *answered) {
 	}
 	f.warn = f.last.warning
 	if f.gate != nil {
-		eps, known, err, _ := f.gate.endpoints()
+		eps, known, _, err := f.gate.endpoints()
 		if !known {
 			if err != nil {
 				f.e.track.Fail(f.name, err)

@@ -110,16 +110,16 @@ func (g *gate) set(what func()) {
 	g.changed = make(chan struct{})
 }
 
-// endpoints returns the gateways, whether all are known, why not, and what is
-// closed when that changes.
-func (g *gate) endpoints() ([]discovery.Endpoint, bool, error, <-chan struct{}) {
+// endpoints returns the gateways, whether all are known, what is closed when that
+// changes, and why not all are known.
+func (g *gate) endpoints() ([]discovery.Endpoint, bool, <-chan struct{}, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	var all []discovery.Endpoint
 	for _, part := range g.parts {
 		all = append(all, part...)
 	}
-	return discovery.SortEndpoints(all), g.listed && len(g.parts) >= g.names, g.err, g.changed
+	return discovery.SortEndpoints(all), g.listed && len(g.parts) >= g.names, g.changed, g.err
 }
 
 // step asks a query again and again until ctx ends.
