@@ -137,6 +137,7 @@ func (t *translation) target(name string, p *config.Policy, target *mesh.Target)
 	if p.Transport == config.TransportMTLS && ConsulIdentity(&t.Config.Identity) && t.s.TrustDomain != "" && target.Peer == "" {
 		must(t, &p.Identities, []string{SpiffeID(t.s.TrustDomain, target)}, at+".identities", from)
 		if target.SNI != "" {
+			// What discovery says later would make another plan for each service.
 			put(t, &p.ServerName, target.SNI, at+".server_name", from+" SNI")
 		}
 	}
