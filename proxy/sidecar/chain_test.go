@@ -189,9 +189,11 @@ func TestLoadBalancers(t *testing.T) {
 		{`{"Policy": "least_request"}`, "least_request 2", ""},
 		{`{"Policy": "maglev", "HashPolicies": [{"Field": "query_parameter", "FieldValue": "q", "Terminal": true}]}`, "maglev by query:q", ""},
 		{`{"Policy": "ring_hash", "HashPolicies": [{"SourceIP": true}]}`, "ring_hash by source_ip from 1024 to 8388608", ""},
-		{`{"Policy": "ring_hash", "RingHashConfig": {"MinimumRingSize": 64, "MaximumRingSize": 4096}, "HashPolicies": [{"Field": "header", "FieldValue": "x-user"},
+		{
+			`{"Policy": "ring_hash", "RingHashConfig": {"MinimumRingSize": 64, "MaximumRingSize": 4096}, "HashPolicies": [{"Field": "header", "FieldValue": "x-user"},
 			{"Field": "cookie", "FieldValue": "sess", "CookieConfig": {"TTL": 3600000000000, "Path": "/p"}, "Terminal": true}, {"Field": "cookie", "FieldValue": "s2", "CookieConfig": {"Session": true}}]}`,
-			"ring_hash by header:x-user with cookie:sess 1h0m0s /p, else cookie:s2 0s / from 64 to 4096", ""},
+			"ring_hash by header:x-user with cookie:sess 1h0m0s /p, else cookie:s2 0s / from 64 to 4096", "",
+		},
 		{`{"Policy": "ring_hash"}`, "random", ""},
 		{`{"Policy": "maglev", "HashPolicies": [{"Field": "header", "FieldValue": "a b"}]}`, "random", "HashPolicies[0]"},
 		{`{"Policy": "tea_leaves"}`, "p2c_ewma", "LoadBalancer.Policy"},
