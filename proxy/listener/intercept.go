@@ -63,8 +63,8 @@ func (l *Listener) intercept(sock *net.TCPConn, d *Directory) {
 	if d.Interception.Socket {
 		a.dst = own
 	} else {
-		known := false
-		if a.dst, known = l.originals.Of(w, a.peer); !known {
+		dst, known := l.originals.Of(w, a.peer)
+		if a.dst = dst; !known {
 			m.Intercept(telemetry.InterceptedLost)
 			reset(w)
 			return
