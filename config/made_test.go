@@ -2,6 +2,7 @@ package config
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 )
@@ -111,5 +112,19 @@ func TestMade(t *testing.T) {
 	var b strings.Builder
 	if err := l.WriteEffective(&b); err != nil || !strings.Contains(b.String(), "# Consul registration web\n") {
 		t.Errorf("it is shown as %s, %v", b.String(), err)
+	}
+}
+
+// What lies below Consul's words for a sidecar is valid by itself without a
+// name, an identity or the upstreams that its policies are for.
+func TestBelowMesh(t *testing.T) {
+	const text = "discovery: {consul: %s}\ninbound: {listen: \"127.0.0.1:7000\"}\npolicies: {api: {timeout: 5s}}\n"
+	if _, err := Parse("base.yaml", []byte(fmt.Sprintf(text, "{sidecar: {for: web}}"))); err != nil {
+		t.Error(err)
+	}
+	_, err := Parse("base.yaml", []byte(fmt.Sprintf(text, "{}")))
+	var all Problems
+	if !errors.As(err, &all) || len(all) != 4 {
+		t.Errorf("without a sidecar it has the mistakes %v", err)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
@@ -162,6 +163,9 @@ func TestSidecarFollows(t *testing.T) {
 	if p.viewReload().LastError == "" {
 		t.Error("the refusal is no failed reload")
 	}
+	if text := metricsOf(t, p); !strings.Contains(text, "outrigger_consul_refused 1\n") || !strings.Contains(text, `outrigger_consul_findings{kind="differs"} 1`) {
+		t.Errorf("the metrics do not tell of the refusal: %s", text)
+	}
 
 	// The same as what is in force is no new plan.
 	d.say <- web(t, "api", addr[0], "db", addr[1])
@@ -200,4 +204,18 @@ func TestSidecarWaits(t *testing.T) {
 	if _, err := d.First(ctx); err == nil {
 		t.Error("a sidecar that nobody has described has a configuration")
 	}
+}
+
+// metricsOf are the metrics about Consul.
+func metricsOf(t *testing.T, p *Proxy) string {
+	t.Helper()
+	w := httptest.NewRecorder()
+	p.metrics.Handler().ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
+	var b strings.Builder
+	for line := range strings.Lines(w.Body.String()) {
+		if strings.HasPrefix(line, "outrigger_consul_") {
+			b.WriteString(line)
+		}
+	}
+	return b.String()
 }

@@ -9,6 +9,8 @@ import (
 
 	"github.com/outrigger-mesh/outrigger/discovery"
 	"github.com/outrigger-mesh/outrigger/discovery/consul/mesh"
+	"github.com/outrigger-mesh/outrigger/proxy/sidecar"
+	"github.com/outrigger-mesh/outrigger/telemetry"
 	"github.com/outrigger-mesh/outrigger/telemetry/admin"
 )
 
@@ -35,6 +37,57 @@ func (p *Proxy) viewMesh() admin.MeshView {
 		v.Upstreams[i].Listen = listen[v.Upstreams[i].Name]
 	}
 	return v
+}
+
+// bindMesh lets the metrics read what Consul says of this sidecar.
+func (p *Proxy) bindMesh(g *telemetry.ProcessGauges) {
+	s := p.sidecar
+	if s == nil {
+		return
+	}
+	for _, of := range []string{"registration", "roots", "intentions", "jwt-providers", "mesh", "proxy-defaults", "service-defaults", "chains"} {
+		g.MeshAges = append(g.MeshAges, telemetry.NamedGauge{Name: of, Value: func() float64 { return s.age(of) }})
+	}
+	for _, kind := range []sidecar.Kind{sidecar.Refused, sidecar.Differs, sidecar.Ignored} {
+		g.MeshFindings = append(g.MeshFindings, telemetry.NamedGauge{Name: string(kind), Value: func() float64 {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			n := 0
+			for _, f := range s.findings {
+				if f.Kind == kind {
+					n++
+				}
+			}
+			return float64(n)
+		}})
+	}
+	g.MeshRefused = func() float64 {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.refused != "" {
+			return 1
+		}
+		return 0
+	}
+}
+
+// age is how old the oldest answer is of those that are about one thing; that of
+// upstreams' chains is "chains".
+func (s *Sidecar) age(of string) float64 {
+	age := noData
+	for _, w := range s.follower.Status() {
+		about := strings.TrimPrefix(w.Service, "sidecar/")
+		if strings.HasPrefix(about, "chain ") {
+			about = "chains"
+		}
+		if about == of {
+			if w.Age == noData {
+				return ageSeconds(noData)
+			}
+			age = max(age, w.Age)
+		}
+	}
+	return ageSeconds(age)
 }
 
 // view tells all but where upstreams are listened for.

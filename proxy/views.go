@@ -50,6 +50,7 @@ func (p *Proxy) bindProcess() {
 	p.bindOutcomes(&g)
 	p.bindMemory(&g)
 	p.bindNames(&g)
+	p.bindMesh(&g)
 	p.metrics.Process().Bind(g)
 }
 

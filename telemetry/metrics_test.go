@@ -244,8 +244,9 @@ func updateAll(m *Metrics) {
 	p.Bind(ProcessGauges{
 		IdentityExpiry:   constant(1772370000),
 		AccessLogRecords: constantCount(11), AccessLogDropped: constantCount(12), SpansDropped: constantCount(13),
-		Floods:        []Named{{"rapid_reset", constantCount(15)}},
-		DNSQueries:    []Named{{"answered", constantCount(33)}},
+		Floods:     []Named{{"rapid_reset", constantCount(15)}},
+		DNSQueries: []Named{{"answered", constantCount(33)}},
+		MeshAges:   []NamedGauge{{"chains", constant(2.5)}}, MeshFindings: []NamedGauge{{"refused", constant(1)}}, MeshRefused: constant(1),
 		LedgerRecords: constantCount(14), LedgerBytes: constant(65536),
 		OutcomeRecords: constantCount(15), OutcomeBytes: constantCount(16), OutcomeDropped: constantCount(17), OutcomeSize: constant(131072),
 		MemoryBudget: constant(48 << 20), MemoryUsed: constant(36 << 20), MemoryLevel: constant(1),

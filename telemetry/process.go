@@ -40,6 +40,10 @@ type ProcessGauges struct {
 
 	DNSQueries []Named // by what became of them; empty without dns
 
+	// What Consul says of a sidecar of its mesh; empty of any other proxy.
+	MeshAges, MeshFindings []NamedGauge
+	MeshRefused            func() float64
+
 	// The memory budget; all nil without one.
 	MemoryBudget, MemoryUsed, MemoryLevel func() float64
 	MemoryLevels                          []Named // how often each level was entered
@@ -50,6 +54,12 @@ type ProcessGauges struct {
 type Named struct {
 	Name  string
 	Value func() uint64
+}
+
+// NamedGauge is a gauge with the value of its own label.
+type NamedGauge struct {
+	Name  string
+	Value func() float64
 }
 
 func newProcess(m *Metrics, r Resource) *Process {
@@ -97,6 +107,9 @@ func (p *Process) collect(s *scrape) {
 		s.readCounter(mOutcomeDropped, g.OutcomeDropped)
 		s.read(mOutcomeSize, g.OutcomeSize)
 		s.named(mDNSQueries, g.DNSQueries)
+		s.namedGauges(mMeshAge, g.MeshAges)
+		s.namedGauges(mMeshFindings, g.MeshFindings)
+		s.read(mMeshRefused, g.MeshRefused)
 		s.read(mMemoryBudget, g.MemoryBudget)
 		s.read(mMemoryUsed, g.MemoryUsed)
 		s.read(mMemoryLevel, g.MemoryLevel)
@@ -108,6 +121,12 @@ func (p *Process) collect(s *scrape) {
 func (s *scrape) named(id metricID, list []Named) {
 	for i, n := range list {
 		s.labelledCounter(id, uint16(i), n.Value(), n.Name)
+	}
+}
+
+func (s *scrape) namedGauges(id metricID, list []NamedGauge) {
+	for i, n := range list {
+		s.cellGauge(id, uint16(i), n.Value(), n.Name)
 	}
 }
 

@@ -105,6 +105,9 @@ const (
 	mOutcomeDropped
 	mOutcomeSize
 	mDNSQueries
+	mMeshAge
+	mMeshFindings
+	mMeshRefused
 	mMemoryBudget
 	mMemoryUsed
 	mMemoryLevel
@@ -244,6 +247,9 @@ var table = [metricCount]metric{
 	mOutcomeDropped:   {"outrigger_outcomes_dropped_records_total", counter, "{record}", "", "Records lost because more came than was written, or the disk did not take them."},
 	mOutcomeSize:      {"outrigger_outcomes_size_bytes", gauge, "By", "", "What the files of the outcome log take."},
 	mDNSQueries:       {"outrigger_dns_queries_total", counter, "{query}", "outcome", "DNS queries by what became of them: answered from the names of the upstreams, unknown in the zones of these, forwarded to another server, failed there, or refused."},
+	mMeshAge:          {"outrigger_consul_age_seconds", gauge, "s", "watch", "Time since Consul last confirmed what it says of this sidecar, by what that is; of several chains the oldest; -1 before the first answer."},
+	mMeshFindings:     {"outrigger_consul_findings", gauge, "{finding}", "kind", "What is not done as Consul asks for it, by what became of it: refused, differs or ignored."},
+	mMeshRefused:      {"outrigger_consul_refused", gauge, "1", "", "1 while the newest description of this sidecar cannot be served and the last good one is."},
 	mMemoryBudget:     {"outrigger_memory_budget_bytes", gauge, "By", "", "The memory budget."},
 	mMemoryUsed:       {"outrigger_memory_used_bytes", gauge, "By", "", "How much of the budget is in use."},
 	mMemoryLevel:      {"outrigger_memory_level", gauge, "", "", "What is given up for want of memory: 0 nothing, 1 trim, 2 narrow, 3 refuse, 4 shed."},
