@@ -308,7 +308,7 @@ func TestHotPathReadsNoEnvironment(t *testing.T) {
 // goroutines are the functions that start one, each with who waits for it.
 // ARCHITECTURE.md has them in a table.
 var goroutines = map[string]string{
-	"cmd/outrigger.serve":          "end with contexts that serve ends",
+	"cmd/outrigger.run":            "end with contexts that run ends",
 	"discovery/consul.Run":         "Run waits",
 	"discovery/consul/mesh.Run":    "Run waits",
 	"discovery/consul/mesh.follow": "follow waits",

@@ -47,7 +47,9 @@ func (t *translation) upstream(u *upstream) {
 	from := "Consul " + t.entry + " " + u.at
 	word, _ := u.config.text("protocol")
 	proto := t.protocol(t.entry, u.config.field("protocol"), word)
+	protoFrom := u.config.fromOr("protocol", "Consul's default")
 	if u.chain != nil {
+		protoFrom = "Consul discovery chain " + u.name + " Protocol"
 		proto = t.protocol("discovery chain "+u.name, "Protocol", u.chain.Protocol)
 	}
 	if !t.listenable(u) {
@@ -55,10 +57,35 @@ func (t *translation) upstream(u *upstream) {
 	}
 	up := config.Upstream{Service: u.name, Listen: t.listen(u), Protocol: proto, Unmatched: config.UnmatchedForward}
 	path := config.UpstreamPath(len(t.Config.Outbound.Upstreams))
-	if !t.addresses(u, &up, path) || !t.lead(u, &up, path) {
+	if !t.addresses(u, &up, path) {
 		return
 	}
-	t.direct(u, &up, path)
+	key := t.closed(u)
+	if key != "" || u.DestinationType == "prepared_query" {
+		p := t.Policy(u.name)
+		t.policy(u, u.name, &p, proto) // identities and server name come with what a query finds
+		if key == "" || proto.HTTP() {
+			t.Config.Policies[u.name] = p
+		}
+	}
+	switch {
+	case key != "" && !proto.HTTP():
+		t.find(Differs, t.entry, u.config.field("limits")+"."+key, "is 0, which lets nothing through: nothing listens for the upstream", "")
+		return
+	case key != "":
+		t.find(Differs, t.entry, u.config.field("limits")+"."+key, "is 0, which lets nothing through: every request is answered with 503", "")
+		up.Routes = []config.Route{{Name: "limit of 0", Respond: &config.RouteReply{
+			Status: 503, ContentType: "text/plain; charset=utf-8", Body: key + " of " + u.name + " is 0, which lets nothing through\n",
+		}}}
+		for _, field := range []string{".name", ".respond.status", ".respond.body"} {
+			t.Came(path+".routes[0]"+field, u.config.from("limits"))
+		}
+	case u.DestinationType == "prepared_query":
+	case !t.lead(u, &up, path):
+		return
+	default:
+		t.direct(u, &up, path)
+	}
 	u.config.rest()
 	t.Config.Outbound.Upstreams = append(t.Config.Outbound.Upstreams, up)
 	t.Came(path, from)
@@ -66,7 +93,24 @@ func (t *translation) upstream(u *upstream) {
 	if up.Listen != "" {
 		t.Came(path+".listen", from+".LocalBindPort")
 	}
-	t.Came(path+".protocol", "Consul discovery chain "+u.name+" Protocol")
+	t.Came(path+".protocol", protoFrom)
+}
+
+// closed returns the limit that is 0, which in Consul is to let nothing through;
+// empty without one.
+func (t *translation) closed(u *upstream) string {
+	c := u.config.section("limits")
+	if c == nil {
+		return ""
+	}
+	for _, key := range []string{"max_connections", "max_pending_requests", "max_concurrent_requests"} {
+		if v, ok := c.get(key); ok {
+			if n, ok := whole(v); ok && n == 0 {
+				return key
+			}
+		}
+	}
+	return ""
 }
 
 // listenable refuses upstreams that cannot be called.
@@ -80,11 +124,9 @@ func (t *translation) listenable(u *upstream) bool {
 		return refuse(".LocalBindSocketPath", "is a socket, on which nothing listens yet", "give LocalBindPort")
 	case u.LocalBindPort == 0 && !t.byAddress(u):
 		return refuse(".LocalBindPort", "is not given, so the application has no address for it; nothing listens for it", "give a port")
-	case u.DestinationPeer != "":
-		return refuse(".DestinationPeer", "is in a peered cluster, whose roots cannot be read over Consul's HTTP API", "call it through a service of this cluster")
-	case u.DestinationType == "prepared_query":
-		return refuse(".DestinationType", "is a prepared query, which is not followed yet; nothing listens for it", "name the service")
-	case u.chain == nil:
+	case u.DestinationPeer != "" && len(t.Config.Identity.Bundles) == 0:
+		return refuse(".DestinationPeer", "is in a peered cluster, whose roots cannot be read over Consul's HTTP API", "give them under identity.bundles of the file")
+	case u.chain == nil && u.DestinationType != "prepared_query":
 		why := t.s.Failures[u.name]
 		if why == "" {
 			why = "Consul has no discovery chain for it"
@@ -172,10 +214,6 @@ func (t *translation) limits(at string, c *opaque, p *config.Policy) {
 		{"max_concurrent_requests", "max_requests", &p.Limits.MaxRequests},
 	} {
 		if n, ok := c.number(l.key); ok {
-			if n == 0 {
-				t.find(Refused, t.entry, c.field(l.key), "is 0, which is to let nothing through; it is taken as 1", "remove the upstream, or deny it with an intention")
-				n = 1
-			}
 			put(t, l.dst, n, at+"."+l.name, c.from(l.key))
 		}
 	}
