@@ -109,7 +109,9 @@ func web(t testing.TB, pairs ...string) *mesh.Snapshot {
 // A sidecar starts when Consul has described it, and follows what changes there.
 func TestSidecarFollows(t *testing.T) {
 	d := describe(t)
-	addr := []string{address(t), address(t)}
+	// On addresses that nobody calls from, so that no dial takes their ports.
+	port := fmt.Sprint(":", parseAddrPort(address(t)).Port())
+	addr := []string{"127.73.0.1" + port, "127.73.0.2" + port}
 	gateway := web(t)
 	gateway.Proxy.Kind = "mesh-gateway"
 	go func() {
@@ -133,7 +135,7 @@ func TestSidecarFollows(t *testing.T) {
 			t.Error(err)
 		}
 	}()
-	soon(t, "the upstream is listened for", func() bool { return open(addr[0]) })
+	soon(t, "the upstream is listened for", func() bool { return p.current.Load() != nil && open(addr[0]) })
 	detail := func() string {
 		_, checks := p.Ready()
 		for _, c := range checks {
@@ -148,7 +150,7 @@ func TestSidecarFollows(t *testing.T) {
 	}
 
 	d.say <- web(t, "api", addr[0], "db", addr[1])
-	soon(t, "a new upstream is listened for", func() bool { return open(addr[1]) })
+	soon(t, "a new upstream is listened for", func() bool { return len(p.current.Load().Listeners) == 2 && open(addr[1]) })
 	version := p.current.Load().Version
 
 	// What cannot be served leaves the last good plan in use, and is told.
