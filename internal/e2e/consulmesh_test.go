@@ -89,7 +89,7 @@ func (x *member) start() {
 		x.m.t.Fatal(err)
 	}
 	x.own.conf = sections{
-		"admin":     fmt.Sprintf(`{listen: "%s"}`, admin),
+		"admin":     fmt.Sprintf(`{listen: "%s", pprof: true}`, admin),
 		"telemetry": fmt.Sprintf(`{access_log: {path: "%s"}}`, x.own.access),
 		"drain":     `{delay: 0s, timeout: 5s}`,
 	}
