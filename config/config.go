@@ -166,6 +166,8 @@ type Inbound struct {
 	Protocol Protocol `yaml:"protocol" enum:"http,http2,grpc,tcp,auto"`
 	// What the application is told of its callers' certificates.
 	ClientCert ClientCert `yaml:"client_cert"`
+	// Into what form requests are brought before rules, routes and the application see them.
+	Normalize Normalize `yaml:"normalize"`
 	// Connections open at a time; more are closed at once. 0: no limit.
 	MaxConnections int `yaml:"max_connections"`
 	// How long an HTTP/2 connection, that between sidecars included, is used; then its caller is told to open another

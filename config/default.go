@@ -40,6 +40,7 @@ func Default() Config {
 			Listen:            "0.0.0.0:15006",
 			MTLS:              MTLSStrict,
 			ClientCert:        ClientCert{Header: ClientCertSanitizeSet, Fields: []string{"uri"}},
+			Normalize:         Normalize{EscapedSlashes: EscapedSlashesKeep, Underscores: UnderscoresAllow},
 			MaxConnections:    16384,
 			MaxHandshakes:     256,
 			HandshakeTimeout:  10 * time.Second,

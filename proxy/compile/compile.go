@@ -173,6 +173,7 @@ func (c *compiler) inbound() {
 	}
 	c.otherPorts(l)
 	l.ClientCert = clientCert(&in.ClientCert)
+	l.HTTP.Normalize = normalization(&in.Normalize)
 	l.HTTP.MaxAge, l.HTTP.AgeGrace = in.MaxConnectionAge, in.MaxConnectionAgeGrace
 	switch in.MTLS {
 	case config.MTLSStrict:

@@ -87,6 +87,8 @@ type exchange struct {
 	uploader uploader
 	hearing  hearing
 	trailers []byte // pooled: a response's, less what was heard
+	unfit    error  // what the listener's normalization refuses
+	moved    bool   // it wants the request sent again
 	caller   caller
 
 	ahead    uint32 // requests of the cluster in flight when this one was let in
@@ -147,6 +149,7 @@ func (x *exchange) free() {
 	x.tokens = x.tokens[:0]
 	x.told, x.values = x.told[:0], x.values[:0]
 	x.throttle, x.heldBack = nil, 0
+	x.unfit, x.moved = nil, false
 	x.hearing, x.trailers = hearing{}, nil
 	x.hop.above = false
 	x.upload = uploadNone
@@ -189,6 +192,10 @@ func (x *exchange) run() {
 	if r := x.rated(); r != outcome.OK {
 		x.reply(r, x.unknown(r))
 		x.finish(r)
+		return
+	}
+	if x.moved {
+		x.redirect()
 		return
 	}
 	if x.route.Reply != nil {
@@ -242,6 +249,10 @@ func (x *exchange) admit() outcome.Reason {
 	}
 	if x.s.draining() {
 		x.close = true
+	}
+	if x.unfit != nil {
+		x.detail = http1.Reason(x.unfit)
+		return outcome.BadRequest
 	}
 	if p := x.l.Route.Authz; p != nil {
 		asked := authz.Request{Method: x.req.MethodSpan.Of(x.raw), Resource: x.req.Resource(x.raw), Host: x.req.Host.Of(x.raw), Head: &x.req.Head, Raw: x.raw}

@@ -85,6 +85,19 @@ func (x *exchange) answerFixed(r *plan.Reply) {
 		b = http1.AppendInt(b, int64(len(r.Body)))
 		b = append(b, "\r\n"...)
 	}
+	b = x.appendOwnEnd(b)
+	head := len(b)
+	if x.req.Method != http1.MethodHead {
+		b = append(b, r.Body...)
+		x.rec.BytesOut = uint64(len(r.Body))
+	}
+	x.out = b
+	x.say(head)
+	x.finish(outcome.OK)
+}
+
+// appendOwnEnd ends the head of an answer that is not an error.
+func (x *exchange) appendOwnEnd(b []byte) []byte {
 	b = x.appendTold(x.route.Response.Append(b))
 	b = append(b, "x-request-id: "...)
 	b = append(b, x.id...)
@@ -96,13 +109,5 @@ func (x *exchange) answerFixed(r *plan.Reply) {
 	case x.req.Minor == 0:
 		b = append(b, "connection: keep-alive\r\n"...)
 	}
-	b = append(b, "\r\n"...)
-	head := len(b)
-	if x.req.Method != http1.MethodHead {
-		b = append(b, r.Body...)
-		x.rec.BytesOut = uint64(len(r.Body))
-	}
-	x.out = b
-	x.say(head)
-	x.finish(outcome.OK)
+	return append(b, "\r\n"...)
 }

@@ -225,6 +225,7 @@ func (s *Session) onBytes() bool {
 			return true
 		}
 		s.head = n
+		s.x.normalize(b)
 		if r := &s.x.req; r.Upgrade && !tunnelable(r.UpgradeProto.Of(b)) {
 			r.Upgrade = false // as any server is free to do (RFC 9110 section 7.8)
 		}

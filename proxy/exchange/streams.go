@@ -66,6 +66,7 @@ func (s *Session) onStream(st *http2.Stream) {
 		s.lingerStream(st)
 		return
 	}
+	x.normalize(st.Head)
 	if x.hasBody() {
 		x.req.Upgrade = false // a stream that carries a body ends with it
 	}

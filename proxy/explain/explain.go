@@ -181,6 +181,14 @@ func (e *explainer) request() error {
 		e.end(outcome.Unsupported, exchange.NoConnect)
 		return nil
 	}
+	moved := false
+	if n := e.l.HTTP.Normalize; n != nil {
+		var err error
+		if moved, err = e.req.Normalize(e.raw, n); err != nil {
+			e.end(outcome.BadRequest, http1.Reason(err))
+			return nil
+		}
+	}
 	if p := e.l.Route.Authz; p != nil {
 		asked := authz.Request{Method: e.req.MethodSpan.Of(e.raw), Resource: e.req.Resource(e.raw), Host: e.req.Host.Of(e.raw), Head: &e.req.Head, Raw: e.raw, Query: e.req.Query.Of(e.raw)}
 		if e.ruled(p.Check(e.id, &asked)) {
@@ -201,6 +209,10 @@ func (e *explainer) request() error {
 		return nil
 	}
 	if e.rates(route); e.view.Reason != outcome.OK.String() {
+		return nil
+	}
+	if moved {
+		e.view.Status, e.view.Detail = 307, "redirected to "+string(e.req.Resource(e.raw))
 		return nil
 	}
 	if route.Reply != nil {
@@ -259,7 +271,7 @@ func (e *explainer) ruled(v authz.Verdict) bool {
 
 // sent says how the request line would look to the endpoint.
 func (e *explainer) sent(route *plan.Route) {
-	if !route.Rewrite.On {
+	if !route.Rewrite.On && e.l.HTTP.Normalize == nil {
 		return
 	}
 	line, _, _ := bytes.Cut(route.AppendHead(nil, &e.req, e.raw), []byte(" HTTP/1.1\r\n"))

@@ -56,6 +56,13 @@ var (
 	ErrBadHost               error = refuse(400, "malformed Host")
 )
 
+// What a Normalization refuses.
+var (
+	ErrEscapedSlash error = refuse(400, "the path has an escaped slash or backslash, which this listener refuses")
+	ErrEscapedNUL   error = refuse(400, "the path has an escaped NUL")
+	ErrUnderscore   error = refuse(400, "a field name has an underscore, which this listener refuses")
+)
+
 // The chunked transfer coding.
 var (
 	ErrBadChunkSize      error = refuse(400, "malformed chunk size")

@@ -117,4 +117,7 @@ type HTTPOptions struct {
 	IdleTimeout time.Duration // between exchanges; 0 none
 	MaxAge      time.Duration // of an HTTP/2 connection, which is then drained; 0 none
 	AgeGrace    time.Duration // of its streams after that; 0 none
+	// Normalize brings requests into one form before anything looks at them; nil
+	// takes them as they come.
+	Normalize *http1.Normalization
 }

@@ -272,7 +272,7 @@ func (t *translation) intentions() {
 	cfg, findings := Intentions(t.s.Intentions, t.s.DefaultAllow, t.s.Providers, t.s.TrustDomain, string(protocol))
 	t.findings = append(t.findings, findings...)
 	t.permissive(&cfg)
-	t.normalization(&cfg)
+	t.compareSlashes(&cfg)
 	must(t, &t.Config.Authorization, cfg, "authorization", "Consul intentions")
 	t.Came("authorization.order", "Consul intentions")
 	if cfg.EncodedSlashes != authz.RefuseSlashes {

@@ -11,7 +11,8 @@ import (
 
 const meshEntry = "mesh mesh"
 
-// wire says what is spoken under the protocols, and what the application is told of its callers' certificates.
+// wire says what is spoken under the protocols, what the application is told of its callers' certificates, and in what
+// form it gets requests.
 func (t *translation) wire() {
 	m := &t.s.Mesh
 	if m.TLS != nil {
@@ -28,6 +29,9 @@ func (t *translation) wire() {
 	}
 	put(t, &c.Header, header, "inbound.client_cert.header", from)
 	put(t, &c.Fields, config.ClientCertFields(), "inbound.client_cert.fields", "Consul's default")
+	if t.Config.Service.Protocol.HTTP() {
+		t.normalize()
+	}
 }
 
 // tls takes the versions and suites of one direction. What is older than TLS 1.2 is never spoken.
