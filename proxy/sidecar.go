@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -76,7 +77,8 @@ func (s *Sidecar) trouble() string {
 // the configuration to start with. A description that cannot be served is told
 // and waited out.
 func (s *Sidecar) First(ctx context.Context) (*config.Loaded, error) {
-	remind := time.NewTicker(remindStep)
+	s.log.Info("asking Consul for this sidecar", "event", "sidecar_asking")
+	remind := time.NewTimer(remindFirst)
 	defer remind.Stop()
 	var tried *mesh.Snapshot
 	for {
@@ -97,15 +99,20 @@ func (s *Sidecar) First(ctx context.Context) (*config.Loaded, error) {
 			return nil, ctx.Err()
 		case <-changed:
 		case <-remind.C:
+			remind.Reset(remindStep)
 			if tried == nil {
-				s.log.Warn("waiting for Consul to describe this sidecar", "event", "sidecar_waiting", "error", s.trouble())
+				s.log.Warn("waiting for Consul to describe this sidecar", "event", "sidecar_waiting", "error", cmp.Or(s.trouble(), "no answer yet"))
 			}
 		}
 	}
 }
 
-// remindStep is how often it is said what the start waits for.
-const remindStep = 10 * time.Second
+// When it is said what the start waits for: soon, since somebody may be looking
+// on, and then now and then.
+const (
+	remindFirst = time.Second
+	remindStep  = 10 * time.Second
+)
 
 // translate makes the configuration that snap describes and tells of findings
 // that are new.

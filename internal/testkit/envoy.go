@@ -142,13 +142,16 @@ func (c *ConsulAgent) Envoy(t testing.TB, proxyID string) *Envoy {
 
 // bootstrap writes what Consul tells an Envoy, with an admin port of the
 // kernel's choice.
-func (c *ConsulAgent) bootstrap(t testing.TB, proxyID, file string) {
+func (c *ConsulAgent) bootstrap(t testing.TB, proxyID, file string, more ...string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), envoyStart)
 	defer cancel()
 	// Consul lists the releases of Envoy that it was tested with and takes newer ones.
-	cmd := exec.CommandContext(ctx, c.bin, "connect", "envoy", "-bootstrap", "-ignore-envoy-compatibility",
-		"-proxy-id", proxyID, "-admin-bind", "127.0.0.1:0", "-grpc-addr", c.GRPC, "-http-addr", c.Address)
+	args := append([]string{
+		"connect", "envoy", "-bootstrap", "-ignore-envoy-compatibility",
+		"-proxy-id", proxyID, "-admin-bind", "127.0.0.1:0", "-grpc-addr", c.GRPC, "-http-addr", c.Address,
+	}, more...)
+	cmd := exec.CommandContext(ctx, c.bin, args...)
 	cmd.Env = []string{"HOME=" + c.dir, "PATH=" + os.Getenv("PATH"), "CONSUL_HTTP_TOKEN=" + c.Token}
 	var problems strings.Builder
 	cmd.Stderr = &problems
@@ -159,6 +162,15 @@ func (c *ConsulAgent) bootstrap(t testing.TB, proxyID, file string) {
 	if err := os.WriteFile(file, out, 0o600); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// Bootstrap returns the path of a file with what Consul tells an Envoy that is to
+// be the sidecar with that ID. more are arguments of "consul connect envoy".
+func (c *ConsulAgent) Bootstrap(t testing.TB, proxyID string, more ...string) string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "bootstrap.json")
+	c.bootstrap(t, proxyID, file, more...)
+	return file
 }
 
 // Stop ends Envoy at once. It does nothing when it has ended.

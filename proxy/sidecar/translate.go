@@ -51,6 +51,8 @@ func (t *translation) translate(base *config.Base, running *config.Config) (*con
 	t.identity()
 	t.service(proxy)
 	t.inbound(proxy)
+	t.metrics(proxy)
+	t.expose()
 	t.wire()
 	t.accessLogs()
 	t.transparent()
