@@ -115,7 +115,7 @@ func fields(b []byte, take func(number uint64, value []byte) error) error {
 			return errMessage
 		}
 		b = b[n:]
-		size := uint64(0)
+		var size uint64
 		switch key & 7 {
 		case wireVarint:
 			if _, n = binary.Uvarint(b); n <= 0 {

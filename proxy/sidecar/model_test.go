@@ -143,7 +143,7 @@ func takes(d *mesh.RouteDefinition, q asked) bool {
 			}
 		}
 		v := strings.Join(values, ",")
-		met := false
+		var met bool
 		switch {
 		case h.Exact != "":
 			met = v == h.Exact
@@ -303,7 +303,7 @@ func (p *pieces) splitter(depth int) string {
 			part = left
 		}
 		left -= part
-		next := ""
+		var next string
 		if depth > 0 && p.IntN(3) == 0 {
 			next = p.splitter(depth - 1)
 		} else {
