@@ -185,6 +185,8 @@ func fieldDoc(id string) string {
 		return "Connections open at a time; more are closed at once. 0: no limit."
 	case "github.com/outrigger-mesh/outrigger/config.Inbound.MaxHandshakes":
 		return "TLS handshakes under way at a time; more wait within handshake_timeout."
+	case "github.com/outrigger-mesh/outrigger/config.Inbound.Normalize":
+		return "Into what form requests are brought before rules, routes and the application see them."
 	case "github.com/outrigger-mesh/outrigger/config.Inbound.Priorities":
 		return "Whose turn comes first in limits.queue. The first rule that takes a request counts; others have the route's priority, which is normal."
 	case "github.com/outrigger-mesh/outrigger/config.Inbound.Protocol":
@@ -225,6 +227,14 @@ func fieldDoc(id string) string {
 		return "The form of a line."
 	case "github.com/outrigger-mesh/outrigger/config.Log.Level":
 		return "The least severe level that is written. The admin API changes it at run time."
+	case "github.com/outrigger-mesh/outrigger/config.Normalize.EscapedSlashes":
+		return "What becomes of paths with an escaped slash or backslash (%2F, %5C). keep: they stay. reject: 400. redirect: 307 to the path with them undone. forward: they are undone."
+	case "github.com/outrigger-mesh/outrigger/config.Normalize.MergeSlashes":
+		return "Repeated slashes are made one."
+	case "github.com/outrigger-mesh/outrigger/config.Normalize.Path":
+		return "Dot segments are removed (/a/../b becomes /b), escapes of letters, digits and -._~ undone, backslashes made slashes (RFC 3986 section 6.2.2). A path with an escaped NUL is answered with 400."
+	case "github.com/outrigger-mesh/outrigger/config.Normalize.Underscores":
+		return "What becomes of fields with an underscore in their names, which some applications take for a hyphen. allow: they stay. reject: 400. drop: such fields are left out, and no rule or route sees them."
 	case "github.com/outrigger-mesh/outrigger/config.Outbound.Transparent":
 		return "Where connections arrive that the kernel redirects to the proxy. off (default): nowhere."
 	case "github.com/outrigger-mesh/outrigger/config.Outbound.UDP":
