@@ -62,6 +62,8 @@ func (v *LegView) verdict() string {
 		if v.Detail != "" {
 			end += ": " + v.Detail
 		}
+	} else if v.Detail != "" {
+		end += ", " + v.Detail
 	}
 	return fmt.Sprintf("%s, %s: %s %s", v.Service, v.Direction, v.Request, end)
 }
