@@ -55,6 +55,7 @@ var steady = []struct{ name, request, response, want string }{
 		"HTTP/1.1 200 OK\r\nContent-Length: 40000\r\n\r\n" + strings.Repeat("x", 40_000),
 		"HTTP/1.1 200 OK\r\nContent-Length: 40000\r\n\r\n" + strings.Repeat("x", 40_000),
 	},
+	{"not in normal form", "GET /a/../%78?q HTTP/1.1\r\nHost: a\r\nX_A: 1\r\n\r\n", okResponse, okResponse},
 }
 
 // mallocs measures how many objects one exchange allocates in the whole

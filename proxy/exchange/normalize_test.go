@@ -149,3 +149,26 @@ func TestNormalizedPipeline(t *testing.T) {
 	}
 	b.wantReasons("ok", "ok", "ok", "ok", "ok", "ok")
 }
+
+// TestNoAllocationNormalized: to bring a request into form allocates nothing,
+// whether it is already or has to be rewritten.
+func TestNoAllocationNormalized(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector allocates")
+	}
+	for i, s := range steady {
+		if s.name != "GET" && s.name != "not in normal form" {
+			continue
+		}
+		t.Run(s.name, func(t *testing.T) {
+			got := mallocs(t, plain, i, func(b *bed) {
+				l := *b.plan.Load()
+				l.HTTP.Normalize = &http1.Normalization{Path: true, MergeSlashes: true, Slashes: http1.ForwardSlashes, Underscores: http1.DropUnderscores}
+				b.plan.Store(&l)
+			})
+			if got > 0.05 {
+				t.Errorf("%.3f allocations an exchange", got)
+			}
+		})
+	}
+}
