@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/hashicorp/consul/api"
 
@@ -37,6 +38,9 @@ type Instances struct {
 	// Places are those of the instances, each once; a prepared query may find
 	// several services.
 	Places []Place
+	// Names are those of the services as which the instances are registered,
+	// each once: in a mesh mostly that of their sidecars.
+	Names []string
 }
 
 // Place is whose instance it is.
@@ -99,6 +103,9 @@ func instances(entries []*connectEntry, how Reading) Instances {
 		if e == nil || e.Service == nil {
 			left, example = left+1, "an entry without a service"
 			continue
+		}
+		if !slices.Contains(in.Names, e.Service.Service) {
+			in.Names = append(in.Names, e.Service.Service)
 		}
 		if c := e.Service.Connect; c != nil && c.PeerMeta != nil && in.PeerIdentities == nil {
 			in.PeerIdentities, in.PeerProtocol = c.PeerMeta.SpiffeID, c.PeerMeta.Protocol

@@ -30,7 +30,7 @@ func (c *ConsulAgent) config() map[string]any {
 		"peering":                    map[string]any{"enabled": false},
 		"connect":                    map[string]any{"enabled": c.opts.Mesh},
 	}
-	ports := map[string]int{
+	ports := map[string]any{
 		"http": c.ports.http, "server": c.ports.server, "serf_lan": c.ports.serfLAN,
 		"https": -1, "grpc": -1, "grpc_tls": -1, "dns": -1, "serf_wan": -1,
 	}

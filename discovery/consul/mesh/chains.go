@@ -65,10 +65,10 @@ func (f *Follower) chainOf(name string, u *Upstream, reg *Registration, implied 
 }
 
 // chainDetectors are queries whose answer changes when a chain may have.
-func (f *Follower) chainDetectors() []consul.Query {
-	var list []consul.Query
+func (f *Follower) chainDetectors() []detector {
+	var list []detector
 	for _, kind := range []string{"service-router", "service-splitter", "service-resolver", "service-defaults", "proxy-defaults"} {
-		list = append(list, consul.Query{Path: "/v1/config/" + kind, Params: f.dc(), Need: "service:read"})
+		list = append(list, detector{query: consul.Query{Path: "/v1/config/" + kind, Params: f.dc(), Need: "service:read"}})
 	}
 	return list
 }

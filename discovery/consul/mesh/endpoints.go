@@ -76,8 +76,8 @@ func (e *Endpoints) Run(ctx context.Context, services []string, sink discovery.S
 }
 
 // detectors are queries whose index changes when instances of a service do, in
-// the datacenters of the targets. Their filter leaves nothing in the answer.
-func (e *Endpoints) detectors() []consul.Query {
+// the datacenters of the targets. Their filters leave little or nothing in the answer.
+func (e *Endpoints) detectors() []detector {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	datacenters := map[string]bool{}
@@ -86,11 +86,11 @@ func (e *Endpoints) detectors() []consul.Query {
 			datacenters[d.target.Datacenter] = true
 		}
 	}
-	var list []consul.Query
+	var list []detector
 	for dc := range datacenters {
 		list = append(list,
-			consul.Query{Path: "/v1/health/state/any", Params: map[string]string{"dc": dc, "filter": `ServiceName == "-"`}, Need: "node:read"},
-			consul.Query{Path: "/v1/catalog/services", Params: map[string]string{"dc": dc, "filter": `ServiceName == "-"`}, Need: "service:read"})
+			detector{consul.Query{Path: "/v1/health/state/any", Params: map[string]string{"dc": dc, "filter": `Status != "passing"`}, Need: "node:read"}, true},
+			detector{consul.Query{Path: "/v1/catalog/services", Params: map[string]string{"dc": dc, "filter": `ServiceName == "-"`}, Need: "service:read"}, false})
 	}
 	return list
 }
@@ -200,8 +200,9 @@ func (e *Endpoints) followOne(ctx context.Context, f *found) {
 			f.publish(in)
 			return len(in.Endpoints), nil
 		},
-		same: func(index uint64) { e.track.Confirm(f.name, index, f.size(), f.warned()) },
-		fail: f.failed,
+		same:  func(index uint64) { e.track.Confirm(f.name, index, f.size(), f.warned()) },
+		fail:  f.failed,
+		names: f.names,
 	}
 	if f.d.target.Peer == "" {
 		q.probe = e.query(f.d, `Service.ID == "-"`)

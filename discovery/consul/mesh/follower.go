@@ -231,7 +231,7 @@ func (f *Follower) giveKept(give func(*Snapshot)) {
 }
 
 // signal makes a wait on a channel of capacity 1 return once.
-func signal(c chan struct{}) {
+func signal(c chan<- struct{}) {
 	select {
 	case c <- struct{}{}:
 	default:

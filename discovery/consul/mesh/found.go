@@ -33,6 +33,18 @@ func (f *found) size() int {
 	return len(f.is.Endpoints)
 }
 
+// names are those of the services as which the instances are registered, and
+// the likely ones, which an answer without instances does not tell.
+func (f *found) names() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	list := []string{f.d.target.Service, f.d.target.Service + "-sidecar-proxy"}
+	if f.last != nil {
+		list = append(list, f.last.Names...)
+	}
+	return list
+}
+
 func (f *found) warned() string {
 	f.mu.Lock()
 	defer f.mu.Unlock()

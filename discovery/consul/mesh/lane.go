@@ -23,12 +23,13 @@ const (
 
 // lane is a number of alike queries. As long as they are few each waits at
 // Consul for its own change. When they are more than may wait, they take turns:
-// a few detectors wait, which notice that something has changed but not what,
-// and then each query is asked, without waiting, over a few connections.
+// a few detectors wait. Where they notice whose health has changed, its queries
+// are asked; where only that something has, each query is asked, without
+// waiting, over a few connections.
 type lane struct {
 	client    *consul.Client
 	most      int // how many may wait at a time
-	detectors func() []consul.Query
+	detectors func() []detector
 	workers   chan struct{}
 
 	mu      sync.Mutex
@@ -39,12 +40,18 @@ type lane struct {
 	asking  int           // members that have not been asked in this round
 	over    chan struct{} // closed when all have
 	mode    chan struct{} // capacity 1: holding has changed
+
+	named   map[string]map[chan struct{}]bool // members, by the names of their instances' services
+	missed  map[string]time.Time              // names in news that no member had
+	pending map[string]bool                   // detectors without an answer; nil before they run
+	primed  chan struct{}                     // closed when the first questions may be asked
 }
 
-func newLane(client *consul.Client, most int, detectors func() []consul.Query) *lane {
+func newLane(client *consul.Client, most int, detectors func() []detector) *lane {
 	l := &lane{
 		client: client, most: most, detectors: detectors,
 		workers: make(chan struct{}, turnWorkers), round: make(chan struct{}), mode: make(chan struct{}, 1),
+		named: map[string]map[chan struct{}]bool{}, missed: map[string]time.Time{}, primed: make(chan struct{}),
 	}
 	l.holding, l.end = context.WithCancel(context.Background())
 	return l
@@ -58,6 +65,7 @@ func (l *lane) join() func() {
 	if l.members > l.most && l.holding != nil {
 		l.end()
 		l.holding = nil
+		l.pending, l.primed = nil, make(chan struct{})
 		l.changed()
 	}
 	return func() {
@@ -116,12 +124,15 @@ type question struct {
 	take  func(consul.Reply) (int, error)
 	same  func(index uint64) // the probe's has not changed
 	fail  func(error)
+	names func() []string // of the services in the last answer; may be nil
 }
 
 // follow asks a question again and again until ctx ends.
 func (l *lane) follow(ctx context.Context, q question) {
 	defer l.join()()
-	walk, probed, failed, first := l.client.Walk(), uint64(0), false, true
+	walk, probed, failed, first, woken := l.client.Walk(), uint64(0), false, true, false
+	wake := make(chan struct{}, 1)
+	defer l.forget(wake)
 	fail := func(err error) { failed = true; q.fail(err) }
 	for ctx.Err() == nil {
 		holding, round := l.now()
@@ -137,13 +148,23 @@ func (l *lane) follow(ctx context.Context, q question) {
 			cancel()
 			continue
 		}
+		if first {
+			late := time.NewTimer(newsPrime)
+			select {
+			case <-ctx.Done():
+			case <-l.unprimed():
+			case <-late.C:
+				l.overdue()
+			}
+			late.Stop()
+		}
 		select {
 		case l.workers <- struct{}{}:
 		case <-ctx.Done():
 			return
 		}
 		failed = false
-		pause := l.turn(ctx, walk, q, &probed, first, fail)
+		pause := l.turn(ctx, walk, q, &probed, first || woken, fail)
 		first = false
 		<-l.workers
 		l.asked()
@@ -152,10 +173,20 @@ func (l *lane) follow(ctx context.Context, q question) {
 			discovery.Sleep(ctx, pause, round)
 			continue
 		}
-		anyway := time.NewTimer(discovery.Jitter(turnAnyway, 0.2, rand.Uint64()))
+		if q.names != nil {
+			l.learn(wake, q.names())
+		}
+		next := discovery.Jitter(turnAnyway, 0.2, rand.Uint64())
+		if woken {
+			next = turnEcho // another server may not have known yet
+		}
+		woken = false
+		anyway := time.NewTimer(next)
 		select {
 		case <-ctx.Done():
 		case <-round:
+		case <-wake:
+			woken = true
 		case <-anyway.C:
 		}
 		anyway.Stop()
@@ -163,8 +194,8 @@ func (l *lane) follow(ctx context.Context, q question) {
 }
 
 // turn asks once without waiting.
-func (l *lane) turn(ctx context.Context, walk *consul.Walk, q question, probed *uint64, first bool, fail func(error)) time.Duration {
-	if q.probe.Path != "" && !first {
+func (l *lane) turn(ctx context.Context, walk *consul.Walk, q question, probed *uint64, whole bool, fail func(error)) time.Duration {
+	if q.probe.Path != "" && !whole {
 		r, err := l.client.Ask(ctx, q.probe)
 		switch {
 		case err != nil:
@@ -172,12 +203,16 @@ func (l *lane) turn(ctx context.Context, walk *consul.Walk, q question, probed *
 		case r.Index != 0 && r.Index == *probed:
 			q.same(r.Index)
 			return 0
-		default:
-			*probed = r.Index
 		}
 	}
 	walk.Again()
-	pause, _ := walk.Step(ctx, q.query, q.take, fail)
+	pause, _ := walk.Step(ctx, q.query, func(r consul.Reply) (int, error) {
+		n, err := q.take(r)
+		if err == nil {
+			*probed = r.Index // the probe's too, as long as nothing changes
+		}
+		return n, err
+	}, fail)
 	return pause
 }
 
@@ -186,14 +221,14 @@ func (l *lane) run(ctx context.Context) {
 	var each discovery.Each
 	news := make(chan struct{}, 1)
 	var wg sync.WaitGroup
-	queries := map[string]consul.Query{}
+	queries := map[string]detector{}
 	var mu sync.Mutex
 	wg.Go(func() {
 		each.Run(ctx, nil, func(ctx context.Context, key string) {
 			mu.Lock()
-			q := queries[key]
+			d := queries[key]
 			mu.Unlock()
-			l.detect(ctx, q, news)
+			l.detect(ctx, d, news)
 		})
 	})
 	wg.Go(func() { l.rounds(ctx, news) })
@@ -201,12 +236,12 @@ func (l *lane) run(ctx context.Context) {
 		var keys []string
 		if holding, _ := l.now(); holding == nil {
 			mu.Lock()
-			for _, q := range l.detectors() {
-				key := q.Path + "?" + q.Params["dc"]
-				queries[key] = q
-				keys = append(keys, key)
+			for _, d := range l.detectors() {
+				queries[d.key()] = d
+				keys = append(keys, d.key())
 			}
 			mu.Unlock()
+			l.expect(keys)
 		}
 		each.Set(keys)
 		select {
@@ -217,20 +252,28 @@ func (l *lane) run(ctx context.Context) {
 	wg.Wait()
 }
 
-// detect tells news when a query has another answer.
-func (l *lane) detect(ctx context.Context, q consul.Query, news chan<- struct{}) {
-	walk, last := l.client.Walk(), uint64(0)
+// detect tells news when a query has another answer that may be about all.
+func (l *lane) detect(ctx context.Context, d detector, news chan<- struct{}) {
+	walk, last, bad, key := l.client.Walk(), uint64(0), failing{}, d.key()
 	for ctx.Err() == nil {
-		pause, early := walk.Step(ctx, q, func(r consul.Reply) (int, error) {
-			if r.Index != last {
-				last = r.Index
-				select {
-				case news <- struct{}{}:
-				default:
+		pause, early := walk.Step(ctx, d.query, func(r consul.Reply) (size int, err error) {
+			all, names := r.Index != last, map[string]bool(nil)
+			if d.checks {
+				if names, all, size, err = bad.take(r); err != nil {
+					return 0, err
 				}
 			}
-			return 0, nil
-		}, func(error) { last = 0 })
+			// What is asked after the first answer cannot have missed anything.
+			begins := last == 0 && l.heard(key)
+			last = r.Index
+			if !begins && (all || !l.wake(names)) {
+				signal(news)
+			}
+			return size, nil
+		}, func(error) {
+			last, bad = 0, failing{}
+			l.overdue()
+		})
 		if pause > 0 {
 			discovery.Sleep(ctx, pause, early)
 		}
