@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"os/exec"
+	"runtime"
 	"sync"
 	"syscall"
 	"testing"
@@ -46,15 +47,24 @@ func spawn(t *testing.T, name string, cmd *exec.Cmd) *process {
 	if cmd.SysProcAttr == nil {
 		cmd.SysProcAttr = &syscall.SysProcAttr{}
 	}
-	// It ends also when the test process is killed.
+	// It ends also when the test process is killed. The kernel takes the end of the
+	// thread that has started it for that, so that one is kept for it: others end
+	// with what runs on them, such as testkit's calls from namespaces.
 	cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
-	if err := cmd.Start(); err != nil {
-		t.Fatalf("%s: %v", name, err)
-	}
+	started := make(chan error)
 	go func() {
 		defer close(p.exited)
-		_ = cmd.Wait()
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		err := cmd.Start()
+		started <- err
+		if err == nil {
+			_ = cmd.Wait()
+		}
 	}()
+	if err := <-started; err != nil {
+		t.Fatalf("%s: %v", name, err)
+	}
 	t.Cleanup(func() {
 		_ = cmd.Process.Kill()
 		<-p.exited

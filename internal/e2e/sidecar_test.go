@@ -209,6 +209,7 @@ type record struct {
 	UpstreamID   string `json:"upstream_id"`
 	LocalID      string `json:"local_id"`
 	Original     string `json:"original_destination"`
+	Peer         string `json:"downstream_addr"`
 }
 
 // records returns what is in the access log.

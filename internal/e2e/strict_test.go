@@ -16,13 +16,18 @@ import (
 // what came back, which is nothing when the handshake is refused.
 func answerTo(t *testing.T, address string, cert *tls.Certificate) []byte {
 	t.Helper()
-	cfg := &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}}
-	if cert != nil {
-		cfg.Certificates = []tls.Certificate{*cert}
-	}
 	c, err := net.Dial("tcp", address)
 	if err != nil {
 		t.Fatal(err)
+	}
+	return answerOn(c, cert)
+}
+
+// answerOn is answerTo on a connection, which it closes.
+func answerOn(c net.Conn, cert *tls.Certificate) []byte {
+	cfg := &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}}
+	if cert != nil {
+		cfg.Certificates = []tls.Certificate{*cert}
 	}
 	defer c.Close()
 	_ = c.SetDeadline(time.Now().Add(10 * time.Second))

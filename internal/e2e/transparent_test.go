@@ -87,6 +87,11 @@ func chat(address, say string) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	return talkOn(c, say)
+}
+
+// talkOn is chat on a connection, which it closes.
+func talkOn(c net.Conn, say string) (string, error) {
 	defer c.Close()
 	_ = c.SetDeadline(time.Now().Add(patience))
 	r := bufio.NewReader(c)
