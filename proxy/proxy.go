@@ -348,6 +348,7 @@ func (p *Proxy) serve(ctx context.Context, core *lifecycle.Group) error {
 		core.Go("discovery", p.follow)
 		core.Go("discovery status", p.keepWatches)
 	}
+	core.Go("end of the start", p.settle)
 	if p.register != nil {
 		core.Go("registration", p.registration)
 	}
@@ -357,20 +358,6 @@ func (p *Proxy) serve(ctx context.Context, core *lifecycle.Group) error {
 	case <-core.Context().Done():
 		return core.Err()
 	}
-}
-
-// readyStep is how often the registration looks whether the proxy is ready.
-const readyStep = 50 * time.Millisecond
-
-// registration registers the service as soon as the proxy is ready, so that
-// nobody is sent here before.
-func (p *Proxy) registration(ctx context.Context) error {
-	for ready, _ := p.Ready(); !ready; ready, _ = p.Ready() {
-		if p.draining.Load() || !sleep(ctx, readyStep) {
-			return nil
-		}
-	}
-	return p.register.Run(ctx)
 }
 
 func parseAddrPort(s string) netip.AddrPort {
