@@ -27,6 +27,11 @@ func (v *validator) listeners() {
 		all = append(all, listenAddr{"service.port", netip.AddrPortFrom(ip, uint16(v.Service.Port))})
 		take("inbound.listen", v.Inbound.Listen)
 	}
+	for i, e := range v.Inbound.Expose {
+		if e.Listen != "" {
+			take(joinIndex("inbound.expose", i)+".listen", e.Listen)
+		}
+	}
 	for i, u := range v.Outbound.Upstreams {
 		if u.Listen != "" {
 			take(joinIndex("outbound.upstreams", i)+".listen", u.Listen)

@@ -207,6 +207,8 @@ type Inbound struct {
 	Unmatched Unmatched `yaml:"unmatched" enum:"forward,refuse"`
 	// What becomes of connections that the kernel redirects to listen, whatever port they were going to. off (default): all are calls of the service.
 	Transparent *InboundTransparent `yaml:"transparent" off:"true"`
+	// Paths of the application that others may ask without mTLS, each by an address of its own.
+	Expose []Expose `yaml:"expose"`
 }
 
 // Outbound is what the application calls through the proxy.

@@ -75,6 +75,14 @@ func fieldDoc(id string) string {
 		return "How long it goes on serving as before after it is shown as not ready and deregistered, so that callers can learn of it. 0: none."
 	case "github.com/outrigger-mesh/outrigger/config.Drain.Timeout":
 		return "How long, from the end of delay, exchanges under way may take to finish; then they are cut. 0: cut at once."
+	case "github.com/outrigger-mesh/outrigger/config.Expose.Listen":
+		return "Where others ask, \"IP:PORT\". Required."
+	case "github.com/outrigger-mesh/outrigger/config.Expose.Path":
+		return "The path, as a whole, such as \"/healthz\". Anything else is answered with 404. Required."
+	case "github.com/outrigger-mesh/outrigger/config.Expose.Port":
+		return "The port of the application at service.address that is asked. Default: service.port."
+	case "github.com/outrigger-mesh/outrigger/config.Expose.Protocol":
+		return "What the application speaks there: http (HTTP/1.1) or http2 (by prior knowledge)."
 	case "github.com/outrigger-mesh/outrigger/config.Fault.Endpoint":
 		return "Only attempts at the endpoint with this address, \"IP:PORT\"."
 	case "github.com/outrigger-mesh/outrigger/config.Fault.For":
@@ -167,6 +175,8 @@ func fieldDoc(id string) string {
 		return "What the application is told of its callers' certificates."
 	case "github.com/outrigger-mesh/outrigger/config.Inbound.ConnectTimeout":
 		return "How long a connection to the application may take to be made."
+	case "github.com/outrigger-mesh/outrigger/config.Inbound.Expose":
+		return "Paths of the application that others may ask without mTLS, each by an address of its own."
 	case "github.com/outrigger-mesh/outrigger/config.Inbound.HandshakeTimeout":
 		return "How long a TLS handshake may take, and in permissive mode how long the first byte may."
 	case "github.com/outrigger-mesh/outrigger/config.Inbound.KeepaliveTimeout":

@@ -191,6 +191,7 @@ func (v *validator) inbound() {
 	v.rateLimits("inbound.rate_limits", i.RateLimits, v.Detection.Resolve(i.Protocol, v.Service.Port), anonymous)
 	v.limits("inbound", &i.Limits, i.Adaptive, i.Priorities, v.Detection.Resolve(i.Protocol, v.Service.Port), anonymous)
 	v.clientCert()
+	v.expose()
 	v.positive("inbound.handshake_timeout", int64(i.HandshakeTimeout))
 	v.positive("inbound.connect_timeout", int64(i.ConnectTimeout))
 }

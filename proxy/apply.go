@@ -270,7 +270,7 @@ func (p *Proxy) sync(next *plan.Plan, s sockets) {
 		before := n.Plan()
 		n.Apply(l)
 		switch {
-		case before.Protocol != l.Protocol || before.Direction != l.Direction:
+		case before.Protocol != l.Protocol || before.Direction != l.Direction || before.Exposed != l.Exposed:
 			// What was understood of these connections no longer holds.
 			p.log.Warn("connections ended because their listener now serves something else", "event", "repurposed",
 				"listener", l.Name, "before", before.Name+" "+before.Protocol.String(), "connections", n.Connections())
@@ -287,12 +287,12 @@ func (p *Proxy) sync(next *plan.Plan, s sockets) {
 	}
 	p.listeners = s.byName
 	for _, l := range next.Listeners {
-		if l.Direction != telemetry.Inbound {
+		if l.Direction != telemetry.Inbound || l.Exposed {
 			continue
 		}
 		// The rules in force hold for connections of an earlier address, too.
 		for _, r := range p.retired {
-			if r.Plan().Direction == telemetry.Inbound && r.Plan().Protocol == l.Protocol && r.Plan().Original == l.Original {
+			if r.Plan().Direction == telemetry.Inbound && !r.Plan().Exposed && r.Plan().Protocol == l.Protocol && r.Plan().Original == l.Original {
 				r.Apply(l)
 			}
 		}

@@ -105,6 +105,9 @@ func Compile(in Input) (*Draft, error) {
 	if c.cfg.Service.Port != 0 {
 		c.inbound()
 	}
+	for i := range c.cfg.Inbound.Expose {
+		c.expose(i)
+	}
 	for i := range c.cfg.Outbound.Upstreams {
 		c.outbound(i)
 	}

@@ -166,6 +166,9 @@ func (c *compiler) own() (list []netip.AddrPort) {
 	if c.cfg.Service.Port != 0 {
 		add(c.cfg.Inbound.Listen)
 	}
+	for i := range c.cfg.Inbound.Expose {
+		add(c.cfg.Inbound.Expose[i].Listen)
+	}
 	add(c.cfg.Admin.Listen)
 	return list
 }

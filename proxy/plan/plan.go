@@ -97,6 +97,8 @@ type Listener struct {
 	// Transparent binds the socket with IP_TRANSPARENT, and keeps the source of
 	// connections that are passed through.
 	Transparent bool
+	// Exposed says that it is for one path alone, without mTLS and rules.
+	Exposed bool
 	// Optional says that the machine may have no such address; then there is no
 	// socket.
 	Optional bool

@@ -2,7 +2,11 @@ package sidecar
 
 import (
 	"fmt"
+	"net"
 	"net/netip"
+	"strconv"
+
+	"github.com/outrigger-mesh/outrigger/config"
 )
 
 // metrics opens the address at which Prometheus comes by Envoy's keys for it.
@@ -38,16 +42,45 @@ func (t *translation) scraped(c *opaque, key string) (string, bool) {
 	return v, true
 }
 
-// expose says that no path of the application is open to callers without a
-// certificate.
+// expose opens the paths that others may ask without mTLS.
 func (t *translation) expose() {
-	const remedy = "have the path asked at the application's own port"
 	e := &t.own.Proxy.Expose
 	if e.Checks {
-		t.find(Refused, t.entry, "Proxy.Expose.Checks", "asks for ports at which Consul's agent checks the application through the sidecar; nothing listens there, so these checks fail",
-			remedy+", and remove it")
+		t.find(Refused, t.entry, "Proxy.Expose.Checks", "asks for ports at which Consul's agent checks the application; the HTTP API does not tell them, so nothing listens there and these checks fail",
+			"give the path of each check in Proxy.Expose.Paths and have the check ask there")
 	}
+	host := "0.0.0.0"
+	if a, err := netip.ParseAddrPort(t.Config.Inbound.Listen); err == nil && t.Config.Service.Port != 0 {
+		host = a.Addr().String()
+	}
+	list := make([]config.Expose, 0, len(e.Paths))
 	for i, p := range e.Paths {
-		t.find(Refused, t.entry, fmt.Sprintf("Proxy.Expose.Paths[%d]", i), fmt.Sprintf("asks for %s at port %d without mTLS; nothing listens there", p.Path, p.ListenerPort), remedy)
+		at := fmt.Sprintf("Proxy.Expose.Paths[%d]", i)
+		x := config.Expose{Path: p.Path, Port: p.LocalPathPort, Protocol: config.ProtocolHTTP}
+		switch p.Protocol {
+		case "", "http":
+		case "http2":
+			x.Protocol = config.ProtocolHTTP2
+		default:
+			t.find(Refused, t.entry, at+".Protocol", fmt.Sprintf("is %q; nothing listens for %s", p.Protocol, p.Path), "write http or http2")
+			continue
+		}
+		if p.ListenerPort <= 0 || p.ListenerPort > 65535 || p.LocalPathPort <= 0 || p.LocalPathPort > 65535 {
+			t.find(Refused, t.entry, at, "has no ports; nothing listens for "+p.Path, "give ListenerPort and LocalPathPort")
+			continue
+		}
+		x.Listen = net.JoinHostPort(host, strconv.Itoa(p.ListenerPort))
+		list = append(list, x)
+	}
+	const path = "inbound.expose"
+	if len(list) == 0 || t.Given(path) {
+		return
+	}
+	t.Config.Inbound.Expose = list
+	for i := range list {
+		at := fmt.Sprintf("%s[%d]", path, i)
+		for _, p := range []string{at, at + ".listen", at + ".path", at + ".port", at + ".protocol"} {
+			t.Came(p, "Consul "+t.entry+" Proxy.Expose.Paths")
+		}
 	}
 }
