@@ -1,12 +1,15 @@
 package mesh
 
 import (
+	"context"
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
 	"net"
+	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"runtime"
@@ -98,6 +101,9 @@ func agentFiles(t testing.TB) (dir string) {
 // few requests that make the changes.
 //
 //	go test ./discovery/consul/mesh -run - -bench ThousandServices -benchtime 1x
+//
+// With OUTRIGGER_BIN, the path of the program, it is run as well, with all of
+// them as upstreams on ports from 10000 on, over http.
 func BenchmarkThousandServices(b *testing.B) {
 	files := agentFiles(b)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -127,6 +133,59 @@ func BenchmarkThousandServices(b *testing.B) {
 		cfg.TLS.CAFile = filepath.Join(files, "bundle.pem")
 		measureThousand(b, c, cfg, secure, names)
 	})
+	if bin := os.Getenv("OUTRIGGER_BIN"); bin != "" {
+		b.Run("process", func(b *testing.B) { measureProcess(b, c, bin) })
+	}
+}
+
+// measureProcess runs a program as a sidecar until it is ready.
+func measureProcess(b *testing.B, c *testkit.ConsulAgent, bin string) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		b.Fatal(err)
+	}
+	admin := l.Addr().String()
+	l.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), soon)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, bin, "run", "--consul-sidecar-for", "web-1", "--admin", admin)
+	cmd.Env = []string{"HOME=" + b.TempDir(), "CONSUL_HTTP_ADDR=" + c.Address, "CONSUL_GRPC_ADDR=" + c.GRPC}
+	cmd.Stderr = os.Stderr
+	began := time.Now()
+	if err := cmd.Start(); err != nil {
+		b.Fatal(err)
+	}
+	defer func() {
+		cancel()
+		_ = cmd.Wait()
+		b.ReportMetric(cmd.ProcessState.UserTime().Seconds()+cmd.ProcessState.SystemTime().Seconds(), "cpu-s/all")
+	}()
+	for {
+		req, _ := http.NewRequestWithContext(ctx, "GET", "http://"+admin+"/ready", nil)
+		req.Close = true
+		resp, err := http.DefaultClient.Do(req)
+		if err == nil {
+			resp.Body.Close()
+			if resp.StatusCode == http.StatusOK {
+				break
+			}
+		}
+		if ctx.Err() != nil {
+			b.Fatal("the program does not get ready")
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	b.ReportMetric(time.Since(began).Seconds(), "s/ready")
+	for _, at := range []string{"ready", "10s"} {
+		status, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", cmd.Process.Pid))
+		if m := regexp.MustCompile(`VmRSS:\s*(\d+) kB`).FindSubmatch(status); m != nil {
+			kb, _ := strconv.Atoi(string(m[1]))
+			b.ReportMetric(float64(kb)/1e3, "rss-MB/"+at)
+		}
+		if at == "ready" {
+			time.Sleep(10 * time.Second)
+		}
+	}
 }
 
 func measureThousand(b *testing.B, c *testkit.ConsulAgent, cfg consul.Config, port int, names []string) {
