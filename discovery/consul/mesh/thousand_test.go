@@ -173,7 +173,7 @@ func measureProcess(b *testing.B, c *testkit.ConsulAgent, bin string) {
 		if ctx.Err() != nil {
 			b.Fatal("the program does not get ready")
 		}
-		time.Sleep(20 * time.Millisecond)
+		time.Sleep(100 * time.Millisecond)
 	}
 	b.ReportMetric(time.Since(began).Seconds(), "s/ready")
 	for _, at := range []string{"ready", "10s"} {
