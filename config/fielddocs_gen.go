@@ -222,7 +222,7 @@ func fieldDoc(id string) string {
 	case "github.com/outrigger-mesh/outrigger/config.InboundTransparent.IdleTimeout":
 		return "How long a connection that is passed through may stay without a byte in either direction. 0: no limit."
 	case "github.com/outrigger-mesh/outrigger/config.InboundTransparent.Mode":
-		return "How connections are brought here, which says where it is told where they were going: redirect (nftables or iptables REDIRECT) or tproxy (TPROXY, for which the proxy needs CAP_NET_ADMIN)."
+		return "How connections are brought here, which says where it is told where they were going: redirect (nftables or iptables REDIRECT) or tproxy (TPROXY, for which the proxy needs CAP_NET_ADMIN, and inbound.listen must not be a loopback address). With tproxy the caller's address is kept as the source of connections to other ports that are passed through; calls of the service come from the proxy."
 	case "github.com/outrigger-mesh/outrigger/config.InboundTransparent.OtherPorts":
 		return "What becomes of connections to other ports of the application: refuse resets them; service takes them for calls of the service, with mTLS, also where inbound.mtls is permissive; passthrough connects them with where they were going, without mTLS and without rules."
 	case "github.com/outrigger-mesh/outrigger/config.Lifecycle.Listen":
@@ -264,7 +264,7 @@ func fieldDoc(id string) string {
 	case "github.com/outrigger-mesh/outrigger/config.OutboundTransparent.MaxHeld":
 		return "How many connections are held at most; further ones are reset."
 	case "github.com/outrigger-mesh/outrigger/config.OutboundTransparent.Mode":
-		return "How connections are brought here, which says where it is told where they were going: redirect (nftables or iptables REDIRECT) or tproxy (TPROXY, for which the proxy needs CAP_NET_ADMIN). With tproxy the caller's address is kept as the source of connections that are passed through."
+		return "How connections are brought here, which says where it is told where they were going: redirect (nftables or iptables REDIRECT, as \"outrigger intercept install\" writes it) or tproxy (TPROXY by rules of your own, for which the proxy needs CAP_NET_ADMIN). With tproxy the caller's address is kept as the source of connections that are passed through."
 	case "github.com/outrigger-mesh/outrigger/config.OutboundTransparent.Unknown":
 		return "What becomes of connections to addresses that no upstream has: passthrough connects them with where they were going, as TCP, without mTLS; refuse resets them."
 	case "github.com/outrigger-mesh/outrigger/config.Policy.Adaptive":

@@ -17,8 +17,9 @@ type OutboundTransparent struct {
 	// ::1 is taken as well, for connections by IPv6, where the machine has it.
 	Listen string `yaml:"listen"`
 	// How connections are brought here, which says where it is told where they were going: redirect (nftables or
-	// iptables REDIRECT) or tproxy (TPROXY, for which the proxy needs CAP_NET_ADMIN). With tproxy the caller's address
-	// is kept as the source of connections that are passed through.
+	// iptables REDIRECT, as "outrigger intercept install" writes it) or tproxy (TPROXY by rules of your own, for which
+	// the proxy needs CAP_NET_ADMIN). With tproxy the caller's address is kept as the source of connections that are
+	// passed through.
 	Mode InterceptMode `yaml:"mode" enum:"redirect,tproxy"`
 	// What becomes of connections to addresses that no upstream has: passthrough connects them with where they were
 	// going, as TCP, without mTLS; refuse resets them.
@@ -41,7 +42,9 @@ type OutboundTransparent struct {
 // Those that were going to the service's port, or to inbound.listen itself, are calls of the service.
 type InboundTransparent struct {
 	// How connections are brought here, which says where it is told where they were going: redirect (nftables or
-	// iptables REDIRECT) or tproxy (TPROXY, for which the proxy needs CAP_NET_ADMIN).
+	// iptables REDIRECT) or tproxy (TPROXY, for which the proxy needs CAP_NET_ADMIN, and inbound.listen must not be a
+	// loopback address). With tproxy the caller's address is kept as the source of connections to other ports that are
+	// passed through; calls of the service come from the proxy.
 	Mode InterceptMode `yaml:"mode" enum:"redirect,tproxy"`
 	// What becomes of connections to other ports of the application: refuse resets them; service takes them for calls
 	// of the service, with mTLS, also where inbound.mtls is permissive; passthrough connects them with where they were
@@ -158,6 +161,11 @@ func virtual(a netip.Addr, port uint16) (netip.AddrPort, error) {
 func (v *validator) transparent() {
 	if v.Inbound.Transparent != nil && v.Service.Port == 0 {
 		v.say("inbound.transparent", "has no effect: service.port is 0, so nobody calls the service")
+	}
+	if i := v.Inbound.Transparent; i != nil && i.Mode == InterceptTProxy && v.Service.Port != 0 {
+		if a, problem := parseListen(v.Inbound.Listen); problem == "" && a.Addr().IsLoopback() {
+			v.say("inbound.listen", "is %s, where TPROXY brings nothing from outside: the kernel looks for who listens at the address of the interface; write [::]:%d", v.Inbound.Listen, a.Port())
+		}
 	}
 	t := v.Outbound.Transparent
 	taken := map[netip.AddrPort]int{}

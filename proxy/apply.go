@@ -249,7 +249,7 @@ func (p *Proxy) ownPort(l *plan.Listener, err error) error {
 	_, port, _ := net.SplitHostPort(l.Address)
 	for name, have := range p.listeners {
 		if _, own, _ := net.SplitHostPort(have.Plan().Address); own == port {
-			return fmt.Errorf("%w; it is this proxy's own listener %s on %s: restart the proxy to change its address", err, name, have.Plan().Address)
+			return fmt.Errorf("%w; it is this proxy's own listener %s on %s: restart the proxy to change its address or mode", err, name, have.Plan().Address)
 		}
 	}
 	return err

@@ -105,6 +105,9 @@ func (w *whyView) view() admin.WhyView {
 	if e.Caller.IsValid() {
 		v.Caller = e.Caller.String()
 	}
+	if e.Original.IsValid() {
+		v.Original = e.Original.String()
+	}
 	if e.IsGRPC {
 		code := int(e.GRPC)
 		v.GRPCStatus = &code

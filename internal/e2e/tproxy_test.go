@@ -80,7 +80,7 @@ func TestTransparentTProxy(t *testing.T) {
 		if r.Direction != "inbound" || r.Status != http.StatusOK || !strings.Contains(r.Peer, client) {
 			t.Errorf("the record is %+v", r)
 		}
-		if got := v.client.answer(t, host+":8080", &cert); !strings.HasPrefix(got, "HTTP/1.1 200") {
+		if got := v.client.answer(host+":8080", &cert); !strings.HasPrefix(got, "HTTP/1.1 200") {
 			t.Errorf("mTLS to %s: %q", host, got)
 		}
 		if got, err := v.client.chat(host+":9090", "hello"); err != nil || got != "called from "+client+"\nhello" {
@@ -107,9 +107,19 @@ func TestTransparentTProxy(t *testing.T) {
 		if status, body, err := v.client.fetch("http://" + host + ":8080/"); err == nil {
 			t.Errorf("strict, plaintext to %s: %d %s", host, status, body)
 		}
-		if got := v.client.answer(t, host+":8080", &cert); !strings.HasPrefix(got, "HTTP/1.1 200") {
+		if got := v.client.answer(host+":8080", &cert); !strings.HasPrefix(got, "HTTP/1.1 200") {
 			t.Errorf("strict, mTLS to %s: %q", host, got)
 		}
+	}
+	// A socket stays what it is: another mode is refused, and the last one goes on.
+	api.rewrite(sections{"inbound": `{listen: "[::]:15006", mtls: strict, transparent: {mode: redirect}}`})
+	m.own()
+	eventually(t, patience, "another mode is refused", func() (bool, string) {
+		out := api.out.String()
+		return strings.Contains(out, "restart the proxy to change its address or mode"), out
+	})
+	if got := v.client.answer("[fd08::1]:8080", &cert); !strings.HasPrefix(got, "HTTP/1.1 200") {
+		t.Errorf("after a mode that was refused: %q", got)
 	}
 	if out, code := intercept(t, "remove"); code != 0 {
 		t.Fatal(out)

@@ -214,6 +214,9 @@ func TestTransparentUnknown(t *testing.T) {
 		t.Errorf("a port on which nobody listens says %q", got)
 	}
 	m.web.recorded("the failure", func(r *record) bool { return r.Original == "10.9.9.1:1" && r.Reason == "connect_failed" })
+	if out := m.web.mustTell("why", "--last-failures"); !strings.Contains(out, "intercepted on the way to 10.9.9.1:1, ") {
+		t.Errorf("why says:\n%s", out)
+	}
 	// The way to the listener itself would be a circle.
 	if _, err := chat(fmt.Sprintf("127.0.0.1:%d", interceptPort), ""); err == nil {
 		t.Error("the listener takes connections that were not redirected")

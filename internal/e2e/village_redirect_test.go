@@ -57,10 +57,10 @@ func TestTransparentMachines(t *testing.T) {
 
 	// From outside: by mTLS at once, by plaintext when it is permitted.
 	eventually(t, patience, "api's sidecar serves", func() (bool, string) {
-		got := v.client.answer(t, "10.8.1.1:8080", &cert)
+		got := v.client.answer("10.8.1.1:8080", &cert)
 		return strings.HasPrefix(got, "HTTP/1.1 200"), got
 	})
-	if got := v.client.answer(t, "[fd81::1]:8080", &cert); !strings.HasPrefix(got, "HTTP/1.1 200") {
+	if got := v.client.answer("[fd81::1]:8080", &cert); !strings.HasPrefix(got, "HTTP/1.1 200") {
 		t.Errorf("mTLS by IPv6: %q", got)
 	}
 	for _, url := range plain {

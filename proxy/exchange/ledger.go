@@ -151,7 +151,7 @@ func (x *exchange) remember() {
 	e.Method, e.Authority = x.req.MethodSpan.Of(x.raw), x.req.Host.Of(x.raw)
 	e.Path, _, _ = bytes.Cut(x.req.Target.Of(x.raw), question)
 	e.Protocol = x.protocol()
-	e.Caller, e.CallerID, e.Rule = x.s.peer.Addr, x.s.peerID, x.rule
+	e.Caller, e.Original, e.CallerID, e.Rule = x.s.peer.Addr, x.s.peer.Original, x.s.peerID, x.rule
 	switch {
 	case x.detail != "":
 		e.Detail = x.detail
@@ -178,7 +178,7 @@ func (t *tcpExchange) remember(callerID string) {
 	e := t.notes.entry(ring, rec, t.l, t.cl, t.pol, &t.tried, at{&t.l.Route, t.ep, t.start + rec.Duration})
 	e.Route, e.Protocol = t.l.Route.Name, rec.Protocol
 	e.StreamIdle = t.pol.TCPIdle
-	e.Caller, e.CallerID, e.Rule = t.peer.Addr, callerID, rec.Rule
+	e.Caller, e.Original, e.CallerID, e.Rule = t.peer.Addr, t.peer.Original, callerID, rec.Rule
 	if t.cause != nil && rec.Reason != outcome.OK {
 		e.Detail = t.cause.Error()
 	}

@@ -27,7 +27,7 @@ func (t *tcpExchange) pass() outcome.Reason {
 	dst, own := t.peer.Original, &t.srv.passing
 	// A connection that this proxy has made itself comes back to it where it is
 	// not exempt from the redirection. Whichever of the two looks last sees it.
-	if own.has(t.peer.Addr) {
+	if own.has(way{t.peer.Addr, dst}) {
 		return t.looped()
 	}
 	var from netip.Addr
@@ -47,10 +47,10 @@ func (t *tcpExchange) pass() outcome.Reason {
 		return r
 	}
 	defer up.Close()
-	local := up.LocalAddr()
-	own.add(local)
-	defer own.remove(local)
-	if own.has(t.peer.Addr) {
+	made := way{up.LocalAddr(), dst}
+	own.add(made)
+	defer own.remove(made)
+	if own.has(way{t.peer.Addr, dst}) {
 		return t.looped()
 	}
 	res := t.move(relay.Conn(up), relay.Options{Now: t.srv.Sweeper.Now, Idle: t.pol.TCPIdle})
@@ -77,30 +77,35 @@ func (t *tcpExchange) looped() outcome.Reason {
 	return outcome.NoRoute
 }
 
-// passing are the own addresses of connections that were passed through.
+// way is where a connection came from and where it was going. Both together are
+// one connection: with its caller's address kept, a connection may have the
+// address and port of one that the caller has made to somewhere else.
+type way struct{ from, to netip.AddrPort }
+
+// passing are the connections that were made to pass others through.
 type passing struct {
 	mu  sync.Mutex
-	own map[netip.AddrPort]struct{}
+	own map[way]struct{}
 }
 
-func (p *passing) has(a netip.AddrPort) bool {
+func (p *passing) has(w way) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	_, ok := p.own[a]
+	_, ok := p.own[w]
 	return ok
 }
 
-func (p *passing) add(a netip.AddrPort) {
+func (p *passing) add(w way) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.own == nil {
-		p.own = map[netip.AddrPort]struct{}{}
+		p.own = map[way]struct{}{}
 	}
-	p.own[a] = struct{}{}
+	p.own[w] = struct{}{}
 }
 
-func (p *passing) remove(a netip.AddrPort) {
+func (p *passing) remove(w way) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	delete(p.own, a)
+	delete(p.own, w)
 }

@@ -18,5 +18,5 @@ func (s *loops) say(log *slog.Logger, name string, a arrived) {
 		return
 	}
 	s.last = now
-	log.Warn("a connection was redirected here that was going to this proxy itself; it was reset", "event", "loop", "listener", name, "peer", a.peer.String(), "destination", a.dst.String())
+	log.Warn("a connection was redirected here that was going to this proxy itself; it was reset; the proxy's user must be exempt from the rules, and mode is tproxy only where they do not redirect", "event", "loop", "listener", name, "peer", a.peer.String(), "destination", a.dst.String())
 }

@@ -67,6 +67,9 @@ func (t *teller) came(v *WhyView) {
 	if v.CallerID != "" {
 		from += " (" + v.CallerID + ")"
 	}
+	if v.Original != "" {
+		from += ", intercepted on the way to " + v.Original + ","
+	}
 	t.line("came", "%s%s to listener %s by %s, plan %d", v.Time.UTC().Format("2006-01-02T15:04:05.000Z"), from, v.Listener, v.Protocol, v.Plan)
 	if v.Rule != "" {
 		t.line("rule", "%s%s", v.Rule, at(v.RuleAt))

@@ -22,6 +22,8 @@ type WhyView struct {
 	Protocol  string `json:"protocol,omitempty"`
 	Caller    string `json:"caller,omitempty"`
 	CallerID  string `json:"caller_id,omitempty"`
+	// Original is where an intercepted connection was going.
+	Original string `json:"original_destination,omitempty"`
 
 	Route     string `json:"route,omitempty"`
 	RouteWhy  string `json:"route_why,omitempty"` // the conditions that were met

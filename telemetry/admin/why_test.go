@@ -15,7 +15,7 @@ func sampleWhy() []WhyView {
 	}
 	retried := WhyView{
 		RequestID: "0f8fad5b-d9cb-469f-a165-70867728950e", Time: noon, Direction: "outbound", Listener: "outbound:api", Plan: 3,
-		Method: "GET", Authority: "api", Path: "/pay", Protocol: "HTTP/1.1", Caller: "127.0.0.1:50123",
+		Method: "GET", Authority: "api", Path: "/pay", Protocol: "HTTP/1.1", Caller: "127.0.0.1:50123", Original: "240.0.0.5:80",
 		Route: "pay", RouteWhy: "path_prefix /pay, method GET", RouteAt: "web.yaml:9:9", Cluster: "api",
 		DeadlineMs: 2000, DeadlineBy: "policy", InForce: force, Usable: 2, Endpoints: 3, Breaker: "closed", AttemptCount: 2,
 		Attempts: []AttemptView{

@@ -52,7 +52,7 @@ func (e *Entry) encode() []byte {
 	for _, s := range [...][]byte{e.Method, e.Authority, e.Path} {
 		b = text(b, s)
 	}
-	b = address(b, e.Caller)
+	b = address(address(b, e.Caller), e.Original)
 	for _, d := range [...]time.Duration{e.Timeout, e.ConnectTimeout, e.StreamIdle, e.PerTryTimeout, e.Deadline, e.Duration, e.FirstByte, e.Queued} {
 		b = binary.AppendVarint(b, int64(d))
 	}
@@ -142,7 +142,7 @@ func decode(b []byte) (Entry, error) {
 	for _, s := range [...]*[]byte{&e.Method, &e.Authority, &e.Path} {
 		*s = r.bytes()
 	}
-	e.Caller = r.address()
+	e.Caller, e.Original = r.address(), r.address()
 	for _, d := range [...]*time.Duration{&e.Timeout, &e.ConnectTimeout, &e.StreamIdle, &e.PerTryTimeout, &e.Deadline, &e.Duration, &e.FirstByte, &e.Queued} {
 		*d = time.Duration(r.varint())
 	}

@@ -36,7 +36,7 @@ func some(r *rand.Rand) Entry {
 	}
 	switch r.IntN(3) {
 	case 0:
-		e.Caller = netip.MustParseAddrPort("127.0.0.1:4711")
+		e.Caller, e.Original = netip.MustParseAddrPort("127.0.0.1:4711"), netip.MustParseAddrPort("240.0.0.5:80")
 	case 1:
 		e.Caller = netip.MustParseAddrPort("[2001:db8::1]:1")
 	}

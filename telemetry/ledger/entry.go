@@ -59,9 +59,10 @@ type Entry struct {
 	Method, Authority, Path []byte // the path without query
 	Protocol                string
 	Caller                  netip.AddrPort
-	CallerID                string // SPIFFE ID
-	Rule                    string // the authorization rule that decided
-	WouldDeny               bool   // a rule that is only observed would have refused
+	Original                netip.AddrPort // where an intercepted connection was going
+	CallerID                string         // SPIFFE ID
+	Rule                    string         // the authorization rule that decided
+	WouldDeny               bool           // a rule that is only observed would have refused
 
 	// What was in force, 0 for none.
 	Timeout, ConnectTimeout, StreamIdle, PerTryTimeout time.Duration
