@@ -2,6 +2,7 @@ package sidecar
 
 import (
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -72,8 +73,9 @@ func (c *chain) follow() *broken {
 	if start == nil {
 		return &broken{"StartNode", fmt.Sprintf("is %q, which is none of its nodes", c.u.chain.StartNode), ""}
 	}
-	var b *broken
+	b := c.extensions()
 	switch {
+	case b != nil:
 	case start.Type == "resolver":
 		b = c.resolved(start)
 	case !c.up.Protocol.HTTP():
@@ -97,6 +99,23 @@ func (c *chain) follow() *broken {
 	for i := range c.up.Routes {
 		if r := &c.up.Routes[i]; r.To == c.first {
 			r.To = ""
+		}
+	}
+	return nil
+}
+
+// extensions says that those that the called service asks of its callers' Envoys
+// are not run. What the registration has as well is said of that.
+func (c *chain) extensions() *broken {
+	for i, e := range c.u.chain.EnvoyExtensions {
+		name, _ := e["Name"].(string)
+		field := fmt.Sprintf("EnvoyExtensions[%d] (%s)", i, name)
+		const remedy = "remove it from the service-defaults of the service, or from proxy-defaults"
+		if required, _ := e["Required"].(bool); required {
+			return &broken{field, "is required and cannot be run here", remedy + ", or set Required: false"}
+		}
+		if !slices.ContainsFunc(c.own.Proxy.EnvoyExtensions, func(o map[string]any) bool { return reflect.DeepEqual(o, e) }) {
+			c.find(Refused, c.entry, field, "is an extension of Envoy, which is not run", remedy)
 		}
 	}
 	return nil
@@ -187,6 +206,9 @@ func (c *chain) target(n *mesh.Node) (string, *broken) {
 		if p, b = c.need(name, t); b != nil {
 			return "", b
 		}
+	}
+	if t.Peer != "" && c.u.DestinationPeer == "" && len(c.Config.Identity.Bundles) == 0 {
+		c.find(Refused, c.entry, "Targets["+t.ID+"].Peer", fmt.Sprintf("is the peered cluster %s, whose roots cannot be read over Consul's HTTP API; its instances are refused", t.Peer), "give them under identity.bundles of the file")
 	}
 	at := config.PolicyPath(name)
 	if f := n.Resolver.Failover; f != nil && !c.Given(at+".failover") {

@@ -272,6 +272,26 @@ func TestTargets(t *testing.T) {
 	}
 }
 
+// TestExternalSNI: what a service-defaults entry has as ExternalSNI is asked for in
+// the handshake; the identity stays that of the service.
+func TestExternalSNI(t *testing.T) {
+	c := chained(t, "resolver:api", "")
+	api := c.Targets["api.default.default.dc1"]
+	api.External, api.SNI = true, "legacy.example.com"
+	base, err := config.ParseBase("base.yaml", []byte(`discovery: {consul: {}}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	snap := of(c, "td")
+	loaded, findings, err := Translate(base, snap, nil)
+	if err != nil || len(findings) != 0 {
+		t.Fatal(err, findings)
+	}
+	if p := loaded.Config.Policies["api"]; p.ServerName != "legacy.example.com" || !slices.Equal(p.Identities, []string{"spiffe://td/ns/default/dc/dc1/svc/api"}) {
+		t.Errorf("server name %q, identities %v", p.ServerName, p.Identities)
+	}
+}
+
 // FuzzChain: no chain makes the translation fail as a whole, or take long.
 func FuzzChain(f *testing.F) {
 	f.Add([]byte(`{"Protocol":"http","StartNode":"router:api","Nodes":{"router:api":{"Type":"router","Routes":[{"Definition":{"Match":{"HTTP":{"PathPrefix":"/a"}}},"NextNode":"resolver:api"}]},` + apiNode + `},"Targets":{` + apiTarget + `}}`))

@@ -36,6 +36,9 @@ func (t *translation) service(c *opaque) {
 	must(t, &s.Name, p.DestinationServiceName, "service.name", from+" Proxy.DestinationServiceName")
 	word, _ := c.text("protocol")
 	put(t, &s.Protocol, t.protocol(t.entry, c.field("protocol"), word), "service.protocol", c.fromOr("protocol", "Consul's default"))
+	if t.own.SocketPath != "" {
+		t.find(Refused, t.entry, "SocketPath", "is a socket at which callers would look for the sidecar; nothing listens there", "register an Address and a Port")
+	}
 	if p.LocalServiceSocketPath != "" {
 		t.find(Refused, t.entry, "Proxy.LocalServiceSocketPath", "is the application's socket, which cannot be called yet; nothing listens for it", "give LocalServicePort")
 		return

@@ -166,7 +166,12 @@ func (t *translation) policy(u *upstream, name string, p *config.Policy, proto c
 	if _, ok := c.text("balance_outbound_connections"); ok {
 		t.find(Ignored, t.entry, c.field("balance_outbound_connections"), "is how Envoy shares connections among its threads; here all processors serve all connections", "")
 	}
-	c.get("mesh_gateway") // is merged into Upstreams[].MeshGateway
+	if g := c.section("mesh_gateway"); g != nil {
+		// What Consul merges is in both places.
+		if mode, ok := g.text("mode"); ok && mode != u.MeshGateway.Mode {
+			t.find(Differs, t.entry, c.field("mesh_gateway"), fmt.Sprintf("is %s, which is not heeded; what MeshGateway of the upstream or of the proxy says holds", mode), "write it as MeshGateway of the upstream")
+		}
+	}
 }
 
 // target fills in what the policy of a target follows from.

@@ -19,6 +19,9 @@ func (t *translation) wire() {
 		t.tls("Incoming", "incoming", m.TLS.Incoming, &t.Config.Identity.TLS.Incoming)
 		t.tls("Outgoing", "outgoing", m.TLS.Outgoing, &t.Config.Identity.TLS.Outgoing)
 	}
+	if m.ValidateClusters {
+		t.find(Ignored, meshEntry, "ValidateClusters", "is how Envoy checks routes; here chains are checked in any case before they are put to use", "")
+	}
 	c, from := &t.Config.Inbound.ClientCert, "Consul's default"
 	header := config.ClientCertAppendForward
 	if t.Config.Service.Protocol == config.ProtocolGRPC {
