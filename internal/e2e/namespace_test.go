@@ -41,7 +41,7 @@ func alone(t *testing.T) bool {
 	cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v", "-test.count=1", "-test.timeout=120s")
 	cmd.Env = append(os.Environ(), insideNamespace+"="+program)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
-	// The process is killed when the thread ends that has started it, see spawn.
+	// The process is killed when the thread ends that has started it, see testkit.Start.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	out, err := cmd.CombinedOutput()

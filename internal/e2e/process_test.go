@@ -5,11 +5,12 @@ import (
 	"errors"
 	"os"
 	"os/exec"
-	"runtime"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/outrigger-mesh/outrigger/internal/testkit"
 )
 
 // process is a program that a test has started. It ends with the test.
@@ -42,27 +43,10 @@ func (l *lockedBuffer) String() string {
 // spawn starts cmd with its output kept, which is shown when the test fails.
 func spawn(t *testing.T, name string, cmd *exec.Cmd) *process {
 	t.Helper()
-	p := &process{t: t, name: name, cmd: cmd, exited: make(chan struct{})}
+	p := &process{t: t, name: name, cmd: cmd}
 	cmd.Stdout, cmd.Stderr = &p.out, &p.out
-	if cmd.SysProcAttr == nil {
-		cmd.SysProcAttr = &syscall.SysProcAttr{}
-	}
-	// It ends also when the test process is killed. The kernel takes the end of the
-	// thread that has started it for that, so that one is kept for it: others end
-	// with what runs on them, such as testkit's calls from namespaces.
-	cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
-	started := make(chan error)
-	go func() {
-		defer close(p.exited)
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		err := cmd.Start()
-		started <- err
-		if err == nil {
-			_ = cmd.Wait()
-		}
-	}()
-	if err := <-started; err != nil {
+	var err error
+	if p.exited, err = testkit.Start(cmd); err != nil {
 		t.Fatalf("%s: %v", name, err)
 	}
 	t.Cleanup(func() {

@@ -224,17 +224,11 @@ func (c *ConsulAgent) start() error {
 	cmd := exec.Command(c.bin, "agent", "-config-file="+file)
 	cmd.Stdout, cmd.Stderr = c.logFile, c.logFile
 	cmd.Env = []string{"HOME=" + c.dir, "PATH=" + os.Getenv("PATH")}
-	// Ends the agent also when the test process is killed.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := cmd.Start(); err != nil {
+	exited, err := Start(cmd)
+	if err != nil {
 		return err
 	}
-	exited := make(chan struct{})
 	c.cmd, c.exited = cmd, exited
-	go func() {
-		defer close(exited)
-		_ = cmd.Wait()
-	}()
 
 	ctx, cancel := context.WithTimeout(context.Background(), consulStart)
 	defer cancel()

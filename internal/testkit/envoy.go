@@ -12,7 +12,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 )
@@ -100,21 +99,16 @@ func (c *ConsulAgent) Envoy(t testing.TB, proxyID string) *Envoy {
 	bootstrap := filepath.Join(dir, "bootstrap.json")
 	c.bootstrap(t, proxyID, bootstrap)
 
-	e := &Envoy{name: proxyID, exited: make(chan struct{})}
+	e := &Envoy{name: proxyID}
 	var err error
 	if e.logFile, err = os.Create(filepath.Join(dir, "envoy.log")); err != nil {
 		t.Fatal(err)
 	}
 	e.cmd = exec.Command(bin, "-c", bootstrap, "--disable-hot-restart", "--concurrency", "1", "-l", "warning", "--admin-address-path", admin)
 	e.cmd.Stdout, e.cmd.Stderr, e.cmd.Dir = e.logFile, e.logFile, dir
-	e.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := e.cmd.Start(); err != nil {
+	if e.exited, err = Start(e.cmd); err != nil {
 		t.Fatal(err)
 	}
-	go func() {
-		defer close(e.exited)
-		_ = e.cmd.Wait()
-	}()
 	t.Cleanup(func() {
 		e.Stop(t)
 		e.logFile.Close()
