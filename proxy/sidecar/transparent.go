@@ -1,6 +1,7 @@
 package sidecar
 
 import (
+	"fmt"
 	"maps"
 	"net"
 	"net/netip"
@@ -47,6 +48,7 @@ func (t *translation) transparent() {
 		unknown = config.UnknownRefuse
 	}
 	put(t, &(*out).Unknown, unknown, "outbound.transparent.unknown", "Consul mesh entry TransparentProxy.MeshDestinationsOnly")
+	t.destinations((*out).Unknown)
 	if t.Config.Service.Port == 0 {
 		return
 	}
@@ -57,6 +59,18 @@ func (t *translation) transparent() {
 		t.Came("inbound.transparent", from+" Proxy.Mode")
 	}
 	put(t, &(*in).OtherPorts, config.OtherPortsService, "inbound.transparent.other_ports", "Consul, whose sidecars take connections to any port for the service's")
+}
+
+// destinations says that terminating gateways are not used, and what becomes of
+// connections that would go through them.
+func (t *translation) destinations(unknown config.UnknownDestination) {
+	becomes, remedy := "are passed on as they come, without mTLS and intentions", "set TransparentProxy.MeshDestinationsOnly of the mesh entry to have them refused, or remove Destination"
+	if unknown == config.UnknownRefuse {
+		becomes, remedy = "are refused", "remove Destination, or unset TransparentProxy.MeshDestinationsOnly of the mesh entry to have them passed on"
+	}
+	for _, d := range t.s.Destinations {
+		t.find(Refused, "service-defaults/"+d.Name, "Destination", fmt.Sprintf("is reached through a terminating gateway, which is not used here; connections to %s, port %d, %s", strings.Join(d.Addresses, ", "), d.Port, becomes), remedy)
+	}
 }
 
 // implied are the upstreams that the registration does not name: the

@@ -102,6 +102,10 @@ func TestImpliedUpstreams(t *testing.T) {
 	register(t, c, `{"Name":"late","Port":97,"Connect":{"SidecarService":{"Port":22009,"Checks":[]}}}`)
 	entry(t, c, `{"Kind":"service-intentions","Name":"late","Sources":[{"Name":"web","Action":"allow"}]}`)
 	r.until(t, "a late one", func() bool { return len(r.snapshot.Chains) == 2 && r.snapshot.Chains["late"] != nil })
+	entry(t, c, `{"Kind":"service-defaults","Name":"bank","Destination":{"Addresses":["bank.example.com"],"Port":443}}`)
+	r.until(t, "the destination", func() bool {
+		return len(r.snapshot.Chains) == 2 && fmt.Sprint(r.snapshot.Destinations) == "[{bank [bank.example.com] 443}]"
+	})
 }
 
 // A prepared query's instances come with the identities of all that it found.

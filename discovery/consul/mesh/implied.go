@@ -54,7 +54,39 @@ func (f *Follower) impliedWatches(reg *Registration) []*watch {
 				return len(list), nil
 			},
 		},
+		{
+			name: "sidecar/destinations", key: place,
+			query: consul.Query{
+				Path: "/v1/config/service-defaults", Need: "service:read on what may be called",
+				Params: reg.in("", "", "dc", f.cfg.Datacenter),
+			},
+			take: f.takeDestinations,
+		},
 	}
+}
+
+// takeDestinations takes those service-defaults that are about something outside
+// the mesh.
+func (f *Follower) takeDestinations(r consul.Reply) (int, error) {
+	var entries []struct {
+		Name        string
+		Destination *struct {
+			Addresses []string
+			Port      int
+		}
+	}
+	if err := json.Unmarshal(r.Body, &entries); err != nil {
+		return 0, err
+	}
+	var list []Destination
+	for _, e := range entries {
+		if d := e.Destination; d != nil {
+			list = append(list, Destination{e.Name, d.Addresses, d.Port})
+		}
+	}
+	slices.SortFunc(list, func(a, b Destination) int { return cmp.Compare(a.Name, b.Name) })
+	f.change(func(s *state) { s.destinations = list })
+	return len(list), nil
 }
 
 // imply takes over what may change the services that may be called.

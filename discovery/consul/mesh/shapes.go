@@ -132,6 +132,13 @@ type Upstream struct {
 	CentrallyConfigured  bool
 }
 
+// Destination is what a service-defaults entry has outside the mesh.
+type Destination struct {
+	Name      string
+	Addresses []string
+	Port      int
+}
+
 // Chain is a compiled discovery chain.
 type Chain struct {
 	ServiceName       string

@@ -23,6 +23,9 @@ type Snapshot struct {
 	Providers map[string]*JWTProvider
 	// Mesh is the mesh entry.
 	Mesh MeshEntry
+	// Destinations are in transparent mode what the mesh has outside of it, behind
+	// terminating gateways.
+	Destinations []Destination `json:",omitempty"`
 	// Stale is set while the data come from disk and Consul has not confirmed them.
 	Stale bool
 }

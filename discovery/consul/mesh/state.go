@@ -25,6 +25,7 @@ type state struct {
 	services     []string    // what there is; nil while that is not known
 	callees      []Intention // with the own service as the source, the most precise first
 	calleesKnown bool
+	destinations []Destination // by name
 }
 
 // chainState is what is known of the chain of an upstream.
@@ -52,6 +53,9 @@ func (s *state) snapshot(impatient bool) (*Snapshot, bool) {
 		Providers: maps.Clone(s.providers), Mesh: *s.mesh,
 	}
 	snap.Proxy.Proxy.MutualTLSMode = cmp.Or(*s.serviceMode, *s.globalMode)
+	if s.reg.transparent() {
+		snap.Destinations = s.destinations // intentions about them are in no answer about the own service
+	}
 	for name, c := range s.chains {
 		switch {
 		case c.implied && c.chain != nil && len(c.chain.AutoVirtualIPs)+len(c.chain.ManualVirtualIPs) == 0:
