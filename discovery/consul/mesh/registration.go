@@ -170,8 +170,12 @@ func (f *Follower) readRegistration(r consul.Reply, id string) (*Registration, e
 		return nil, fmt.Errorf("%d sidecars are registered for the service %q; name one in discovery.consul.sidecar.proxy_id", len(found), f.me.For)
 	}
 	reg := found[0]
-	if reg.Kind != "connect-proxy" && !reg.Connect.Native {
-		return nil, fmt.Errorf("%q is registered as %q and not as a sidecar (connect-proxy)", reg.ID, reg.Kind)
+	switch {
+	case reg.Kind == "connect-proxy" || reg.Connect.Native:
+	case reg.Kind == "":
+		return nil, fmt.Errorf("%q is a service, not a sidecar; register a sidecar beside it (connect { sidecar_service {} }), and give the service's ID to --consul-sidecar-for", reg.ID)
+	default:
+		return nil, fmt.Errorf("%q is of kind %s; this proxy is a sidecar and runs connect-proxy only", reg.ID, reg.Kind)
 	}
 	if reg.OwnService() == "" {
 		return nil, fmt.Errorf("the registration of %q does not say which service the sidecar stands beside", reg.ID)
