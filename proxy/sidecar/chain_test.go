@@ -292,6 +292,27 @@ func TestExternalSNI(t *testing.T) {
 	}
 }
 
+// TestPeersOfFile: with the peer's roots in a file an upstream of a peer is called,
+// and nothing is said of a redirect to it.
+func TestPeersOfFile(t *testing.T) {
+	base, err := config.ParseBase("base.yaml", []byte(`{discovery: {consul: {}}, identity: {bundles: {east.test: /east.pem}}}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := chained(t, "resolver:api", "")
+	c.Targets["api.default.default.dc1"].Peer = "east"
+	snap := of(c, "td")
+	snap.Proxy.Proxy.Upstreams = append(snap.Proxy.Proxy.Upstreams, mesh.Upstream{DestinationName: "api", DestinationPeer: "east", LocalBindPort: 15002})
+	snap.Chains["api.peer-east"] = c
+	loaded, findings, err := Translate(base, snap, nil)
+	if err != nil || len(findings) != 0 {
+		t.Fatal(err, findings)
+	}
+	if ups := loaded.Config.Outbound.Upstreams; len(ups) != 2 || ups[0].Service != ups[1].Service || loaded.Config.Policies[ups[1].Service].Identities != nil {
+		t.Errorf("%+v", ups)
+	}
+}
+
 // FuzzChain: no chain makes the translation fail as a whole, or take long.
 func FuzzChain(f *testing.F) {
 	f.Add([]byte(`{"Protocol":"http","StartNode":"router:api","Nodes":{"router:api":{"Type":"router","Routes":[{"Definition":{"Match":{"HTTP":{"PathPrefix":"/a"}}},"NextNode":"resolver:api"}]},` + apiNode + `},"Targets":{` + apiTarget + `}}`))
