@@ -1,7 +1,6 @@
 package consulca
 
 import (
-	"crypto"
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
@@ -30,7 +29,7 @@ const (
 
 // save writes the file anew: whole or not at all, and for its owner alone.
 func save(path string, l *leaf, r *roots) error {
-	key, err := x509.MarshalPKCS8PrivateKey(l.cert.PrivateKey.(crypto.PrivateKey))
+	key, err := x509.MarshalPKCS8PrivateKey(l.cert.PrivateKey)
 	if err != nil {
 		return err
 	}
