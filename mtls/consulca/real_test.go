@@ -264,8 +264,8 @@ func TestSignByRealConsul(t *testing.T) {
 	})
 
 	t.Run("Consul away and a restart from disk", func(t *testing.T) {
+		stopWeb() // it may have had another certificate until now
 		kept := material(t, web)
-		stopWeb()
 		client.Stop(t)
 		server.Stop(t)
 		again, log := source(t, client, Config{Method: MethodAuto, Snapshot: filepath.Join(dir, "web.json")}, "web", webToken)
