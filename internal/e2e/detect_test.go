@@ -183,7 +183,9 @@ func TestAutoTLS(t *testing.T) {
 					continue // it has only been told that this is TCP
 				}
 				r := s.recorded("the connection to "+name, func(r *record) bool { return r.Authority == name })
-				if r.Protocol != "tls" || r.ALPN != alpn || r.Flag != "-" {
+				// Go's server resets where it has closed before openssl says goodbye.
+				ended := r.Flag == "-" || name == "openssl.example" && r.Reason == "upstream_reset"
+				if r.Protocol != "tls" || r.ALPN != alpn || !ended {
 					t.Errorf("%s's record: %+v", s.name, r)
 				}
 			}
