@@ -6,13 +6,14 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/outrigger-mesh/outrigger/internal/testkit"
 )
 
 // TestExamples runs every directory beside it that has configuration files; the
@@ -140,10 +141,7 @@ func routes(t *testing.T, bin string) {
 func redis(t *testing.T, bin string) {
 	server, err := exec.LookPath("redis-server")
 	if err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatal("redis-server is not installed")
-		}
-		t.Skip("redis-server is not installed")
+		testkit.Missing(t, "redis-server is not installed")
 	}
 	x := prepare(t, bin, "redis")
 	_, port, _ := net.SplitHostPort(x.address("6379"))

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/outrigger-mesh/outrigger/internal/testkit"
 )
 
 // program is the path of the binary under test, built once.
@@ -71,8 +73,5 @@ func need(t *testing.T, name string) string {
 // missing skips the test for want of something, and fails it when CI=true.
 func missing(t *testing.T, what string) {
 	t.Helper()
-	if os.Getenv("CI") == "true" {
-		t.Fatal(what)
-	}
-	t.Skip(what)
+	testkit.Missing(t, what)
 }

@@ -23,7 +23,7 @@ type NetNS struct{ File *os.File }
 func NewNetNS(t *testing.T) *NetNS {
 	t.Helper()
 	if _, err := exec.LookPath("ip"); err != nil {
-		t.Skip("no ip command to set up network namespaces with (package iproute2)")
+		Missing(t, "no ip command to set up network namespaces with (package iproute2)")
 	}
 	n := &NetNS{}
 	err := onThread(func() (err error) {
@@ -34,7 +34,7 @@ func NewNetNS(t *testing.T) *NetNS {
 		return err
 	})
 	if errors.Is(err, os.ErrPermission) {
-		t.Skipf("no network namespace can be made, which needs root: %v", err)
+		Missing(t, "no network namespace can be made, which needs root: "+err.Error())
 	}
 	if err != nil {
 		t.Fatal(err)

@@ -1,10 +1,22 @@
 package testkit
 
 import (
+	"os"
 	"os/exec"
 	"runtime"
 	"syscall"
+	"testing"
 )
+
+// Missing skips a test for want of what why says; in CI, which has all that tests
+// can use, it fails instead.
+func Missing(t testing.TB, why string) {
+	t.Helper()
+	if os.Getenv("CI") == "true" {
+		t.Fatal(why)
+	}
+	t.Skip(why)
+}
 
 // Start starts cmd, so that it ends with this process even where that is killed.
 // The channel is closed when cmd has ended and was waited for.

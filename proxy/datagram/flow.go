@@ -38,13 +38,14 @@ type flow struct {
 // dial picks an endpoint and makes a socket for it. What is in the way is
 // recorded.
 func (f *flow) dial() bool {
-	var wish upstream.Wish
-	for _, h := range f.cl.Policy().Balance.Hash {
-		if h.SourceIP {
-			wish = upstream.Wish{Key: balance.KeyOf(f.from.Addr().String()), Keyed: true}
+	var k balance.Key
+	hash := f.cl.Policy().Balance.Hash
+	for i := range hash {
+		if h := &hash[i]; h.SourceIP && k.Add(h, balance.KeyOf(f.from.Addr().String()), true) {
 			break
 		}
 	}
+	wish := upstream.Wish{Key: k.Value, Keyed: k.Some}
 	for range maxTries {
 		now := f.r.o.Now()
 		if f.ep = f.cl.Pick(now, &wish, &f.tried); f.ep == nil {

@@ -1,6 +1,7 @@
 package intercept
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -30,7 +31,7 @@ func newHost(t *testing.T) (*Host, *testkit.NetNS) {
 	ns := testkit.NewNetNS(t)
 	h := NewHost(&Namespace{ns.File})
 	if lack := missing(h.k, Build(everything(), nil, Support{Inet: true, Fib: true})); len(lack) > 0 {
-		t.Skipf("this kernel lacks %v", lack)
+		testkit.Missing(t, fmt.Sprintf("this kernel lacks %v", lack))
 	}
 	return h, ns
 }

@@ -205,6 +205,26 @@ func (e *Endpoint) connect(w Want, until time.Time) (*wire.Conn, *outcome.Error)
 	return c, oe
 }
 
+// dial makes a TCP connection; without one the reason is what its attempt ends by.
+func (r *Registry) dial(ctx context.Context, d *net.Dialer, address string) (*wire.Conn, outcome.Reason, error) {
+	nc, err := d.DialContext(ctx, "tcp", address)
+	if err != nil {
+		switch {
+		case isTimeout(err):
+			return nil, outcome.ConnectTimeout, err
+		case ownWant(err):
+			return nil, outcome.Internal, err
+		}
+		return nil, outcome.ConnectFailed, err
+	}
+	c, err := wire.New(nc.(*net.TCPConn), r.sweeper)
+	if err != nil {
+		_ = nc.Close()
+		return nil, outcome.Internal, err
+	}
+	return c, outcome.OK, nil
+}
+
 // open makes a connection and calls opened, when that is given, before the TLS
 // handshake. It offers protos by ALPN in place of the cluster's own, unless
 // they are nil; then version, when that is given, behind them.
@@ -217,20 +237,9 @@ func (e *Endpoint) open(ctx context.Context, until time.Time, protos []string, v
 	spec := cl.spec.Load()
 	ctx, cancel := context.WithDeadline(ctx, until)
 	defer cancel()
-	nc, err := cl.registry.dialer.DialContext(ctx, "tcp", e.address)
+	c, r, err := cl.registry.dial(ctx, &cl.registry.dialer, e.address)
 	if err != nil {
-		switch {
-		case isTimeout(err):
-			return nil, fail(outcome.ConnectTimeout, err)
-		case ownWant(err):
-			return nil, fail(outcome.Internal, err)
-		}
-		return nil, fail(outcome.ConnectFailed, err)
-	}
-	c, err := wire.New(nc.(*net.TCPConn), cl.registry.sweeper)
-	if err != nil {
-		_ = nc.Close()
-		return nil, fail(outcome.Internal, err)
+		return nil, fail(r, err)
 	}
 	c.Generation = gen
 	if opened != nil {

@@ -24,20 +24,9 @@ func (c *Cluster) DialOriginal(dst netip.AddrPort, from netip.Addr) (*wire.Conn,
 	}
 	ctx, cancel := context.WithDeadline(c.registry.ctx, time.Now().Add(c.Policy().ConnectTimeout))
 	defer cancel()
-	nc, err := d.DialContext(ctx, "tcp", dst.String())
+	w, r, err := c.registry.dial(ctx, &d, dst.String())
 	if err != nil {
-		switch {
-		case isTimeout(err):
-			return nil, fail(outcome.ConnectTimeout, err)
-		case ownWant(err):
-			return nil, fail(outcome.Internal, err)
-		}
-		return nil, fail(outcome.ConnectFailed, err)
-	}
-	w, err := wire.New(nc.(*net.TCPConn), c.registry.sweeper)
-	if err != nil {
-		_ = nc.Close()
-		return nil, fail(outcome.Internal, err)
+		return nil, fail(r, err)
 	}
 	c.metrics.UpstreamConnections.Inc()
 	return w, nil
