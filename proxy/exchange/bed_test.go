@@ -73,8 +73,8 @@ type bed struct {
 
 	client, proxy, origin *mtls.Feed
 	mesh                  bool
-	keepCert              bool   // what came in x-forwarded-client-cert goes on
-	cert                  []byte // in place of the usual element
+	keepCert              bool
+	cert                  []byte
 
 	cancel   context.CancelFunc
 	running  sync.WaitGroup // Run methods
@@ -104,6 +104,8 @@ type setup struct {
 	// its connection ends; 0 for ever.
 	pingAfter time.Duration
 	memory    *memory.Budget
+	keepCert  bool   // what came in x-forwarded-client-cert goes on
+	cert      []byte // in place of the usual element of x-forwarded-client-cert
 }
 
 func defaults() setup {
@@ -141,7 +143,7 @@ func newBed(t testing.TB, m mode, change func(*setup)) *bed {
 	if change != nil {
 		change(&s)
 	}
-	b := &bed{t: t, mode: m, mesh: s.mesh, sweeper: wire.NewSweeper(time.Now())}
+	b := &bed{t: t, mode: m, mesh: s.mesh, keepCert: s.keepCert, cert: s.cert, sweeper: wire.NewSweeper(time.Now())}
 	b.sweeper.Memory = s.memory
 	switch {
 	case s.next != nil && m != plain:

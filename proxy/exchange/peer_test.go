@@ -20,8 +20,7 @@ func TestClientCertForwarded(t *testing.T) {
 		{"kilobytes", "x-forwarded-client-cert: URI=a\r\n", long, "URI=a," + long},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			b := newBed(t, mtlsDown, nil)
-			b.keepCert, b.cert = true, []byte(c.cert)
+			b := newBed(t, mtlsDown, func(s *setup) { s.keepCert, s.cert = true, []byte(c.cert) })
 			heads := make(chan string, 1)
 			b.start(func(o *originConn) {
 				for {
