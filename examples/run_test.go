@@ -20,7 +20,7 @@ import (
 	"github.com/outrigger-mesh/outrigger/internal/testkit"
 )
 
-var ports = testkit.Ports{Low: 20000, High: 28000}
+var ports = testkit.Ports{Low: 20000, High: 26000}
 
 func TestMain(m *testing.M) { testkit.VerifyNoLeaks(m) }
 

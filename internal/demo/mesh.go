@@ -190,7 +190,7 @@ func (m *mesh) write() error {
 // kernel gives to outgoing connections, so that none of these takes the port
 // of an instance that is down for a while.
 func freePorts(n int) ([]int, error) {
-	const low, high = 20000, 32000 // ip_local_port_range begins at 32768 by default
+	const low, high = 30000, 32000 // ip_local_port_range begins at 32768 by default
 	ports := make([]int, 0, n)
 	taken := map[int]bool{}
 	for try := 0; len(ports) < n; try++ {

@@ -102,9 +102,7 @@ func Consul(t testing.TB, opts ConsulOptions) *ConsulAgent {
 	})
 	// Another process may take a port between finding and using it.
 	for try := 1; ; try++ {
-		if c.ports, err = freePorts(); err != nil {
-			t.Fatal(err)
-		}
+		c.ports = freePorts(t)
 		c.Address, c.Node = fmt.Sprintf("http://127.0.0.1:%d", c.ports.http), "node-1"
 		if opts.Server != nil {
 			c.Node = fmt.Sprintf("client-%d", c.ports.http)

@@ -4,12 +4,12 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
 	"maps"
 	"net"
 	"net/http"
 	"path/filepath"
 	"strings"
+	"testing"
 )
 
 // consulPorts are the ports of an agent.
@@ -107,26 +107,12 @@ func (c *ConsulAgent) hasRoots(ctx context.Context) bool {
 	return true
 }
 
-// freePorts finds ports that are free on loopback, for TCP and UDP.
-func freePorts() (ports consulPorts, err error) {
-	var held []io.Closer
-	defer func() {
-		for _, h := range held {
-			h.Close()
-		}
-	}()
-	for _, port := range []*int{&ports.http, &ports.server, &ports.serfLAN, &ports.serfWAN, &ports.grpc} {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return ports, err
-		}
-		held = append(held, l)
-		*port = l.Addr().(*net.TCPAddr).Port
-		u, err := net.ListenPacket("udp", l.Addr().String())
-		if err != nil {
-			return ports, err
-		}
-		held = append(held, u)
-	}
-	return ports, nil
+// agentPorts are those of all packages' agents, each of which keeps its own
+// while it is down.
+var agentPorts = Ports{Low: 4000, High: 10000}
+
+func freePorts(t testing.TB) consulPorts {
+	t.Helper()
+	free := func() int { return agentPorts.Free(t) }
+	return consulPorts{http: free(), server: free(), serfLAN: free(), serfWAN: free(), grpc: free()}
 }

@@ -18,7 +18,7 @@ type Ports struct {
 	taken map[int]bool
 }
 
-// Free returns a port that is free on loopback and that no other test has been
+// Free returns a port that is free on loopback, for TCP and UDP, and that no other test has been
 // given.
 func (r *Ports) Free(t testing.TB) int {
 	t.Helper()
@@ -32,11 +32,17 @@ func (r *Ports) Free(t testing.TB) int {
 		if r.taken[p] {
 			continue
 		}
-		l, err := net.Listen("tcp", "127.0.0.1:"+strconv.Itoa(p))
+		address := "127.0.0.1:" + strconv.Itoa(p)
+		l, err := net.Listen("tcp", address)
 		if err != nil {
 			continue
 		}
+		u, err := net.ListenPacket("udp", address)
 		_ = l.Close()
+		if err != nil {
+			continue
+		}
+		_ = u.Close()
 		r.taken[p] = true
 		return p
 	}

@@ -50,18 +50,12 @@ func Listen(c Config, log *slog.Logger) (*Server, error) {
 }
 
 func listen(c Config, log *slog.Logger, resolvConf string) (*Server, error) {
-	udp, err := net.ListenPacket("udp", c.Listen)
+	tcp, udp, err := bind(c.Listen)
 	if err != nil {
 		return nil, err
 	}
-	// With a port that the system chose, TCP gets the same.
 	own := udp.LocalAddr().(*net.UDPAddr).AddrPort()
 	own = netip.AddrPortFrom(own.Addr().Unmap(), own.Port())
-	tcp, err := net.Listen("tcp", own.String())
-	if err != nil {
-		udp.Close()
-		return nil, err
-	}
 	f, err := newForwarder(c, own, resolvConf)
 	if err != nil {
 		udp.Close()
@@ -72,6 +66,26 @@ func listen(c Config, log *slog.Logger, resolvConf string) (*Server, error) {
 	s.ctx, s.end = context.WithCancel(context.Background())
 	s.table.Store(NewTable(c, nil))
 	return s, nil
+}
+
+// bind listens on address over TCP and UDP. Where the system chooses the port,
+// what it chose for TCP can be taken for UDP: then it is asked again.
+func bind(address string) (net.Listener, net.PacketConn, error) {
+	const tries = 10
+	for try := 1; ; try++ {
+		tcp, err := net.Listen("tcp", address)
+		if err != nil {
+			return nil, nil, err
+		}
+		udp, err := net.ListenPacket("udp", tcp.Addr().String())
+		if err == nil {
+			return tcp, udp, nil
+		}
+		tcp.Close()
+		if _, port, _ := net.SplitHostPort(address); port != "0" || try == tries {
+			return nil, nil, err
+		}
+	}
 }
 
 // Address is where the server listens.
