@@ -710,11 +710,11 @@ func fieldDoc(id string) string {
 	case "github.com/outrigger-mesh/outrigger/mtls/consulca.Config.Datacenter":
 		return "The datacenter in the identity. Default: that of the agent, which is asked over HTTP."
 	case "github.com/outrigger-mesh/outrigger/mtls/consulca.Config.GRPCAddress":
-		return "Consul's gRPC port, of a server or of a client agent: \"host:port\", \"http://host:port\", \"https://host:port\" for TLS, or \"unix:///path\". Without a scheme TLS is spoken where grpc_ca_file is given and to port 8503. Default: CONSUL_GRPC_ADDR, then the host of the HTTP address with port 8502, or 8503 where that is https."
+		return "Consul's gRPC port, of a server or of a client agent: \"host:port\", \"http://host:port\", \"https://host:port\" for TLS, or \"unix:///path\". On a socket TLS is spoken where grpc_ca_file is given; without a scheme also to port 8503. Default: CONSUL_GRPC_ADDR, then the host of the HTTP address with port 8502, or 8503 where that is https."
 	case "github.com/outrigger-mesh/outrigger/mtls/consulca.Config.GRPCCAFile":
 		return "A PEM file with the authorities that may have signed the certificate of the gRPC port. Default: CONSUL_GRPC_CACERT, then CONSUL_CACERT, then the system's."
 	case "github.com/outrigger-mesh/outrigger/mtls/consulca.Config.GRPCServerName":
-		return "The name that the certificate of the gRPC port must carry. Default: CONSUL_TLS_SERVER_NAME, then the host of the address."
+		return "The name that the certificate of the gRPC port must carry. Default: CONSUL_TLS_SERVER_NAME, then the host of the address, or localhost for a socket."
 	case "github.com/outrigger-mesh/outrigger/mtls/consulca.Config.Method":
 		return "How the certificate is had. sign: the key is made here and never leaves, Consul signs over gRPC. leaf: key and certificate come from the agent over HTTP. auto (default): sign where the gRPC port is reachable, else leaf; the log says which."
 	case "github.com/outrigger-mesh/outrigger/mtls/consulca.Config.Namespace":

@@ -183,7 +183,7 @@ func asked(in *dropin.Invocation) ([]config.Layer, error) {
 		text("discovery consul tls key_file", in.KeyFile)
 		text("discovery consul tls server_name", in.ServerName)
 	}
-	if strings.HasPrefix(in.GRPC, "https://") {
+	if strings.HasPrefix(in.GRPC, "https://") || strings.HasPrefix(in.GRPC, "unix://") {
 		text("identity consul grpc_ca_file", in.CAFile)
 		text("identity consul grpc_server_name", in.ServerName)
 	}

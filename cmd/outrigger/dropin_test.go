@@ -79,3 +79,23 @@ drain.timeout="25s"
 		}
 	}
 }
+
+// Behind a socket there may be TLS, too: the file says so by its authorities.
+func TestAskedOfASocket(t *testing.T) {
+	for ca, want := range map[string]string{
+		"":        `[identity consul grpc_address]="unix:///alloc/tmp/consul_grpc.sock"`,
+		"/ca.pem": `[identity consul grpc_address]="unix:///alloc/tmp/consul_grpc.sock" [identity consul grpc_ca_file]="/ca.pem"`,
+	} {
+		layers, err := asked(&dropin.Invocation{ProxyID: "web-sidecar-proxy", GRPC: "unix:///alloc/tmp/consul_grpc.sock", CAFile: ca})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, l := range layers {
+			got = append(got, fmt.Sprintf("%s=%s", l.Path, l.Data))
+		}
+		if got := strings.Join(got, " "); got != want {
+			t.Errorf("got  %s\nwant %s", got, want)
+		}
+	}
+}

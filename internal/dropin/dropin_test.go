@@ -175,7 +175,7 @@ func TestEnvoyRefuses(t *testing.T) {
 
 // Whatever the file holds, it is read or refused.
 func FuzzBootstrap(f *testing.F) {
-	for _, name := range []string{"nomad.json", "tls.json"} {
+	for _, name := range []string{"nomad.json", "alloc.json", "tls.json"} {
 		b, err := os.ReadFile(filepath.Join("testdata", name))
 		if err != nil {
 			f.Fatal(err)
@@ -184,7 +184,7 @@ func FuzzBootstrap(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		in := &Invocation{}
-		if in.bootstrap(data) == nil && (in.ProxyID == "" || in.GRPC == "") {
+		if _, err := in.bootstrap(data); err == nil && (in.ProxyID == "" || in.GRPC == "") {
 			t.Errorf("taken without a proxy or Consul: %+v", in)
 		}
 	})

@@ -87,9 +87,11 @@ func Envoy(args []string, sys System) (*Invocation, error) {
 	if err != nil {
 		return nil, fmt.Errorf("envoy: %w", err)
 	}
-	if err := in.bootstrap(data); err != nil {
+	service, err := in.bootstrap(data)
+	if err != nil {
 		return nil, fmt.Errorf("envoy: %s: %w", path, err)
 	}
+	in.inAllocation(service, sys)
 	in.HTTP = sys.Getenv("CONSUL_HTTP_ADDR")
 	if in.HTTP == "" {
 		return nil, errors.New("envoy: the bootstrap file tells only of Consul's gRPC port, and the mesh is read over HTTP; set CONSUL_HTTP_ADDR in the task's env, such as http://${attr.unique.network.ip-address}:8500")
@@ -163,14 +165,14 @@ type (
 func (a *socketAddress) String() string { return address(a.Socket.Address, a.Socket.Port) }
 
 // bootstrap takes from the file which proxy it is for and where it is to be
-// found.
-func (in *Invocation) bootstrap(data []byte) error {
+// found, and returns the service whose sidecar it is.
+func (in *Invocation) bootstrap(data []byte) (service string, err error) {
 	var b bootstrapFile
 	if err := json.Unmarshal(data, &b); err != nil {
-		return fmt.Errorf("is no bootstrap file: %w", err)
+		return "", fmt.Errorf("is no bootstrap file: %w", err)
 	}
 	if b.Node.ID == "" {
-		return errors.New("has no node.id, which is the ID of the sidecar; it must be one that consul connect envoy -bootstrap has written")
+		return "", errors.New("has no node.id, which is the ID of the sidecar; it must be one that consul connect envoy -bootstrap has written")
 	}
 	in.ProxyID = b.Node.ID
 	for key, to := range map[string]*string{"namespace": &in.Namespace, "partition": &in.Partition, "node_name": &in.Node} {
@@ -205,7 +207,7 @@ func (in *Invocation) bootstrap(data []byte) error {
 		}
 		switch {
 		case at == nil:
-			return errors.New("has a cluster local_agent without an address")
+			return "", errors.New("has a cluster local_agent without an address")
 		case at.Pipe.Path != "":
 			in.GRPC = "unix://" + at.Pipe.Path
 		case c.Transport != nil:
@@ -219,9 +221,9 @@ func (in *Invocation) bootstrap(data []byte) error {
 		}
 	}
 	if in.GRPC == "" {
-		return errors.New("has no cluster local_agent, which says where Consul is; it must be one that consul connect envoy -bootstrap has written")
+		return "", errors.New("has no cluster local_agent, which says where Consul is; it must be one that consul connect envoy -bootstrap has written")
 	}
-	return nil
+	return b.Node.Cluster, nil
 }
 
 func (a *bootstrapAssignment) first() *socketAddress {

@@ -38,13 +38,14 @@ type Config struct {
 	// The admin partition in the identity (Consul Enterprise). Default: CONSUL_PARTITION, then "default".
 	Partition string `yaml:"partition"`
 	// Consul's gRPC port, of a server or of a client agent: "host:port", "http://host:port", "https://host:port" for
-	// TLS, or "unix:///path". Without a scheme TLS is spoken where grpc_ca_file is given and to port 8503. Default:
-	// CONSUL_GRPC_ADDR, then the host of the HTTP address with port 8502, or 8503 where that is https.
+	// TLS, or "unix:///path". On a socket TLS is spoken where grpc_ca_file is given; without a scheme also to port 8503.
+	// Default: CONSUL_GRPC_ADDR, then the host of the HTTP address with port 8502, or 8503 where that is https.
 	GRPCAddress string `yaml:"grpc_address"`
 	// A PEM file with the authorities that may have signed the certificate of the gRPC port. Default:
 	// CONSUL_GRPC_CACERT, then CONSUL_CACERT, then the system's.
 	GRPCCAFile string `yaml:"grpc_ca_file"`
-	// The name that the certificate of the gRPC port must carry. Default: CONSUL_TLS_SERVER_NAME, then the host of the address.
+	// The name that the certificate of the gRPC port must carry. Default: CONSUL_TLS_SERVER_NAME, then the host of the
+	// address, or localhost for a socket.
 	GRPCServerName string `yaml:"grpc_server_name"`
 	// A file in which key, certificate and roots are kept, for a start while Consul is away. It holds a private key and
 	// is written for its owner alone (0600); one that others may read is not used. Empty (default): none is kept.
@@ -113,6 +114,9 @@ func parseTarget(s string, ca bool) (target, error) {
 	case "unix":
 		if !strings.HasPrefix(rest, "/") || rest == "/" {
 			return target{}, fmt.Errorf("is %q; a socket needs an absolute path, such as unix:///run/consul/grpc.sock", s)
+		}
+		if ca { // as "consul connect envoy" has it; there is no name to go by but the machine's own
+			return target{dial: "unix://" + rest, tls: true, host: "localhost"}, nil
 		}
 		return target{dial: "unix://" + rest}, nil
 	case "", "http", "https":

@@ -43,7 +43,8 @@ func TestTargets(t *testing.T) {
 		{"localhost:9", true, target{"dns:///localhost:9", true, "localhost"}},
 		{"http://localhost:8503", true, target{"dns:///localhost:8503", false, "localhost"}},
 		{"https://[::1]:9", false, target{"dns:///[::1]:9", true, "::1"}},
-		{"unix:///alloc/grpc.sock", true, target{"unix:///alloc/grpc.sock", false, ""}},
+		{"unix:///alloc/grpc.sock", false, target{"unix:///alloc/grpc.sock", false, ""}},
+		{"unix:///alloc/grpc.sock", true, target{"unix:///alloc/grpc.sock", true, "localhost"}},
 	} {
 		if got, err := parseTarget(c.address, c.ca); err != nil || got != c.want {
 			t.Errorf("%s: %+v, %v; want %+v", c.address, got, err, c.want)
