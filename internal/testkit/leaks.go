@@ -11,12 +11,12 @@ import (
 )
 
 // VerifyNoLeaks runs the tests of a package and fails it when goroutines that
-// the tests started are still there two seconds after the last one ended.
+// the tests started are still there twenty seconds after the last one ended.
 // Call it from TestMain.
 func VerifyNoLeaks(m *testing.M) {
 	code := m.Run()
 	if code == 0 {
-		if left := leaked(2 * time.Second); len(left) > 0 {
+		if left := leaked(20 * time.Second); len(left) > 0 {
 			fmt.Fprintf(os.Stderr, "FAIL: %d goroutines outlive the tests:\n\n%s\n", len(left), strings.Join(left, "\n\n"))
 			code = 1
 		}

@@ -8,28 +8,28 @@ import (
 	"testing"
 )
 
-// Ports gives the ports from Low to High-1 to the tests of a package. Choose the
-// range below the ports that the kernel gives to outgoing connections, so that
-// none of these takes one while its owner is down, and apart from other packages'.
+// Ports gives the ports from Low to High-1 to tests. Choose the range below the
+// ports that the kernel gives to outgoing connections, so that none of these takes
+// one while its owner is down.
 type Ports struct {
 	Low, High int
 
 	mu    sync.Mutex
-	taken map[int]bool
+	taken map[int]net.Listener // what keeps it
 }
 
-// Free returns a port that is free on loopback, for TCP and UDP, and that no other test has been
-// given.
+// Free returns a port that is free on loopback, for TCP and UDP, and that no other
+// test has been given, of this process or of one that runs at the same time.
 func (r *Ports) Free(t testing.TB) int {
 	t.Helper()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.taken == nil {
-		r.taken = map[int]bool{}
+		r.taken = map[int]net.Listener{}
 	}
 	for range 1000 {
 		p := r.Low + rand.IntN(r.High-r.Low)
-		if r.taken[p] {
+		if r.taken[p] != nil {
 			continue
 		}
 		address := "127.0.0.1:" + strconv.Itoa(p)
@@ -43,7 +43,12 @@ func (r *Ports) Free(t testing.TB) int {
 			continue
 		}
 		_ = u.Close()
-		r.taken[p] = true
+		// A name that one process of the machine can have; it ends with the process.
+		mine, err := net.Listen("unix", "@outrigger-test-port-"+strconv.Itoa(p))
+		if err != nil {
+			continue
+		}
+		r.taken[p] = mine
 		return p
 	}
 	t.Fatalf("no free port between %d and %d on 127.0.0.1", r.Low, r.High)
