@@ -58,6 +58,7 @@ func TestHashByHeader(t *testing.T) {
 	for _, algorithm := range []string{"ring_hash", "maglev"} {
 		t.Run(algorithm, func(t *testing.T) {
 			t.Parallel()
+			const users = 100
 			m := newMesh(t)
 			addresses := m.letters(4, echo)
 			balance := fmt.Sprintf("{algorithm: %s, hash: [{header: X-User}]}", algorithm)
@@ -65,7 +66,8 @@ func TestHashByHeader(t *testing.T) {
 			_, two := m.balanced("shop", balance)
 			at := map[string]string{}
 			used := map[string]int{}
-			for i := range 40 {
+			// By chance one of four has none of 100 users once in 10^12 times.
+			for i := range users {
 				user := fmt.Sprintf("user-%d", i)
 				first, _ := who(t, one+"/", map[string]string{"x-user": user})
 				for _, url := range []string{one, two} {
@@ -77,7 +79,7 @@ func TestHashByHeader(t *testing.T) {
 				used[first]++
 			}
 			if len(used) != 4 {
-				t.Errorf("40 users are at %v", used)
+				t.Errorf("%d users are at %v", users, used)
 			}
 			gone := at["user-0"]
 			var rest []string
@@ -101,7 +103,7 @@ func TestHashByHeader(t *testing.T) {
 					moved++
 				}
 			}
-			if most := map[string]int{"ring_hash": 0, "maglev": 4}[algorithm]; moved > most {
+			if most := map[string]int{"ring_hash": 0, "maglev": 10}[algorithm]; moved > most {
 				t.Errorf("%d users of other instances moved, want at most %d", moved, most)
 			}
 		})
@@ -179,7 +181,7 @@ func TestAffinityCookie(t *testing.T) {
 	}
 	web.counts(1, "outrigger_affinity_total", `result="lost"`)
 	forged := map[string]int{}
-	for range 30 {
+	for range 60 {
 		is, cookies := who(t, url+"/", map[string]string{"cookie": "srv=" + strings.Repeat("A", 24)})
 		forged[is]++
 		if len(cookies) != 1 {
@@ -187,7 +189,7 @@ func TestAffinityCookie(t *testing.T) {
 		}
 	}
 	if len(forged) < 2 {
-		t.Errorf("30 clients with cookies of their own making are at %v", forged)
+		t.Errorf("60 clients with cookies of their own making are at %v", forged)
 	}
 }
 

@@ -79,12 +79,12 @@ func TestCatalogIsFollowed(t *testing.T) {
 		t.Errorf("api-2 has answered %d requests and is not in the catalog", n)
 	}
 	m.catalog(addresses(list))
-	eventually(t, 3*time.Second, "api-2 gets traffic", func() (bool, string) { return l.answered("api-2") > 5, "" })
+	eventually(t, patience, "api-2 gets traffic", func() (bool, string) { return l.answered("api-2") > 5, "" })
 	m.catalog(addresses(list[1:]))
-	eventually(t, 3*time.Second, "api-1 has left", func() (bool, string) {
+	eventually(t, patience, "api-1 has left", func() (bool, string) {
 		return web.endpoint(list[0].address).Address == "", ""
 	})
-	l.more(t, 10) // what was on its way
+	l.settled(t)
 	before := l.answered("api-1")
 	l.more(t, 20)
 	if n := l.answered("api-1"); n != before {
@@ -139,14 +139,16 @@ func TestEjection(t *testing.T) {
 		balance: {algorithm: random}, retry: off}}`})
 	web.ready()
 	ill.Store(true)
+	began := time.Now()
 	l := startLoad(t, "http://"+call+"/", loadOptions{})
 	address := list[0].address
+	var e endpointView
 	eventually(t, patience, "api-1 is ejected", func() (bool, string) {
-		e := web.endpoint(address)
+		e = web.endpoint(address)
 		return e.State == "ejected", fmt.Sprintf("%+v", e)
 	})
-	e := web.endpoint(address)
-	if e.Cause != "consecutive_failures" || !e.Until.After(time.Now().Add(-5*time.Second)) || len(e.Evidence) == 0 || e.Ejections != 1 {
+	// It may be for the second time: nobody says how soon this is seen.
+	if e.Cause != "consecutive_failures" || !e.Until.After(began.Add(2*time.Second)) || len(e.Evidence) == 0 || e.Ejections < 1 {
 		t.Errorf("what is shown of it: %+v", e)
 	}
 	failed := 0
@@ -168,8 +170,9 @@ func TestEjection(t *testing.T) {
 	back := l.answered("api-1")
 	eventually(t, patience, "api-1 gets traffic again", func() (bool, string) { return l.answered("api-1") > back+3, "" })
 	failures, _ := l.end()
-	// Three in a row made the ejection; what was in flight then, and probes.
-	if len(failures) == 0 || len(failures) > 12 {
+	ejections := int(web.metric("outrigger_endpoint_ejections_total", `endpoint="`+address+`"`))
+	// Three in a row made the ejection; what was in flight then, and the probe after each.
+	if len(failures) == 0 || len(failures) > 11+ejections {
 		t.Errorf("the client saw %d failures; ejection allows a few: %q", len(failures), failures)
 	}
 }

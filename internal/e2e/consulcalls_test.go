@@ -166,7 +166,7 @@ func tcpAnswers(address, name string) (bool, string) {
 		return false, err.Error()
 	}
 	defer c.Close()
-	_ = c.SetDeadline(time.Now().Add(10 * time.Second))
+	_ = c.SetDeadline(time.Now().Add(patience))
 	fmt.Fprintln(c, "hello")
 	line, err := bufio.NewReader(c).ReadString('\n')
 	return line == name+" hello\n", fmt.Sprint(line, err)

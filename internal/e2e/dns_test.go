@@ -22,13 +22,13 @@ func TestNames(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, err := r.LookupHost(t.Context(), "api.mesh.test"); err != nil || len(got) != 1 || got[0] != host {
+	if got, err := r.LookupHost(t.Context(), "api.mesh.test."); err != nil || len(got) != 1 || got[0] != host {
 		t.Errorf("api.mesh.test is %v, %v; want %s", got, err, host)
 	}
-	if _, list, err := r.LookupSRV(t.Context(), "", "", "api.mesh.test"); err != nil || len(list) != 1 || strconv.Itoa(int(list[0].Port)) != port {
+	if _, list, err := r.LookupSRV(t.Context(), "", "", "api.mesh.test."); err != nil || len(list) != 1 || strconv.Itoa(int(list[0].Port)) != port {
 		t.Errorf("SRV api.mesh.test is %v, %v; want %s", list, err, port)
 	}
-	if _, err := r.LookupHost(t.Context(), "nobody.mesh.test"); err == nil || !strings.Contains(err.Error(), "no such host") {
+	if _, err := r.LookupHost(t.Context(), "nobody.mesh.test."); err == nil || !strings.Contains(err.Error(), "no such host") {
 		t.Errorf("nobody.mesh.test: %v", err)
 	}
 	if status, body := web.get("/metrics"); status != 200 || !strings.Contains(body, `outrigger_dns_queries_total{outcome="answered"}`) {

@@ -34,7 +34,7 @@ func TestRollingRestart(t *testing.T) {
 		in.signal(syscall.SIGTERM)
 		eventually(t, patience, "it is not ready any more", func() (bool, string) {
 			status, body := in.get("/ready")
-			return status == http.StatusServiceUnavailable, body
+			return status == http.StatusServiceUnavailable || !in.running(), body
 		})
 		m.catalog(rest)
 		if code := in.code(patience); code != 0 {
@@ -72,7 +72,7 @@ func TestDrain(t *testing.T) {
 		"inbound":   fmt.Sprintf(`{listen: "%s"}`, in),
 		"outbound":  fmt.Sprintf(`{upstreams: [{service: other, listen: "%s"}]}`, out),
 		"discovery": m.discovery(),
-		"drain":     "{delay: 1s, timeout: 10s}",
+		"drain":     "{delay: 4s, timeout: 1m}",
 	})
 	m.catalog(map[string][]string{"api": {in}, "other": {otherInbound}})
 	web, call := m.outbound("web", "api", sections{"policies": "{api: {retry: off, outlier: off}}"})
@@ -87,7 +87,7 @@ func TestDrain(t *testing.T) {
 	defer egress.Close()
 	reader := bufio.NewReader(egress)
 	callOut := func() error {
-		_ = egress.SetDeadline(time.Now().Add(10 * time.Second))
+		_ = egress.SetDeadline(time.Now().Add(patience))
 		if _, err := io.WriteString(egress, "GET /egress HTTP/1.1\r\nHost: other\r\n\r\n"); err != nil {
 			return err
 		}
@@ -104,9 +104,10 @@ func TestDrain(t *testing.T) {
 	if err := callOut(); err != nil {
 		t.Fatal(err)
 	}
+	patient := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 	slow := make(chan string, 1)
 	go func() {
-		resp, err := adminClient.Get("http://" + call + "/slow")
+		resp, err := patient.Get("http://" + call + "/slow")
 		if err != nil {
 			slow <- err.Error()
 			return
@@ -162,15 +163,14 @@ func TestDrainCutsOff(t *testing.T) {
 	app := serveTCP(t, echoTCP)
 	tcp := fmt.Sprintf("{name: db, port: %d, protocol: tcp}", app)
 	for _, c := range []struct {
-		name   string
-		busy   bool
-		twice  bool
-		code   int
-		within time.Duration
+		name  string
+		busy  bool
+		twice bool
+		code  int
 	}{
-		{"in use", true, false, 3, patience},
-		{"idle", false, false, 0, patience},
-		{"second signal", true, true, 3, 10 * time.Second},
+		{"in use", true, false, 3},
+		{"idle", false, false, 0},
+		{"second signal", true, true, 3},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -193,7 +193,7 @@ func TestDrainCutsOff(t *testing.T) {
 				db.says("event=drain")
 				db.signal(syscall.SIGTERM)
 			}
-			if code := db.code(c.within); code != c.code {
+			if code := db.code(patience); code != c.code {
 				t.Errorf("exit code %d; want %d", code, c.code)
 			}
 		})

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"strings"
 	"testing"
-	"time"
 )
 
 // When all instances of a service die, those of another one, with an identity of
@@ -32,9 +31,9 @@ func TestFailover(t *testing.T) {
 	for _, in := range list {
 		in.kill()
 	}
-	eventually(t, 20*time.Second, "standby answers", func() (bool, string) { return l.answered("standby-1") > 100, "" })
+	eventually(t, patience, "standby answers", func() (bool, string) { return l.answered("standby-1") > 100, "" })
 	admin := strings.TrimPrefix(web.admin, "http://")
-	eventually(t, 20*time.Second, "explain tells of it", func() (bool, string) {
+	eventually(t, patience, "explain tells of it", func() (bool, string) {
 		status, body := web.get("/explain?to=api&format=json")
 		return status == 200 && strings.Contains(body, `"cluster":"standby"`) || strings.Contains(body, `"cluster": "standby"`), fmt.Sprintf("%s: %d %s", admin, status, body)
 	})
@@ -51,7 +50,7 @@ func TestFailover(t *testing.T) {
 		in.ready()
 	}
 	back := l.answered("api-1") + l.answered("api-2")
-	eventually(t, 20*time.Second, "api has its requests back", func() (bool, string) {
+	eventually(t, patience, "api has its requests back", func() (bool, string) {
 		return l.answered("api-1")+l.answered("api-2") > back+50, ""
 	})
 	l.mustEnd(t, 200)

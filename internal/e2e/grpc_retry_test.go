@@ -291,7 +291,7 @@ func TestGRPCPushback(t *testing.T) {
 		for _, c := range []struct {
 			pushback string
 			attempts int
-		}{{"300", 2}, {"-1", 1}, {"soon", 1}, {"6000", 1}, {"", 1}} {
+		}{{"1500", 2}, {"-1", 1}, {"soon", 1}, {"6000", 1}, {"", 1}} {
 			pairs := []string{"x-fail", "14"}
 			if c.pushback != "" {
 				pairs = append(pairs, "x-pushback", c.pushback)
@@ -301,10 +301,10 @@ func TestGRPCPushback(t *testing.T) {
 			if len(got) != c.attempts || (err == nil) != (c.attempts > 1) {
 				t.Errorf("pushback %q: %d attempts, want %d; %v", c.pushback, len(got), c.attempts, err)
 			}
-			if len(got) > 1 && got[0].left-got[1].left < 150*time.Millisecond {
+			if len(got) > 1 && got[0].left-got[1].left < 750*time.Millisecond {
 				t.Errorf("the second attempt had %v of its time left, the first %v", got[1].left, got[0].left)
 			}
-			if c.pushback == "300" && time.Since(began) < 300*time.Millisecond {
+			if c.pushback == "1500" && time.Since(began) < 1500*time.Millisecond {
 				t.Errorf("the endpoint was asked again after %v", time.Since(began))
 			}
 		}

@@ -80,7 +80,7 @@ func TestFailedChecksTakeAnEndpointOut(t *testing.T) {
 		t.Errorf("%+v", v)
 	}
 	web.says("event=health_unhealthy", "cluster=api", two.address, "cause=status", `detail="HTTP 503"`)
-	l.more(t, 10) // what was on its way
+	l.settled(t)
 	before := l.answered("api-2")
 	l.more(t, 50)
 	if n := l.answered("api-2"); n != before {
@@ -223,7 +223,7 @@ func TestTCPCheckThroughSidecars(t *testing.T) {
 		"service":   "{name: web}",
 		"outbound":  fmt.Sprintf(`{upstreams: [{service: cache, listen: "%s", protocol: tcp}]}`, freeAddress(t)),
 		"discovery": m.discovery(),
-		"policies":  `{cache: {health: {tcp: {send: "PING\r\n", expect: "+PONG"}, interval: 200ms, fast_interval: 100ms, timeout: 500ms}}}`,
+		"policies":  `{cache: {health: {tcp: {send: "PING\r\n", expect: "+PONG"}, interval: 200ms, fast_interval: 100ms, timeout: 3s, unhealthy_threshold: 1}}}`,
 	})
 	web.ready()
 	web.checked(address, "healthy")

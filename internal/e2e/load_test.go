@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -17,6 +18,7 @@ type load struct {
 
 	mu       sync.Mutex
 	sent     int
+	each     []int // what each worker has sent
 	failures []string
 	by       map[string]int // answers by the instance that gave them
 }
@@ -41,13 +43,18 @@ func startLoad(t *testing.T, url string, o loadOptions) *load {
 		o.Pause = 20 * time.Millisecond
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	l := &load{stop: cancel, by: map[string]int{}}
-	tr := &http.Transport{MaxIdleConnsPerHost: o.Workers}
+	l := &load{stop: cancel, by: map[string]int{}, each: make([]int, o.Workers)}
+	// More than there are workers: a worker may get the connection of another while
+	// its own is still made, and neither is to be closed for that.
+	tr := &http.Transport{MaxIdleConnsPerHost: 4 * o.Workers}
 	client := &http.Client{Transport: tr, Timeout: 15 * time.Second}
-	for range o.Workers {
+	for i := range o.Workers {
 		l.wg.Go(func() {
 			for ctx.Err() == nil {
 				l.once(client, o.Method, url)
+				l.mu.Lock()
+				l.each[i]++
+				l.mu.Unlock()
 				select {
 				case <-ctx.Done():
 				case <-time.After(o.Pause):
@@ -113,9 +120,27 @@ func (l *load) answered(instance string) int {
 func (l *load) more(t *testing.T, n int) {
 	t.Helper()
 	want := l.count() + n
-	eventually(t, 30*time.Second, fmt.Sprintf("%d further requests", n), func() (bool, string) {
+	eventually(t, 2*patience, fmt.Sprintf("%d further requests", n), func() (bool, string) {
 		have := l.count()
 		return have >= want, fmt.Sprintf("%d are missing", want-have)
+	})
+}
+
+// settled waits until all requests have ended that are under way now.
+func (l *load) settled(t *testing.T) {
+	t.Helper()
+	l.mu.Lock()
+	before := slices.Clone(l.each)
+	l.mu.Unlock()
+	eventually(t, 2*patience, "what was on its way has ended", func() (bool, string) {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		for i, n := range before {
+			if l.each[i] == n {
+				return false, fmt.Sprintf("worker %d waits for its answer", i)
+			}
+		}
+		return true, ""
 	})
 }
 

@@ -200,6 +200,7 @@ func TestRateLimitedUpstream(t *testing.T) {
 		}
 	}
 	p.web.counts(1, "outrigger_rate_limit_decisions_total", `cluster="api"`, `direction="outbound"`, `limit="quota"`, `result="limited"`)
+	p.api.counts(3, "outrigger_exchanges_total", `direction="inbound"`)
 	if n := p.api.metric("outrigger_exchanges_total", `direction="inbound"`); n != 3 {
 		t.Errorf("%v requests have reached api, want 3", n)
 	}

@@ -37,6 +37,10 @@ type rateLimitService struct {
 func newRateLimitService(t *testing.T, limits string) *rateLimitService {
 	t.Helper()
 	bin := testkit.RateLimit().Find(t)
+	// It counts anew at midnight, in the middle of a test if need be.
+	if now := time.Now().UTC(); now.Hour() == 23 && now.Minute() >= 58 {
+		time.Sleep(time.Until(now.Truncate(24 * time.Hour).Add(24 * time.Hour)))
+	}
 	redis := freePort(t)
 	startRedis(t, redis)
 	dir := t.TempDir()
@@ -90,8 +94,8 @@ func TestRateLimitService(t *testing.T) {
 	service := newRateLimitService(t, `
 domain: shop
 descriptors:
-  - {key: tenant, rate_limit: {unit: hour, requests_per_unit: 4}}
-  - {key: remote_address, rate_limit: {unit: hour, requests_per_unit: 1000}}
+  - {key: tenant, rate_limit: {unit: day, requests_per_unit: 4}}
+  - {key: remote_address, rate_limit: {unit: day, requests_per_unit: 1000}}
 `)
 	rls := service.start()
 	m := newMesh(t)
@@ -109,14 +113,14 @@ descriptors:
 	}
 	for i := range 4 {
 		res, body := ask(calls[i%2], "/limited", "acme")
-		if res.StatusCode != 200 || res.Header.Get("ratelimit-policy") != `"tenant";q=4;w=3600` || !strings.HasPrefix(res.Header.Get("ratelimit"), fmt.Sprintf(`"tenant";r=%d;t=`, 3-i)) {
+		if res.StatusCode != 200 || res.Header.Get("ratelimit-policy") != `"tenant";q=4;w=86400` || !strings.HasPrefix(res.Header.Get("ratelimit"), fmt.Sprintf(`"tenant";r=%d;t=`, 3-i)) {
 			t.Fatalf("request %d: %d, %v: %s", i+1, res.StatusCode, res.Header, body)
 		}
 	}
 	for i := range 2 {
 		res, body := ask(calls[i], "/limited", "acme")
 		after, err := strconv.Atoi(res.Header.Get("retry-after"))
-		if res.StatusCode != 429 || err != nil || after < 1 || after > 3600 || !strings.Contains(body, "limit: tenant") {
+		if res.StatusCode != 429 || err != nil || after < 1 || after > 86400 || !strings.Contains(body, "limit: tenant") {
 			t.Errorf("beyond the rate: %d, %v: %s", res.StatusCode, res.Header, body)
 		}
 	}
@@ -154,7 +158,7 @@ descriptors:
 // A gRPC caller gets RESOURCE_EXHAUSTED by the service's word.
 func TestRateLimitServiceGRPC(t *testing.T) {
 	t.Parallel()
-	service := newRateLimitService(t, "domain: shop\ndescriptors: [{key: generic_key, value: calls, rate_limit: {unit: hour, requests_per_unit: 2}}]\n")
+	service := newRateLimitService(t, "domain: shop\ndescriptors: [{key: generic_key, value: calls, rate_limit: {unit: day, requests_per_unit: 2}}]\n")
 	service.start()
 	m := newMesh(t)
 	port, _ := serveGRPC(t, newGRPCApp("api"))

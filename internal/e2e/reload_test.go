@@ -138,8 +138,8 @@ func TestReloadInBusyFolder(t *testing.T) {
 		<-stopped
 	}()
 	web.rewrite(sections{"policies": "{api: {timeout: 7s}}"})
-	// Well below the ten seconds after which the file is looked at anyway.
-	eventually(t, 4*time.Second, "the new configuration is in use", func() (bool, string) {
+	// Below the ten seconds after which the file is looked at anyway.
+	eventually(t, 9*time.Second, "the new configuration is in use", func() (bool, string) {
 		v := web.overview()
 		return v.Reload.Version == 2, fmt.Sprintf("%+v", v.Reload)
 	})
@@ -221,7 +221,7 @@ func TestEjectionSurvivesReload(t *testing.T) {
 		e := web.endpoint(address)
 		return e.State == "ejected", fmt.Sprintf("%+v", e)
 	})
-	l.more(t, 10)
+	l.settled(t)
 	was := web.endpoint(address)
 	failed := len(func() []string { l.mu.Lock(); defer l.mu.Unlock(); return l.failures }())
 	web.rewrite(sections{"policies": fmt.Sprintf(policy, "11s")})
@@ -261,7 +261,7 @@ func TestReloadListeners(t *testing.T) {
 	if _, err := io.WriteString(kept, "GET / HTTP/1.1\r\nHost: more\r\n\r\n"); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := kept.Read(make([]byte, 1<<14)); err != nil {
+	if err := readAnswer(kept); err != nil {
 		t.Fatal(err)
 	}
 

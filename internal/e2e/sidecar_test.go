@@ -12,7 +12,6 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 )
 
 // sidecar is one "outrigger run".
@@ -73,7 +72,7 @@ func (s *sidecar) rewrite(more sections) {
 }
 
 // adminClient keeps no connections, so that none outlives its sidecar.
-var adminClient = &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+var adminClient = &http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: true}}
 
 // get asks the admin API. The status is 0 when it does not answer.
 func (s *sidecar) get(path string) (status int, body string) {

@@ -30,13 +30,13 @@ func TestSlowHead(t *testing.T) {
 			time.Sleep(50 * time.Millisecond)
 		}
 	}()
-	_ = c.SetReadDeadline(time.Now().Add(15 * time.Second))
+	_ = c.SetReadDeadline(time.Now().Add(2 * patience))
 	answer, _ := io.ReadAll(c)
 	if !strings.HasPrefix(string(answer), "HTTP/1.1 408 ") {
 		t.Errorf("answer %q", answer)
 	}
-	if took := time.Since(began); took < 900*time.Millisecond || took > 10*time.Second {
-		t.Errorf("it came after %v; the head may take 1s", took)
+	if took := time.Since(began); took < 900*time.Millisecond || took > patience {
+		t.Errorf("it came after %v; the head may take 1s, and what is sent takes 50s", took)
 	}
 	if r := web.recorded("the timeout", func(r *record) bool { return r.Reason == "downstream_timeout" }); r.Status != 408 {
 		t.Errorf("record: %+v", r)
@@ -58,9 +58,9 @@ func TestSlowBody(t *testing.T) {
 		t.Fatal(err)
 	}
 	began := time.Now()
-	_ = c.SetReadDeadline(time.Now().Add(15 * time.Second))
+	_ = c.SetReadDeadline(time.Now().Add(2 * patience))
 	answer, err := io.ReadAll(c)
-	if took := time.Since(began); took > 10*time.Second || err != nil && strings.Contains(err.Error(), "timeout") {
+	if took := time.Since(began); took > patience || err != nil && strings.Contains(err.Error(), "timeout") {
 		t.Errorf("after %v: %q, %v", took, answer, err)
 	}
 	eventually(t, patience, "the exchange has ended", func() (bool, string) {
@@ -91,7 +91,7 @@ func TestSlowReader(t *testing.T) {
 	b := make([]byte, 4096)
 	for range 40 {
 		for _, c := range clients {
-			_ = c.SetReadDeadline(time.Now().Add(10 * time.Second))
+			_ = c.SetReadDeadline(time.Now().Add(patience))
 			if _, err := c.Read(b); err != nil {
 				t.Fatal(err)
 			}
@@ -124,7 +124,7 @@ func TestSlowUpstream(t *testing.T) {
 	if resp.StatusCode != 504 || resp.Header.Get("X-Outrigger-Reason") != "request_timeout" {
 		t.Errorf("answer: %d %s", resp.StatusCode, body)
 	}
-	if took := time.Since(began); took < 900*time.Millisecond || took > 8*time.Second {
+	if took := time.Since(began); took < 900*time.Millisecond {
 		t.Errorf("after %v", took)
 	}
 }

@@ -30,7 +30,7 @@ func answerOn(c net.Conn, cert *tls.Certificate) []byte {
 		cfg.Certificates = []tls.Certificate{*cert}
 	}
 	defer c.Close()
-	_ = c.SetDeadline(time.Now().Add(10 * time.Second))
+	_ = c.SetDeadline(time.Now().Add(patience))
 	s := tls.Client(c, cfg)
 	if s.Handshake() != nil {
 		return nil
@@ -95,7 +95,7 @@ func TestStrictRefusesCallers(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer c.Close()
-		_ = c.SetDeadline(time.Now().Add(10 * time.Second))
+		_ = c.SetDeadline(time.Now().Add(patience))
 		if _, err := io.WriteString(c, "GET / HTTP/1.1\r\nHost: api\r\n\r\n"); err != nil {
 			t.Fatal(err)
 		}
@@ -131,7 +131,7 @@ func TestImpostorsAreNotCalled(t *testing.T) {
 			heard := make(chan string, 16)
 			port := serveTCP(t, func(nc net.Conn) {
 				s := tls.Server(nc, &tls.Config{Certificates: []tls.Certificate{c.cert}, ClientAuth: tls.RequestClientCert, MinVersion: tls.VersionTLS13})
-				_ = s.SetDeadline(time.Now().Add(10 * time.Second))
+				_ = s.SetDeadline(time.Now().Add(patience))
 				b := make([]byte, 1024)
 				if n, _ := s.Read(b); n > 0 {
 					heard <- string(b[:n])

@@ -111,13 +111,14 @@ func talkOn(c net.Conn, say string) (string, error) {
 
 // fetchOnce makes one request on a connection of its own.
 func fetchOnce(url string) (int, string, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*patience)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return 0, "", err
 	}
-	resp, err := adminClient.Do(req)
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	resp, err := client.Do(req)
 	if err != nil {
 		return 0, "", err
 	}
@@ -198,6 +199,7 @@ func TestTransparentUnknown(t *testing.T) {
 	outside6 := greetAt(t, "[fd99::1]:0", "outside\n")
 	redirect(t, interceptPort)
 	m.web.launch()
+	m.api.ready()
 	m.web.ready()
 	for _, at := range []string{outside, outside6} {
 		if got, err := chat(at, "hello"); err != nil || got != "outside\nhello" {
@@ -249,7 +251,7 @@ func TestTransparentLoop(t *testing.T) {
 	m.web.recorded("the circle", func(r *record) bool { return r.Original == outside && strings.Contains(r.Detail, "exempt") })
 	m.web.intercepted(1, "loop")
 	eventually(t, patience, "the circle has ended", func() (bool, string) {
-		n := m.web.metric("outrigger_listener_active_connections", `listener="passthrough"`)
+		n := m.web.metric("outrigger_listener_connections_active", `listener="passthrough"`)
 		return n == 0, fmt.Sprint(n, " are open")
 	})
 	if n := m.web.metric("outrigger_listener_intercepted_connections_total", `result="passthrough"`); n > 8 {

@@ -279,9 +279,10 @@ func TestWebSockets(t *testing.T) {
 				})
 			}
 			p.web.counts(2, "outrigger_tunnels_total", `reason="ok"`)
-			if n := p.web.metric("outrigger_tunnels_active"); n != 0 {
-				t.Errorf("%v tunnels are still counted as active", n)
-			}
+			eventually(t, patience, "no tunnel is counted as active", func() (bool, string) {
+				n := p.web.metric("outrigger_tunnels_active")
+				return n == 0, fmt.Sprint(n)
+			})
 		}
 	}
 }
@@ -340,7 +341,7 @@ func TestWebSocketDrain(t *testing.T) {
 				t.Parallel()
 				m := newMesh(t)
 				ended := make(chan error, 10)
-				drain := sections{"drain": "{delay: 0s, timeout: 4s}"}
+				drain := sections{"drain": "{delay: 0s, timeout: 10s}"}
 				p := m.pair(serve(t, accepting(ended)), drain, drain)
 				c := dialWebSocket(t, p.call+"/ws", http2, false)
 				converse(t, c, 10)
