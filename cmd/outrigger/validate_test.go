@@ -20,7 +20,7 @@ func execute(t *testing.T, cmd *cobra.Command, args ...string) (string, error) {
 	var out, errs strings.Builder
 	cmd.SetOut(&out)
 	cmd.SetErr(&errs)
-	cmd.SetArgs(args)
+	cmd.SetArgs(append([]string{}, args...)) // of none, those of the test's own process would be taken
 	err := cmd.Execute()
 	return out.String(), err
 }
