@@ -1,8 +1,10 @@
 package config
 
 import (
+	"cmp"
 	"reflect"
 	"strconv"
+	"strings"
 )
 
 // Base is what a file says of a configuration to which something else adds the
@@ -185,6 +187,27 @@ func (m *Making) Given(path string) bool {
 // "Consul service-defaults/api".
 func (m *Making) Came(path, from string) {
 	m.origins[path] = Origin{Position: Position{File: from}}
+}
+
+// Problem says what is wrong with the value at path, which nothing else may add
+// to any more.
+func (m *Making) Problem(path, message string) Problem {
+	return Problem{Position: m.origins.nearest(cmp.Or(m.file, "default"), path), Path: path, Message: message}
+}
+
+// Check returns what is wrong with the section of that name for who needs it
+// before the rest is there; nil when nothing is. The error is a Problems.
+func (m *Making) Check(section string) error {
+	var problems Problems
+	m.Config.Validate(func(path, problem string) {
+		if path == section || strings.HasPrefix(path, section+".") {
+			problems = append(problems, m.Problem(path, problem))
+		}
+	})
+	if len(problems) > 0 {
+		return problems.sorted()
+	}
+	return nil
 }
 
 // Policy returns what was written of the policy for calls to service, else the

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -80,8 +79,8 @@ type Proxy struct {
 	register *consul.Registrar      // nil unless asked for
 	sidecar  *Sidecar               // nil unless Consul says what is served
 	names    *names.Server          // nil without dns
-	adminLn  net.Listener           // nil without the admin API
-	desks    []desk
+	desks    []*desk
+	left     []*desk         // open from before the configuration, which does not ask for them
 	quitting context.Context // ended by quit, as Run's own may be
 	quit     context.CancelFunc
 	life     context.Context // ends when everything else has: dials stop then
@@ -185,17 +184,12 @@ func New(o Options) (*Proxy, error) {
 		p.endLife()
 		return nil, err
 	}
-	if cfg.Admin.Listen != "" {
-		if p.adminLn, err = net.Listen("tcp", cfg.Admin.Listen); err != nil {
-			p.endLife()
-			return nil, o.Config.Problem("admin.listen", "cannot listen: "+err.Error())
-		}
-	}
+	p.bindProcess()
 	if err := p.newDesks(o.Config); err != nil {
 		p.endLife()
 		return nil, err
 	}
-	p.bindProcess()
+	p.sidecar.has(p)
 	return p, nil
 }
 
@@ -205,20 +199,6 @@ func (p *Proxy) ownID() string {
 	}
 	return ""
 }
-
-// AdminAddress returns where the admin API listens; an address whose text is
-// "off" without one.
-func (p *Proxy) AdminAddress() net.Addr {
-	if p.adminLn == nil {
-		return noAddress{}
-	}
-	return p.adminLn.Addr()
-}
-
-type noAddress struct{}
-
-func (noAddress) Network() string { return "tcp" }
-func (noAddress) String() string  { return "off" }
 
 // ErrCutOff is returned by Run when the drain had to end connections that were
 // still in use.
@@ -234,6 +214,9 @@ func (p *Proxy) Run(ctx, kill context.Context) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	defer context.AfterFunc(p.quitting, stop)()
+	if p.sidecar != nil {
+		defer context.AfterFunc(p.sidecar.quitting, stop)()
+	}
 	// Telemetry and the admin API outlive everything that they tell about.
 	tail := lifecycle.New(context.WithoutCancel(ctx))
 	defer func() {
@@ -259,9 +242,6 @@ func (p *Proxy) Run(ctx, kill context.Context) error {
 	tail.Go("outcome log", p.optional("outcome log", p.outcomes.Run))
 	if p.tracer != nil {
 		tail.Go("tracing", p.optional("tracing", p.tracer.Run))
-	}
-	if p.adminLn != nil {
-		tail.Go("admin API", p.optional("admin API", p.adminServer().Run))
 	}
 	p.runDesks(tail)
 

@@ -8,6 +8,7 @@ import (
 	"reflect"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/outrigger-mesh/outrigger/config"
@@ -34,6 +35,14 @@ type Sidecar struct {
 	flags    []config.Layer
 	log      *slog.Logger
 
+	where, named string // of Consul; of the sidecar, before that has a service
+	began        time.Time
+	desks        []*desk  // open from the beginning
+	taken        []deskAt // that could not be opened then
+	quitting     context.Context
+	quit         context.CancelFunc // ends the process, as another asks for
+	proxy        atomic.Pointer[Proxy]
+
 	mu       sync.Mutex
 	base     *config.Base
 	latest   *mesh.Snapshot
@@ -45,8 +54,12 @@ type Sidecar struct {
 	since    time.Time // of tried
 }
 
-// Run follows Consul until ctx ends.
+// Run follows Consul, and answers at the addresses of the admin section that are
+// known without it, until ctx ends.
 func (s *Sidecar) Run(ctx context.Context) error {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	wg.Go(func() { s.runDesks(ctx) })
 	return s.follower.Run(ctx, func(snap *mesh.Snapshot) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
@@ -63,6 +76,13 @@ func (s *Sidecar) look() (*mesh.Snapshot, <-chan struct{}) {
 	return s.latest, s.changed
 }
 
+// has says that p is what the description was for.
+func (s *Sidecar) has(p *Proxy) {
+	if s != nil {
+		s.proxy.Store(p)
+	}
+}
+
 // trouble is what the queries suffer from; empty when they do not.
 func (s *Sidecar) trouble() string {
 	for _, w := range s.follower.Status() {
@@ -77,7 +97,7 @@ func (s *Sidecar) trouble() string {
 // the configuration to start with. A description that cannot be served is told
 // and waited out.
 func (s *Sidecar) First(ctx context.Context) (*config.Loaded, error) {
-	s.log.Info("asking Consul for this sidecar", "event", "sidecar_asking")
+	s.log.Info("asking Consul for this sidecar", "event", "sidecar_asking", "consul", s.where, "admin", s.adminURL())
 	remind := time.NewTimer(remindFirst)
 	defer remind.Stop()
 	var tried *mesh.Snapshot
@@ -90,6 +110,7 @@ func (s *Sidecar) First(ctx context.Context) (*config.Loaded, error) {
 				s.mu.Lock()
 				s.running = loaded.Config
 				s.mu.Unlock()
+				s.awaitTaken(ctx, &loaded.Config.Admin)
 				return loaded, nil
 			}
 			s.log.Error("what Consul says of this sidecar cannot be served; waiting for a change", "event", "sidecar_refused", "error", err)
@@ -97,6 +118,8 @@ func (s *Sidecar) First(ctx context.Context) (*config.Loaded, error) {
 		select {
 		case <-ctx.Done():
 			return nil, ctx.Err()
+		case <-s.quitting.Done():
+			return nil, context.Canceled
 		case <-changed:
 		case <-remind.C:
 			remind.Reset(remindStep)

@@ -54,6 +54,14 @@ type described struct {
 
 func describe(t testing.TB) *described {
 	t.Helper()
+	d := prepared(t)
+	d.follow(t)
+	return d
+}
+
+// prepared is a sidecar that does not follow yet.
+func prepared(t testing.TB) *described {
+	t.Helper()
 	ids := testkit.NewCA(t).Files("spiffe://example.test/web")
 	d := &described{ids: ids, saying: &saying{say: make(chan *mesh.Snapshot)}, file: filepath.Join(t.TempDir(), "base.yaml")}
 	d.write(t, "")
@@ -61,7 +69,13 @@ func describe(t testing.TB) *described {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d.Sidecar = &Sidecar{follower: d.saying, source: nothing{}, log: slog.New(slog.DiscardHandler), base: base, changed: make(chan struct{})}
+	d.Sidecar = newSidecar(base, d.saying, slog.New(slog.DiscardHandler))
+	d.source = nothing{}
+	return d
+}
+
+// follow runs d until the test ends.
+func (d *described) follow(t testing.TB) {
 	ctx, stop := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() {
@@ -72,17 +86,20 @@ func describe(t testing.TB) *described {
 		stop()
 		<-done
 	})
-	return d
 }
 
 // write writes the file below what Consul says.
 func (d *described) write(t testing.TB, more string) {
 	t.Helper()
-	text := fmt.Sprintf("identity: {files: {cert: %[1]s/cert.pem, key: %[1]s/key.pem, bundle: %[1]s/bundle.pem}}\n", d.ids) + "discovery: {consul: {}}\nadmin: {listen: \"\"}\ndrain: {delay: 0s, timeout: 1s}\n" +
-		"inbound: {mtls: \"off\"}\npolicies: {\"*\": {transport: plaintext}}\n" + more
-	if err := os.WriteFile(d.file, []byte(text), 0o600); err != nil {
+	if err := os.WriteFile(d.file, []byte(d.text("admin: {listen: \"\"}\n"+more)), 0o600); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// text is a file below what Consul says.
+func (d *described) text(more string) string {
+	return fmt.Sprintf("identity: {files: {cert: %[1]s/cert.pem, key: %[1]s/key.pem, bundle: %[1]s/bundle.pem}}\n", d.ids) + "discovery: {consul: {}}\ndrain: {delay: 0s, timeout: 1s}\n" +
+		"inbound: {mtls: \"off\"}\npolicies: {\"*\": {transport: plaintext}}\n" + more
 }
 
 // web is a sidecar that calls each of the upstreams: name and address by turns.

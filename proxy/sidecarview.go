@@ -41,10 +41,13 @@ func (p *Proxy) viewMesh() admin.MeshView {
 
 // bindMesh lets the metrics read what Consul says of this sidecar.
 func (p *Proxy) bindMesh(g *telemetry.ProcessGauges) {
-	s := p.sidecar
-	if s == nil {
-		return
+	if p.sidecar != nil {
+		p.sidecar.bind(g)
 	}
+}
+
+// bind is bindMesh before there is a proxy, too.
+func (s *Sidecar) bind(g *telemetry.ProcessGauges) {
 	for _, of := range []string{"registration", "roots", "intentions", "jwt-providers", "mesh", "proxy-defaults", "service-defaults", "chains"} {
 		g.MeshAges = append(g.MeshAges, telemetry.NamedGauge{Name: of, Value: func() float64 { return s.age(of) }})
 	}
@@ -100,6 +103,9 @@ func (s *Sidecar) view() admin.MeshView {
 	}
 	for _, w := range s.follower.Status() {
 		v.Watches = append(v.Watches, watchView("consul", &w))
+	}
+	if s.running == nil {
+		v.Waiting = s.waits()
 	}
 	snap := s.tried
 	if snap == nil {

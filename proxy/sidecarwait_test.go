@@ -35,7 +35,7 @@ func TestSidecarSaysWhatItWaitsFor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log written
 		f := &saying{}
-		s := &Sidecar{follower: f, log: slog.New(slog.NewTextHandler(&log, nil)), changed: make(chan struct{})}
+		s := newSidecar(nil, f, slog.New(slog.NewTextHandler(&log, nil)))
 		ctx, stop := context.WithCancel(t.Context())
 		ended := make(chan error)
 		go func() {

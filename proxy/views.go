@@ -18,17 +18,16 @@ import (
 	"github.com/outrigger-mesh/outrigger/telemetry/admin"
 )
 
-func (p *Proxy) adminServer() *admin.Server {
-	cfg := &p.initial.Config.Admin
-	return admin.New(admin.Options{
-		Listener: p.adminLn, Metrics: p.metrics.Handler(), LogLevel: p.level,
-		Pprof: cfg.Pprof, AllowRemote: cfg.AllowRemote, Logger: p.log,
+// adminOptions is what the admin API is made from, but who may ask.
+func (p *Proxy) adminOptions() admin.Options {
+	return admin.Options{
+		Metrics: p.metrics.Handler(), LogLevel: p.level, Logger: p.log,
 		Views: admin.Views{
 			Ready: p.Ready, Config: p.viewConfig, Endpoints: p.viewEndpoints, Clusters: p.viewClusters, RateLimits: p.viewRateLimits,
 			Connections: p.viewConnections, Plaintext: p.viewPlaintext, Identity: p.viewIdentity, Discovery: p.viewDiscovery, Mesh: p.meshView(),
 			Reload: p.viewReload, Process: p.viewProcess, Order: p.order, Why: p.viewWhy, Ledger: p.viewLedger, Explain: p.viewExplain, Faults: p.faultViews(),
 		},
-	})
+	}
 }
 
 // bindProcess lets the metrics read what concerns the whole process.

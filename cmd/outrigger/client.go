@@ -123,7 +123,7 @@ func (c *client) fetch(ctx context.Context, method, path string, body []byte, ac
 		return nil, fmt.Errorf("the answer of %s broke off: %w", c.base, err)
 	}
 	if resp.StatusCode != http.StatusOK {
-		if text := strings.TrimSpace(string(b)); text != "" && len(text) < 1000 && resp.StatusCode < 500 && resp.StatusCode != http.StatusMethodNotAllowed {
+		if text := strings.TrimSpace(string(b)); text != "" && len(text) < 1000 && (resp.StatusCode < 500 || resp.StatusCode == http.StatusServiceUnavailable) && resp.StatusCode != http.StatusMethodNotAllowed {
 			return nil, errors.New(admin.Plain(text))
 		}
 		return nil, fmt.Errorf("%s answered %s to %s %s; is it the admin API of an outrigger of this version?", c.base, resp.Status, method, path)

@@ -83,7 +83,7 @@ func serve(ctx context.Context, flags *runFlags) error {
 			return fail(err)
 		}
 		o.Log = newLogger(&m.Config.Telemetry.Log, level)
-		side, first, following, err := flags.startSidecar(stop, base, o.Log)
+		side, first, following, err := flags.startSidecar(stop, base, o)
 		if err != nil {
 			return waitedFor(err)
 		}

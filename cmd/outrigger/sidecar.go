@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"log/slog"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -88,8 +87,8 @@ func (f *runFlags) settings() (base *config.Base, loaded *config.Loaded, err err
 
 // startSidecar follows Consul until its group is stopped, and returns what the
 // proxy is made from as soon as Consul has said enough.
-func (f *runFlags) startSidecar(ctx context.Context, base *config.Base, log *slog.Logger) (s *proxy.Sidecar, loaded *config.Loaded, following *lifecycle.Group, err error) {
-	if s, err = proxy.NewSidecar(base, f.layers(), log); err != nil {
+func (f *runFlags) startSidecar(ctx context.Context, base *config.Base, o proxy.Options) (s *proxy.Sidecar, loaded *config.Loaded, following *lifecycle.Group, err error) {
+	if s, err = proxy.NewSidecar(base, f.layers(), o); err != nil {
 		return nil, nil, nil, err
 	}
 	following = lifecycle.New(context.WithoutCancel(ctx))

@@ -326,6 +326,7 @@ var goroutines = map[string]string{
 	"proxy.Run":                    "waits for the end of telemetry, but not longer than flushTime: a log nobody reads must not keep the process",
 	"proxy.follow":                 "follow waits",
 	"proxy.followOn":               "followOn waits",
+	"proxy.runDesks":               "runDesks waits, and with it Sidecar.Run",
 	"proxy/exchange.dial":          "settle of the same detection",
 	"proxy/exchange.startUpload":   "settleUpload or waitUpload of the same exchange",
 	"proxy/http2.kickLocked":       "run waits for the last writer, and with it Serve and Run",

@@ -15,6 +15,7 @@ type MeshView struct {
 	Datacenter   string    `json:"datacenter"`
 	TrustDomain  string    `json:"trust_domain"`
 	Since        time.Time `json:"since"`             // when this was put to use, or tried
+	Waiting      string    `json:"waiting,omitempty"` // what is waited for; nothing was ever in force then
 	Stale        bool      `json:"stale"`             // from disk; Consul has not confirmed it
 	Refused      string    `json:"refused,omitempty"` // why it is not in force; the last good one is
 	Default      string    `json:"default"`           // allow or deny: what holds where no intention does
@@ -80,6 +81,11 @@ func orEmpty[T any](list []T) []T {
 
 func meshText(w io.Writer, v *MeshView, now time.Time) {
 	say := func(format string, args ...any) { _, _ = fmt.Fprintf(w, format+"\n", args...) }
+	if v.Waiting != "" {
+		say("NOT IN FORCE: %s", Plain(v.Waiting))
+		meshLists(w, v)
+		return
+	}
 	say("sidecar %s of %s in %s, trust domain %s", Plain(v.Registration), Plain(v.Service), Plain(v.Datacenter), Plain(v.TrustDomain))
 	switch {
 	case v.Refused != "":
@@ -109,6 +115,12 @@ func meshText(w io.Writer, v *MeshView, now time.Time) {
 			}
 		})
 	}
+	meshLists(w, v)
+}
+
+// meshLists writes what there is to be told at any time.
+func meshLists(w io.Writer, v *MeshView) {
+	say := func(format string, args ...any) { _, _ = fmt.Fprintf(w, format+"\n", args...) }
 	if len(v.Findings) > 0 {
 		say("\nfindings")
 		for _, f := range v.Findings {

@@ -118,7 +118,7 @@ func TestRunBoundsConnections(t *testing.T) {
 		d := newDialed()
 		ctx, cancel := context.WithCancel(t.Context())
 		end := make(chan error, 1)
-		s := sample(func(o *Options) { o.Listener = d })
+		s := NewDesk(d, sample(nil))
 		go func() { end <- s.Run(ctx) }()
 		callers := make([]net.Conn, maxConnections+2)
 		for i := range callers {
@@ -180,13 +180,12 @@ func TestRunEnds(t *testing.T) {
 				d := newDialed()
 				ctx, cancel := context.WithCancel(t.Context())
 				end := make(chan error, 1)
-				s := sample(func(o *Options) {
-					o.Listener = d
+				s := NewDesk(d, sample(func(o *Options) {
 					o.Views.Discovery = func() []WatchView {
 						time.Sleep(c.takes) // of the bubble's clock
 						return nil
 					}
-				})
+				}))
 				go func() { end <- s.Run(ctx) }()
 				caller := d.dial()
 				defer caller.Close()
@@ -223,7 +222,7 @@ func TestRunServes(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	end := make(chan error, 1)
-	s := sample(func(o *Options) { o.Listener = ln })
+	s := NewDesk(ln, sample(nil))
 	go func() { end <- s.Run(ctx) }()
 	transport := &http.Transport{}
 	defer transport.CloseIdleConnections()
@@ -255,7 +254,7 @@ func TestRunServes(t *testing.T) {
 func TestRunFails(t *testing.T) {
 	d := newDialed()
 	d.conns <- nil
-	s := sample(func(o *Options) { o.Listener = d })
+	s := NewDesk(d, sample(nil))
 	err := s.Run(t.Context())
 	if err == nil || err.Error() != "admin: no file descriptors" {
 		t.Errorf("Run: %v", err)

@@ -2,9 +2,6 @@
 package admin
 
 import (
-	"context"
-	"errors"
-	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
@@ -29,8 +26,6 @@ const (
 
 // Options configures a Server.
 type Options struct {
-	// Listener is served and closed by Run. Required for Run.
-	Listener net.Listener
 	// Metrics serves /metrics.
 	Metrics http.Handler
 	// Views are the data of the other pages.
@@ -60,9 +55,7 @@ type Server struct {
 func New(o Options) *Server {
 	s := newServer(o)
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /{$}", s.overview)
-	mux.HandleFunc("GET /ready", s.ready)
-	mux.HandleFunc("GET /live", s.live)
+	s.always(mux)
 	mux.HandleFunc("GET /config", s.config)
 	mux.HandleFunc("GET /endpoints", s.endpoints)
 	mux.HandleFunc("GET /clusters", s.clusters)
@@ -71,20 +64,10 @@ func New(o Options) *Server {
 	mux.HandleFunc("GET /plaintext", s.plaintext)
 	mux.HandleFunc("GET /identity", s.identity)
 	mux.HandleFunc("GET /discovery", s.discovery)
-	mux.HandleFunc("GET /consul", s.mesh)
 	mux.HandleFunc("GET /why", s.why)
 	mux.HandleFunc("GET /ledger", s.ledger)
 	mux.HandleFunc("GET /explain", s.explain)
 	mux.HandleFunc("GET /faults", s.faults)
-	mux.HandleFunc("GET /dashboard.css", asset("dashboard.css", "text/css; charset=utf-8"))
-	mux.HandleFunc("GET /dashboard.js", asset("dashboard.js", "text/javascript; charset=utf-8"))
-	if o.Metrics != nil {
-		mux.Handle("GET /metrics", o.Metrics)
-	}
-	if o.LogLevel != nil {
-		mux.HandleFunc("GET /log-level", s.logLevel)
-		mux.HandleFunc("PUT /log-level", s.setLogLevel)
-	}
 	if o.Views.Order != nil {
 		for _, act := range []string{"eject", "pin", "release"} {
 			mux.HandleFunc("POST /endpoints/"+act, s.order(act))
@@ -94,6 +77,27 @@ func New(o Options) *Server {
 		mux.HandleFunc("POST /faults/start", s.startFault)
 		mux.HandleFunc("POST /faults/stop", s.stopFault)
 	}
+	// A page of another site must not change anything, AllowRemote or not.
+	s.handler = s.guard(http.NewCrossOriginProtection().Handler(mux))
+	return s
+}
+
+// always serves on mux what there is at any time.
+func (s *Server) always(mux *http.ServeMux) {
+	o := &s.opts
+	mux.HandleFunc("GET /{$}", s.overview)
+	mux.HandleFunc("GET /ready", s.ready)
+	mux.HandleFunc("GET /live", s.live)
+	mux.HandleFunc("GET /consul", s.mesh)
+	mux.HandleFunc("GET /dashboard.css", asset("dashboard.css", "text/css; charset=utf-8"))
+	mux.HandleFunc("GET /dashboard.js", asset("dashboard.js", "text/javascript; charset=utf-8"))
+	if o.Metrics != nil {
+		mux.Handle("GET /metrics", o.Metrics)
+	}
+	if o.LogLevel != nil {
+		mux.HandleFunc("GET /log-level", s.logLevel)
+		mux.HandleFunc("PUT /log-level", s.setLogLevel)
+	}
 	if o.Pprof {
 		mux.HandleFunc("GET /debug/pprof/", pprof.Index)
 		mux.HandleFunc("GET /debug/pprof/cmdline", pprof.Cmdline)
@@ -101,9 +105,6 @@ func New(o Options) *Server {
 		mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
 		mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
 	}
-	// A page of another site must not change anything, AllowRemote or not.
-	s.handler = s.guard(http.NewCrossOriginProtection().Handler(mux))
-	return s
 }
 
 // newServer fills in what o leaves out.
@@ -117,43 +118,8 @@ func newServer(o Options) *Server {
 	return &Server{opts: o}
 }
 
-// Handler returns what Run serves.
+// Handler returns what a Desk serves.
 func (s *Server) Handler() http.Handler { return s.handler }
-
-// Run serves until ctx ends, then lets requests finish for a second.
-func (s *Server) Run(ctx context.Context) error {
-	srv := &http.Server{
-		Handler:           s.handler,
-		ReadHeaderTimeout: headTimeout,
-		ReadTimeout:       readTimeout,
-		WriteTimeout:      writeTimeout,
-		IdleTimeout:       idleTimeout,
-		MaxHeaderBytes:    maxHeadBytes,
-		ErrorLog:          slog.NewLogLogger(s.opts.Logger.Handler(), slog.LevelDebug),
-	}
-	stopped := make(chan struct{})
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		select {
-		case <-ctx.Done():
-		case <-stopped:
-			return
-		}
-		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
-		defer cancel()
-		if srv.Shutdown(last) != nil {
-			_ = srv.Close() // what did not finish in time is cut off
-		}
-	}()
-	err := srv.Serve(newLimited(s.opts.Listener, maxConnections))
-	close(stopped)
-	<-done
-	if errors.Is(err, http.ErrServerClosed) {
-		return nil
-	}
-	return fmt.Errorf("admin: %w", err)
-}
 
 // guard turns away who may not be here, and bounds what the others send.
 func (s *Server) guard(next http.Handler) http.Handler {
