@@ -3,7 +3,6 @@ package discovery
 import (
 	"maps"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 )
@@ -13,6 +12,7 @@ import (
 type Tracker struct {
 	mu      sync.Mutex
 	watches map[string]*tracked
+	order   []*tracked // by name
 }
 
 type tracked struct {
@@ -34,7 +34,12 @@ func (t *Tracker) Follow(services []string) []string {
 		}
 	}
 	t.watches = next
-	return slices.Sorted(maps.Keys(next))
+	names := slices.Sorted(maps.Keys(next))
+	t.order = make([]*tracked, len(names))
+	for i, name := range names {
+		t.order[i] = next[name]
+	}
+	return names
 }
 
 // Confirm records that the source has answered for a service just now, which
@@ -61,18 +66,32 @@ func (t *Tracker) Fail(service string, err error) {
 
 // Status implements the method of Source.
 func (t *Tracker) Status() []WatchStatus {
-	now := time.Now()
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	out := make([]WatchStatus, 0, len(t.watches))
-	for _, w := range t.watches {
-		s := w.status
+	out := make([]WatchStatus, 0, len(t.order))
+	t.each(func(s *WatchStatus) { out = append(out, *s) })
+	return out
+}
+
+// Each calls f with the status of each service, sorted by name, which is f's for
+// the length of the call. It makes no list of them, and f must not call the
+// Tracker.
+func (t *Tracker) Each(f func(*WatchStatus)) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.each(f)
+}
+
+// each is Each with mu held.
+func (t *Tracker) each(f func(*WatchStatus)) {
+	now := time.Now()
+	var s WatchStatus
+	for _, w := range t.order {
+		s = w.status
 		s.Age = -1
 		if !w.confirmed.IsZero() {
 			s.Age = max(0, now.Sub(w.confirmed))
 		}
-		out = append(out, s)
+		f(&s)
 	}
-	slices.SortFunc(out, func(a, b WatchStatus) int { return strings.Compare(a.Service, b.Service) })
-	return out
 }

@@ -22,8 +22,9 @@ import (
 type meshFollower interface {
 	// Run follows until ctx ends, and gives each state of things that is new.
 	Run(ctx context.Context, give func(*mesh.Snapshot)) error
-	// Status describes the queries.
-	Status() []discovery.WatchStatus
+	// Each calls f with the status of each query, sorted by name, for the length of
+	// the call; f must not call the follower.
+	Each(f func(*discovery.WatchStatus))
 }
 
 // Sidecar keeps the configuration of a proxy that Consul's mesh describes. It is
@@ -84,13 +85,22 @@ func (s *Sidecar) has(p *Proxy) {
 }
 
 // trouble is what the queries suffer from; empty when they do not.
-func (s *Sidecar) trouble() string {
-	for _, w := range s.follower.Status() {
-		if w.LastError != "" {
-			return w.Service + ": " + w.LastError
+func (s *Sidecar) trouble() string { return s.standing().trouble }
+
+// standing is how the queries stand together.
+type standing struct {
+	oldest  time.Duration // since Consul has confirmed what it has confirmed longest ago
+	trouble string        // of the first by name that has any
+}
+
+func (s *Sidecar) standing() (all standing) {
+	s.follower.Each(func(w *discovery.WatchStatus) {
+		all.oldest = max(all.oldest, w.Age)
+		if w.LastError != "" && all.trouble == "" {
+			all.trouble = w.Service + ": " + w.LastError
 		}
-	}
-	return ""
+	})
+	return all
 }
 
 // First waits until Consul, or its copy on disk, has said enough, and returns

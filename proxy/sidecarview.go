@@ -5,7 +5,6 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/outrigger-mesh/outrigger/discovery"
 	"github.com/outrigger-mesh/outrigger/discovery/consul/mesh"
@@ -77,18 +76,18 @@ func (s *Sidecar) bind(g *telemetry.ProcessGauges) {
 // age is how old the oldest answer is of those that are about one thing; that of
 // upstreams' chains is "chains".
 func (s *Sidecar) age(of string) float64 {
-	age := noData
-	for _, w := range s.follower.Status() {
+	age, missing := noData, false
+	s.follower.Each(func(w *discovery.WatchStatus) {
 		about := strings.TrimPrefix(w.Service, "sidecar/")
 		if strings.HasPrefix(about, "chain ") {
 			about = "chains"
 		}
 		if about == of {
-			if w.Age == noData {
-				return ageSeconds(noData)
-			}
-			age = max(age, w.Age)
+			age, missing = max(age, w.Age), missing || w.Age == noData
 		}
+	})
+	if missing {
+		age = noData
 	}
 	return ageSeconds(age)
 }
@@ -101,9 +100,7 @@ func (s *Sidecar) view() admin.MeshView {
 	for _, f := range s.findings {
 		v.Findings = append(v.Findings, admin.MeshFindingView{Kind: string(f.Kind), Entry: f.Entry, Field: f.Field, Problem: f.Problem, Remedy: f.Remedy})
 	}
-	for _, w := range s.follower.Status() {
-		v.Watches = append(v.Watches, watchView("consul", &w))
-	}
+	s.follower.Each(func(w *discovery.WatchStatus) { v.Watches = append(v.Watches, watchView("consul", w)) })
 	if s.running == nil {
 		v.Waiting = s.waits()
 	}
@@ -194,16 +191,10 @@ func (s *Sidecar) check() admin.Check {
 	if s.refused != "" {
 		words = append(words, "the last good description is in force: "+s.refused)
 	}
-	oldest, trouble := time.Duration(0), ""
-	for _, w := range s.follower.Status() {
-		oldest = max(oldest, w.Age)
-		if w.LastError != "" && trouble == "" {
-			trouble = w.Service + ": " + w.LastError
-		}
-	}
-	words = append(words, fmt.Sprintf("last confirmed %s ago", admin.Short(oldest)))
-	if trouble != "" {
-		words = append(words, trouble)
+	all := s.standing()
+	words = append(words, fmt.Sprintf("last confirmed %s ago", admin.Short(all.oldest)))
+	if all.trouble != "" {
+		words = append(words, all.trouble)
 	}
 	c.Detail = strings.Join(words, "; ")
 	return c

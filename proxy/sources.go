@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/outrigger-mesh/outrigger/config"
@@ -188,7 +189,19 @@ func (p *Proxy) followOn(ctx context.Context, source discovery.Refollower) error
 // watches is what discovery said about its services at a moment.
 type watches struct {
 	at   time.Time
-	list []discovery.WatchStatus
+	list []discovery.WatchStatus // sorted by name
+}
+
+// of returns what was said of a service, and how long ago; nil when nothing was.
+func (w *watches) of(service string) (*discovery.WatchStatus, time.Duration) {
+	if w == nil {
+		return nil, 0
+	}
+	i, ok := slices.BinarySearchFunc(w.list, service, func(s discovery.WatchStatus, name string) int { return strings.Compare(s.Service, name) })
+	if !ok {
+		return nil, 0
+	}
+	return &w.list[i], time.Since(w.at)
 }
 
 // watchRefresh is how old the statuses in the metrics may be.
@@ -209,27 +222,19 @@ func (p *Proxy) keepWatches(ctx context.Context) error {
 
 // watchGauges reads the status of one service's watch.
 func (p *Proxy) watchGauges(service string) telemetry.DiscoveryGauges {
-	status := func() (discovery.WatchStatus, time.Duration) {
-		if w := p.watches.Load(); w != nil {
-			for _, s := range w.list {
-				if s.Service == service {
-					return s, time.Since(w.at)
-				}
-			}
-		}
-		return discovery.WatchStatus{Age: noData}, 0
-	}
 	return telemetry.DiscoveryGauges{
 		Age: func() float64 {
-			s, since := status()
-			if s.Age == noData {
+			s, since := p.watches.Load().of(service)
+			if s == nil || s.Age == noData {
 				return ageSeconds(noData)
 			}
 			return ageSeconds(s.Age + since)
 		},
 		Endpoints: func() float64 {
-			s, _ := status()
-			return float64(s.Endpoints)
+			if s, _ := p.watches.Load().of(service); s != nil {
+				return float64(s.Endpoints)
+			}
+			return 0
 		},
 	}
 }

@@ -113,13 +113,11 @@ func (p *Proxy) Ready() (bool, []admin.Check) {
 	return ok, checks
 }
 
+// trouble is what discovery suffers from with a service; empty when it does not. It
+// is as old as the metrics: a question about readiness may be about a thousand.
 func (p *Proxy) trouble(service string) string {
-	if p.source != nil {
-		for _, s := range p.source.Status() {
-			if s.Service == service && s.LastError != "" {
-				return ": " + s.LastError
-			}
-		}
+	if w, _ := p.watches.Load().of(service); w != nil && w.LastError != "" {
+		return ": " + w.LastError
 	}
 	return ""
 }

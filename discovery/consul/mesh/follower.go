@@ -127,18 +127,22 @@ func (f *Follower) Endpoints() *Endpoints { return f.ends }
 // Status describes the queries about the sidecar itself, each named
 // "sidecar/" with what it is about, sorted by name. What Consul has not answered
 // since the start has the age of the file, where that is in use.
-func (f *Follower) Status() []discovery.WatchStatus {
-	list := f.track.Status()
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.last != nil && f.last.Stale {
-		for i := range list {
-			if list[i].Age < 0 {
-				list[i].Age, list[i].Stale = max(0, time.Since(f.saved)), true
-			}
-		}
-	}
+func (f *Follower) Status() (list []discovery.WatchStatus) {
+	f.Each(func(w *discovery.WatchStatus) { list = append(list, *w) })
 	return list
+}
+
+// Each calls what with each of the statuses, as discovery.Tracker.Each does.
+func (f *Follower) Each(what func(*discovery.WatchStatus)) {
+	f.mu.Lock()
+	stale, saved := f.last != nil && f.last.Stale, f.saved
+	f.mu.Unlock()
+	f.track.Each(func(w *discovery.WatchStatus) {
+		if stale && w.Age < 0 {
+			w.Age, w.Stale = max(0, time.Since(saved)), true
+		}
+		what(w)
+	})
 }
 
 // Run follows the sidecar and calls give with all that is known each time
