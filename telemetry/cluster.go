@@ -124,9 +124,10 @@ type shard struct {
 type Cluster struct {
 	handle
 
-	shards []shard
+	shards atomic.Pointer[[]shard] // nil before the first exchange
 	mask   uint32
 	gauges atomic.Pointer[ClusterGauges]
+	counts atomic.Pointer[clusterCounts] // nil before the first of them
 	// methods are nil before the first gRPC call.
 	methods atomic.Pointer[methods]
 
@@ -137,24 +138,6 @@ type Cluster struct {
 	// Spilled counts the attempts that went to another endpoint than their hash
 	// says, as that one had its bounded load.
 	Spilled Counter
-
-	others          [outcome.Count][classCount]Counter // exchanges with another outcome than OK
-	retries         [outcome.Count]Counter
-	withheld        [retryWithheldCount]Counter
-	limited         [limitCount]Counter
-	wouldHave       [guardKindCount]Counter
-	connectFailures [outcome.Count]Counter
-	tunnels         UpDown
-	tunnelsEnded    [outcome.Count]Counter
-	checks          [checkResultCount]Counter
-	affinity        [affinityCount]Counter
-	loads           [loadResultCount]Counter
-	orders          [orderCount]Counter
-	places          [placeCount]Counter
-	failovers       Counter
-	queueing        queueing
-	faulted         faulted
-	hedges          hedges
 }
 
 // ClusterGauges are read at each scrape; a nil one is left out. They must be
@@ -179,8 +162,7 @@ func (m *Metrics) Cluster(name string, direction Direction) *Cluster {
 	name = label(name)
 	labels := []attribute.KeyValue{attribute.String("cluster", name), attribute.String("direction", direction.String())}
 	return acquire(m, handleKey{kindCluster, direction, name, ""}, labels, func(h handle) *Cluster {
-		n := shardCount()
-		return &Cluster{handle: h, shards: make([]shard, n), mask: uint32(n - 1)}
+		return &Cluster{handle: h, mask: uint32(shardCount() - 1)}
 	})
 }
 
@@ -189,12 +171,12 @@ func (c *Cluster) Bind(g ClusterGauges) { c.gauges.Store(&g) }
 
 // Begin counts an exchange as active. The shard is any number, best one that
 // stays the same for a downstream connection; Finish must get the same.
-func (c *Cluster) Begin(shard uint32) { c.shards[shard&c.mask].active.Inc() }
+func (c *Cluster) Begin(shard uint32) { c.shard(shard).active.Inc() }
 
 // Finish counts an exchange that Begin counted: why it ended, the status sent
 // downstream (0 if none), and how long it took.
 func (c *Cluster) Finish(shard uint32, r outcome.Reason, status uint16, took time.Duration) {
-	s := &c.shards[shard&c.mask]
+	s := c.shard(shard)
 	s.active.Dec()
 	s.duration.observe(took)
 	if r == outcome.OK {
@@ -204,85 +186,85 @@ func (c *Cluster) Finish(shard uint32, r outcome.Reason, status uint16, took tim
 	if int(r) >= outcome.Count {
 		r = outcome.Internal
 	}
-	c.others[r][classOf(status)].Inc()
+	c.count().others[r][classOf(status)].Inc()
 }
 
 // Retried counts another attempt and why the one before it failed.
 func (c *Cluster) Retried(after outcome.Reason) {
 	if int(after) < outcome.Count {
-		c.retries[after].Inc()
+		c.count().retries[after].Inc()
 	}
 }
 
 // RetryWithheld counts a failed attempt that was not tried again.
 func (c *Cluster) RetryWithheld(w RetryWithheld) {
 	if w < retryWithheldCount {
-		c.withheld[w].Inc()
+		c.count().withheld[w].Inc()
 	}
 }
 
 // Limited counts a rejection by a limit.
 func (c *Cluster) Limited(l Limit) {
 	if l < limitCount {
-		c.limited[l].Inc()
+		c.count().limited[l].Inc()
 	}
 }
 
 // WouldHave counts what a guard that only observed would have done.
 func (c *Cluster) WouldHave(g Guard) {
 	if g < guardKindCount {
-		c.wouldHave[g].Inc()
+		c.count().wouldHave[g].Inc()
 	}
 }
 
 // WouldHaveDone returns how often WouldHave was called for g.
-func (c *Cluster) WouldHaveDone(g Guard) uint64 { return c.wouldHave[g].Value() }
+func (c *Cluster) WouldHaveDone(g Guard) uint64 { return c.counted().wouldHave[g].Value() }
 
 // ConnectFailed counts a connection to an endpoint that could not be made,
 // TLS included.
 func (c *Cluster) ConnectFailed(r outcome.Reason) {
 	if int(r) < outcome.Count {
-		c.connectFailures[r].Inc()
+		c.count().connectFailures[r].Inc()
 	}
 }
 
 // Affinity counts what became of a client's affinity.
 func (c *Cluster) Affinity(r AffinityResult) {
 	if r < affinityCount {
-		c.affinity[r].Inc()
+		c.count().affinity[r].Inc()
 	}
 }
 
 // Checked counts an active check of an endpoint that ended.
 func (c *Cluster) Checked(r CheckResult) {
 	if r < checkResultCount {
-		c.checks[r].Inc()
+		c.count().checks[r].Inc()
 	}
 }
 
 // Ordered counts what was ordered by hand for an endpoint, and its end.
 func (c *Cluster) Ordered(o Order) {
 	if o < orderCount {
-		c.orders[o].Inc()
+		c.count().orders[o].Inc()
 	}
 }
 
 // TunnelOpened counts a switch to another protocol, such as WebSocket.
-func (c *Cluster) TunnelOpened() { c.tunnels.Inc() }
+func (c *Cluster) TunnelOpened() { c.count().tunnels.Inc() }
 
 // TunnelEnded counts the end of what TunnelOpened counted, and why it came.
 func (c *Cluster) TunnelEnded(r outcome.Reason) {
-	c.tunnels.Dec()
+	c.count().tunnels.Dec()
 	if int(r) < outcome.Count {
-		c.tunnelsEnded[r].Inc()
+		c.count().tunnelsEnded[r].Inc()
 	}
 }
 
 // Active returns how many exchanges are under way.
 func (c *Cluster) Active() int64 {
 	var n int64
-	for i := range c.shards {
-		n += c.shards[i].active.Value()
+	for i, all := 0, c.parts(); i < len(all); i++ {
+		n += all[i].active.Value()
 	}
 	return n
 }
@@ -298,17 +280,18 @@ type ClusterTotals struct {
 // Totals returns the sums so far.
 func (c *Cluster) Totals() ClusterTotals {
 	var t ClusterTotals
-	for i := range c.shards {
-		c.shards[i].duration.addTo(&t.Durations)
-		for k := range c.shards[i].ok {
-			t.Exchanges += c.shards[i].ok[k].Value()
+	for i, all := 0, c.parts(); i < len(all); i++ {
+		all[i].duration.addTo(&t.Durations)
+		for k := range all[i].ok {
+			t.Exchanges += all[i].ok[k].Value()
 		}
 	}
-	for r := range c.others {
-		for k := range c.others[r] {
-			t.Failures += c.others[r][k].Value()
+	n := c.counted()
+	for r := range n.others {
+		for k := range n.others[r] {
+			t.Failures += n.others[r][k].Value()
 		}
-		t.Retries += c.retries[r].Value()
+		t.Retries += n.retries[r].Value()
 	}
 	t.Exchanges += t.Failures
 	return t
@@ -317,54 +300,55 @@ func (c *Cluster) Totals() ClusterTotals {
 func (c *Cluster) collect(s *scrape) {
 	var ok [classCount]uint64
 	var d Distribution
-	for i := range c.shards {
+	for i, all := 0, c.parts(); i < len(all); i++ {
 		for k := range ok {
-			ok[k] += c.shards[i].ok[k].Value()
+			ok[k] += all[i].ok[k].Value()
 		}
-		c.shards[i].duration.addTo(&d)
+		all[i].duration.addTo(&d)
 	}
-	for r := range c.others {
+	counts := c.counted()
+	for r := range counts.others {
 		for k := range classCount {
-			n := c.others[r][k].Value()
+			n := counts.others[r][k].Value()
 			if r == int(outcome.OK) {
 				n = ok[k]
 			}
 			s.cell(mExchanges, uint16(r*classCount+k), n, outcome.Reason(r).String(), classNames[k])
 		}
-		s.cell(mRetries, uint16(r), c.retries[r].Value(), outcome.Reason(r).String(), "")
-		s.cell(mTunnels, uint16(r), c.tunnelsEnded[r].Value(), outcome.Reason(r).String(), "")
-		s.cell(mUpstreamConnectFailures, uint16(r), c.connectFailures[r].Value(), outcome.Reason(r).String(), "")
+		s.cell(mRetries, uint16(r), counts.retries[r].Value(), outcome.Reason(r).String(), "")
+		s.cell(mTunnels, uint16(r), counts.tunnelsEnded[r].Value(), outcome.Reason(r).String(), "")
+		s.cell(mUpstreamConnectFailures, uint16(r), counts.connectFailures[r].Value(), outcome.Reason(r).String(), "")
 	}
 	s.histogram(mExchangeDuration, &d)
 	c.methods.Load().collect(s)
 	s.gauge(mExchangesActive, float64(c.Active()))
-	s.gauge(mTunnelsActive, float64(c.tunnels.Value()))
-	for i := range c.withheld {
-		s.cell(mRetriesWithheld, uint16(i), c.withheld[i].Value(), RetryWithheld(i).String(), "")
+	s.gauge(mTunnelsActive, float64(counts.tunnels.Value()))
+	for i := range counts.withheld {
+		s.cell(mRetriesWithheld, uint16(i), counts.withheld[i].Value(), RetryWithheld(i).String(), "")
 	}
-	for i := range c.limited {
-		s.cell(mLimitRejections, uint16(i), c.limited[i].Value(), Limit(i).String(), "")
+	for i := range counts.limited {
+		s.cell(mLimitRejections, uint16(i), counts.limited[i].Value(), Limit(i).String(), "")
 	}
-	for i := range c.wouldHave {
-		s.cell(mWouldHave, uint16(i), c.wouldHave[i].Value(), Guard(i).String(), "")
+	for i := range counts.wouldHave {
+		s.cell(mWouldHave, uint16(i), counts.wouldHave[i].Value(), Guard(i).String(), "")
 	}
-	for i := range c.checks {
-		s.cell(mHealthChecks, uint16(i), c.checks[i].Value(), CheckResult(i).String(), "")
+	for i := range counts.checks {
+		s.cell(mHealthChecks, uint16(i), counts.checks[i].Value(), CheckResult(i).String(), "")
 	}
-	for i := range c.affinity {
-		s.cell(mAffinity, uint16(i), c.affinity[i].Value(), AffinityResult(i).String(), "")
+	for i := range counts.affinity {
+		s.cell(mAffinity, uint16(i), counts.affinity[i].Value(), AffinityResult(i).String(), "")
 	}
-	for i := range c.loads {
-		s.cell(mLoadReports, uint16(i), c.loads[i].Value(), LoadResult(i).String(), "")
+	for i := range counts.loads {
+		s.cell(mLoadReports, uint16(i), counts.loads[i].Value(), LoadResult(i).String(), "")
 	}
 	s.counter(mSpills, c.Spilled.Value())
-	for i := range c.orders {
-		s.cell(mOrders, uint16(i), c.orders[i].Value(), Order(i).String(), "")
+	for i := range counts.orders {
+		s.cell(mOrders, uint16(i), counts.orders[i].Value(), Order(i).String(), "")
 	}
 	c.collectQueue(s)
-	c.faulted.collect(s)
+	counts.faulted.collect(s)
 	c.collectPlaces(s)
-	c.hedges.collect(s)
+	counts.hedges.collect(s)
 	s.counter(mBreakerOpenings, c.BreakerOpened.Value())
 	s.counter(mUpstreamConnections, c.UpstreamConnections.Value())
 	if g := c.gauges.Load(); g != nil {

@@ -35,16 +35,16 @@ type faulted struct {
 // Injected counts an attempt that meets a fault of that kind.
 func (c *Cluster) Injected(k FaultKind) {
 	if k < faultKindCount {
-		c.faulted.kinds[k].Inc()
+		c.count().faulted.kinds[k].Inc()
 	}
 }
 
 // MetFault counts an exchange that has met a fault and ended with r. It comes
 // beside Finish.
 func (c *Cluster) MetFault(r outcome.Reason) {
-	c.faulted.met.Inc()
+	c.count().faulted.met.Inc()
 	if failure(r) {
-		c.faulted.failed.Inc()
+		c.count().faulted.failed.Inc()
 	}
 }
 
@@ -68,16 +68,17 @@ type FaultTotals struct {
 
 // FaultTotals returns the sums so far.
 func (c *Cluster) FaultTotals() FaultTotals {
+	counts := c.counted()
 	// What has met a fault is read first, so that it is never more than all.
-	t := FaultTotals{Met: c.faulted.met.Value(), MetFailed: c.faulted.failed.Value(), Openings: c.BreakerOpened.Value()}
-	for k := range c.faulted.kinds {
-		t.Injected[k] = c.faulted.kinds[k].Value()
+	t := FaultTotals{Met: counts.faulted.met.Value(), MetFailed: counts.faulted.failed.Value(), Openings: c.BreakerOpened.Value()}
+	for k := range counts.faulted.kinds {
+		t.Injected[k] = counts.faulted.kinds[k].Value()
 	}
 	t.ClusterTotals = c.Totals()
-	for r := range c.others {
+	for r := range counts.others {
 		n := uint64(0)
-		for k := range c.others[r] {
-			n += c.others[r][k].Value()
+		for k := range counts.others[r] {
+			n += counts.others[r][k].Value()
 		}
 		if failure(outcome.Reason(r)) {
 			t.Failed += n
@@ -86,7 +87,7 @@ func (c *Cluster) FaultTotals() FaultTotals {
 			t.Ended = n
 		}
 	}
-	t.Again = c.retries[outcome.FaultInjected].Value()
+	t.Again = counts.retries[outcome.FaultInjected].Value()
 	return t
 }
 

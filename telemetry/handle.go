@@ -69,10 +69,18 @@ type bound interface {
 type handle struct {
 	m      *Metrics
 	key    handleKey
-	labels []attribute.KeyValue
+	labels []attribute.KeyValue // nil of an endpoint
 	start  time.Time
 	refs   int
-	series map[seriesKey]*series
+	series map[seriesKey]*series // nil before the first scrape
+}
+
+// attributes returns the labels, with room for more.
+func (h *handle) attributes(more int) []attribute.KeyValue {
+	if h.key.kind == kindEndpoint {
+		return append(make([]attribute.KeyValue, 0, 2+more), attribute.String("cluster", h.key.a), attribute.String("endpoint", h.key.b))
+	}
+	return append(make([]attribute.KeyValue, 0, len(h.labels)+more), h.labels...)
 }
 
 func (h *handle) core() *handle { return h }
@@ -112,7 +120,7 @@ func acquire[T bound](m *Metrics, key handleKey, labels []attribute.KeyValue, cr
 		b.core().refs++
 		return b.(T)
 	}
-	t := create(handle{m: m, key: key, labels: labels, start: m.now(), refs: 1, series: make(map[seriesKey]*series)})
+	t := create(handle{m: m, key: key, labels: labels, start: m.now(), refs: 1})
 	m.handles[key] = t
 	m.order = append(m.order, t)
 	return t

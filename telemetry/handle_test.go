@@ -34,7 +34,7 @@ func TestReleaseRemovesTheSeries(t *testing.T) {
 	same := m.Cluster("api", Outbound)
 	c.UpstreamConnections.Add(2)
 	e.Attempt(ResultFailure)
-	e.Bind(EndpointGauges{State: constant(1)})
+	e.Bind(gauges(func(g *EndpointGauges) { g.State = 1 }))
 	l.HandshakeFailed(HandshakeClosed)
 	d.Bind(DiscoveryGauges{Age: constant(1)})
 
@@ -76,7 +76,7 @@ func TestSeriesBudget(t *testing.T) {
 	for i := range e {
 		e[i] = m.Endpoint("api", fmt.Sprint(i))
 		e[i].Ejections.Add(uint64(1) << i)
-		e[i].Bind(EndpointGauges{State: constant(float64(i))})
+		e[i].Bind(gauges(func(g *EndpointGauges) { g.State = float64(i) }))
 	}
 	over := func(n int) string { return fmt.Sprintf(`{cluster="_overflow",endpoint="_overflow"} %d`, n) }
 	wantLines(t, m, name, `{cluster="api",endpoint="0"} 1`, `{cluster="api",endpoint="1"} 2`, over(4+8+16))

@@ -39,14 +39,14 @@ type hedges struct {
 // Hedged counts the end of an attempt that was started beside another.
 func (c *Cluster) Hedged(r HedgeResult) {
 	if r < hedgeResultCount {
-		c.hedges.results[r].Inc()
+		c.count().hedges.results[r].Inc()
 	}
 }
 
 // HedgeWithheld counts an attempt that was not started although another is slow.
 func (c *Cluster) HedgeWithheld(a HedgeAnswer) {
 	if a < hedgeAnswerCount {
-		c.hedges.withheld[a].Inc()
+		c.count().hedges.withheld[a].Inc()
 	}
 }
 

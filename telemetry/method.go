@@ -112,7 +112,7 @@ func splitMethod(path []byte) (service, name []byte, ok bool) {
 func (c *Cluster) Call(shard uint32, path []byte, status uint8, answered bool, took time.Duration) {
 	t := c.methods.Load()
 	if t == nil {
-		t = newMethods(len(c.shards))
+		t = newMethods(int(c.mask) + 1)
 		if !c.methods.CompareAndSwap(nil, t) {
 			t = c.methods.Load()
 		}

@@ -97,6 +97,8 @@ type Metrics struct {
 	order    []bound // in order of creation, so that the series budget goes to the oldest
 	families [metricCount]family
 	process  *Process
+	nothing  *clusterCounts // of clusters that have none; never written
+	beyond   *series        // of all that found no room
 
 	provider *sdkmetric.MeterProvider
 	handler  http.Handler
@@ -104,7 +106,10 @@ type Metrics struct {
 
 // New returns Metrics whose Handler serves them. It starts no goroutine.
 func New(o Options) (*Metrics, error) {
-	m := &Metrics{max: o.MaxSeries, now: o.Now, handles: make(map[handleKey]bound)}
+	m := &Metrics{
+		max: o.MaxSeries, now: o.Now, handles: make(map[handleKey]bound),
+		nothing: new(clusterCounts), beyond: &series{overflowed: true},
+	}
 	if m.max <= 0 {
 		m.max = DefaultMaxSeries
 	}

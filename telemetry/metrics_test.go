@@ -85,6 +85,17 @@ func wantLines(t *testing.T, m *Metrics, name string, want ...string) {
 func constant(v float64) func() float64    { return func() float64 { return v } }
 func constantCount(n uint64) func() uint64 { return func() uint64 { return n } }
 
+// gauges sets those of an endpoint that there are.
+type gauges func(*EndpointGauges)
+
+// Gauges implements EndpointSource.
+func (f gauges) Gauges() EndpointGauges {
+	no := Absent()
+	g := EndpointGauges{no, no, no, no, no, no, no, no, no}
+	f(&g)
+	return g
+}
+
 // updateAll touches every metric of the table but the overflow.
 func updateAll(m *Metrics) {
 	l := m.Listener(Inbound, "public")
@@ -222,7 +233,9 @@ func updateAll(m *Metrics) {
 	e.Ejections.Inc()
 	e.BecameHealthy.Inc()
 	e.BecameUnhealthy.Inc()
-	e.Bind(EndpointGauges{State: constant(1), Active: constant(3), EWMA: constant(0.0125), Health: constant(2), Hand: constant(1), Breaker: constant(2), Drain: constant(1), Share: constant(0.5), Weight: constant(1.5)})
+	e.Bind(gauges(func(g *EndpointGauges) {
+		*g = EndpointGauges{State: 1, Active: 3, EWMA: 0.0125, Health: 2, Hand: 1, Breaker: 2, Drain: 1, Share: 0.5, Weight: 1.5}
+	}))
 
 	c.Placed(PlaceRegion, true)
 
@@ -341,7 +354,7 @@ func TestGaugesAreReadAtEachScrape(t *testing.T) {
 	m := newMetrics(t, 0)
 	e := m.Endpoint("api", "x")
 	state, read := 0.0, 0
-	e.Bind(EndpointGauges{State: func() float64 { read++; return state }})
+	e.Bind(gauges(func(g *EndpointGauges) { read++; g.State = state }))
 	if read != 0 {
 		t.Error("read before the scrape")
 	}

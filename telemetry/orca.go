@@ -21,6 +21,6 @@ func (r LoadResult) String() string { return nameOf(loadNames[:], int(r)) }
 // LoadReport counts a report of load.
 func (c *Cluster) LoadReport(r LoadResult) {
 	if r < loadResultCount {
-		c.loads[r].Inc()
+		c.count().loads[r].Inc()
 	}
 }

@@ -22,20 +22,21 @@ func (p Place) String() string { return nameOf(placeNames[:], int(p)) }
 // later priority.
 func (c *Cluster) Placed(p Place, later bool) {
 	if p < placeCount {
-		c.places[p].Inc()
+		c.count().places[p].Inc()
 	}
 	if later {
-		c.failovers.Inc()
+		c.count().failovers.Inc()
 	}
 }
 
 // FailedOver counts an attempt that went to an endpoint of another service, as the
 // cluster had none that was available, or an earlier attempt had failed with it.
-func (c *Cluster) FailedOver() { c.failovers.Inc() }
+func (c *Cluster) FailedOver() { c.count().failovers.Inc() }
 
 func (c *Cluster) collectPlaces(s *scrape) {
-	for i := range c.places {
-		s.cell(mPlaces, uint16(i), c.places[i].Value(), Place(i).String(), "")
+	counts := c.counted()
+	for i := range counts.places {
+		s.cell(mPlaces, uint16(i), counts.places[i].Value(), Place(i).String(), "")
 	}
-	s.counter(mFailovers, c.failovers.Value())
+	s.counter(mFailovers, counts.failovers.Value())
 }

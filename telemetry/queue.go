@@ -36,8 +36,8 @@ type queueing struct {
 // it has waited.
 func (c *Cluster) Queued(p Priority, r QueueResult, waited time.Duration) {
 	if p < priorityCount && r < queueResultCount {
-		c.queueing.results[p][r].Inc()
-		c.queueing.waits.observe(waited)
+		c.count().queueing.results[p][r].Inc()
+		c.count().queueing.waits.observe(waited)
 	}
 }
 
@@ -50,12 +50,13 @@ type QueueTotals struct {
 // QueueTotals returns the sums so far.
 func (c *Cluster) QueueTotals() QueueTotals {
 	var t QueueTotals
+	counts := c.counted()
 	for p := range t.Results {
 		for r := range t.Results[p] {
-			t.Results[p][r] = c.queueing.results[p][r].Value()
+			t.Results[p][r] = counts.queueing.results[p][r].Value()
 		}
 	}
-	c.queueing.waits.addTo(&t.Waits)
+	counts.queueing.waits.addTo(&t.Waits)
 	return t
 }
 

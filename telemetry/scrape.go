@@ -2,6 +2,7 @@ package telemetry
 
 import (
 	"context"
+	"math"
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -60,21 +61,22 @@ func (s *scrape) series(id metricID, cell uint16, values ...string) *series {
 	if e, ok := s.h.series[key]; ok || s.retiring {
 		return e
 	}
-	e := &series{}
+	e := s.m.beyond
 	f := &s.m.families[id]
 	// The self-metric has one series a metric and needs no budget.
 	if f.live < s.m.max || id == mSeriesOverflowed {
 		f.live++
-		kvs := make([]attribute.KeyValue, 0, len(s.h.labels)+len(values))
-		kvs = append(kvs, s.h.labels...)
-		names := table[id].labelNames()[len(s.h.labels):]
+		kvs := s.h.attributes(len(values))
+		names := table[id].labelNames()[len(kvs):]
 		for i, name := range names {
 			kvs = append(kvs, attribute.String(name, values[i]))
 		}
-		e.set = attribute.NewSet(kvs...)
+		e = &series{set: attribute.NewSet(kvs...)}
 	} else {
 		f.overflowed++
-		e.overflowed = true
+	}
+	if s.h.series == nil {
+		s.h.series = make(map[seriesKey]*series)
 	}
 	s.h.series[key] = e
 	return e
@@ -142,6 +144,13 @@ func (s *scrape) read(id metricID, f func() float64) {
 	// When retiring, what it would read may be gone already.
 	if f != nil && !s.retiring {
 		s.gauge(id, f())
+	}
+}
+
+// present takes a gauge, if there is one.
+func (s *scrape) present(id metricID, v float64) {
+	if !math.IsNaN(v) {
+		s.gauge(id, v)
 	}
 }
 

@@ -107,7 +107,7 @@ func watched(b *bed, n uint64) {
 	if s := b.cluster.Throttle().Snapshot(now); s.Accepts == 0 || s.Rejected > 0 {
 		b.t.Errorf("admission control has seen %+v", s)
 	}
-	if _, ok := b.cluster.Latencies.All.Quantile(now, 50, 1); !ok {
+	if _, ok := b.cluster.Latencies().All.Quantile(now, 50, 1); !ok {
 		b.t.Error("hedging has learnt nothing")
 	}
 	if s := b.cluster.Gate.Most(); s == 0 {

@@ -52,7 +52,7 @@ func (x *exchange) arm() {
 	if x.rival.of != nil || x.stream || x.req.Upgrade || !cfg.Hedges(x.req.Method.Idempotent(), x.rec.AttemptCount+1) {
 		return
 	}
-	delay, ok := cfg.Wait(x.at, x.methodLatency(), x.route.Latency, &x.cl.Latencies.All)
+	delay, ok := cfg.Wait(x.at, x.methodLatency(), x.route.Latency, &x.cl.Latencies().All)
 	if !ok {
 		x.cl.Metrics().HedgeWithheld(telemetry.HedgeAnswer(hedge.TooFewSamples))
 		return
@@ -94,7 +94,7 @@ func (x *exchange) methodLatency() *hedge.Latency {
 	if !x.grpc {
 		return nil
 	}
-	return x.cl.Latencies.Method(balance.KeyOf(x.req.Path.Of(x.raw)))
+	return x.cl.Latencies().Method(balance.KeyOf(x.req.Path.Of(x.raw)))
 }
 
 // learn notes how long the first attempt took to be answered, or how long it was
@@ -110,7 +110,7 @@ func (x *exchange) learn(r outcome.Reason, took time.Duration) {
 	default:
 		return
 	}
-	l := &x.cl.Latencies
+	l := x.cl.Latencies()
 	l.All.Observe(x.at, took)
 	if m := x.route.Latency; m != nil {
 		m.Observe(x.at, took)

@@ -518,7 +518,7 @@ func TestHedgeLearns(t *testing.T) {
 				t.Errorf("got %+v", g)
 			}
 			a.calledOff(t)
-			for name, l := range map[string]*hedge.Latency{"route": &lat, "cluster": &s.cluster.Latencies.All} {
+			for name, l := range map[string]*hedge.Latency{"route": &lat, "cluster": &s.cluster.Latencies().All} {
 				if _, ok := l.Quantile(s.sweeper.Now(), 60, 20); !ok {
 					t.Errorf("nothing was learnt of the %s", name)
 				}

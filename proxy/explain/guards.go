@@ -100,7 +100,7 @@ func (e *explainer) hedged(route *plan.Route, pol *upstream.Policy, grpc bool) *
 	if h == nil || e.l.Protocol == plan.TCP || e.req.Upgrade || !h.Hedges(e.req.Method.Idempotent(), 1) {
 		return nil
 	}
-	l := &route.Cluster.Latencies
+	l := route.Cluster.Latencies()
 	var method *hedge.Latency
 	if grpc {
 		method = l.Method(balance.KeyOf(e.req.Path.Of(e.raw)))

@@ -101,17 +101,13 @@ func (c *Cluster) applyBreaker(old, now *breaker.Config) {
 	}
 }
 
-// applyBreaker gives e a new breaker, or none. Its metrics are bound anew.
+// applyBreaker gives e a new breaker, or none.
 func (e *Endpoint) applyBreaker(cfg *breaker.Config) {
-	had := e.breaker.Load() != nil
 	var b *breaker.Breaker
 	if cfg != nil && cfg.Scope == breaker.ScopeEndpoint {
 		b = e.cluster.newBreaker(cfg, e.address, "endpoint", e.address)
 	}
 	e.breaker.Store(b)
-	if e.metrics != nil && had != (b != nil) {
-		e.bindMetrics()
-	}
 }
 
 // Admit asks b, which may be nil, whether an attempt may be made. Settle is owed

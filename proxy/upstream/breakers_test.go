@@ -58,7 +58,7 @@ func TestEndpointBreakers(t *testing.T) {
 					t.Error("the cluster has one as well")
 				}
 				now, failed := time.Second, map[*Endpoint]int{}
-				half := func(e *Endpoint) bool { return e.addr.Addr().As4()[3]%2 == 0 }
+				half := func(e *Endpoint) bool { return e.AddrPort().Addr().As4()[3]%2 == 0 }
 				for range 200 * n {
 					e, _ := c.attempt(now, half)
 					switch {

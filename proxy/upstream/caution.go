@@ -22,16 +22,18 @@ func (p *Policy) caution() *outlier.Caution {
 func (e *Endpoint) watch(p *Policy) {
 	on := p.caution() != nil
 	e.Load.Measure(on)
-	if e.metrics != nil && on != e.watched {
-		old := e.metrics
-		e.bindMetrics()
-		old.Release()
-	}
-	e.watched = on
 	if !on {
 		e.Load.SetShare(1)
-		e.suspect = outlier.Suspect{}
+		e.suspect = nil
 	}
+}
+
+// suspected is what caution has seen of e. c.mu is held.
+func (e *Endpoint) suspected() *outlier.Suspect {
+	if e.suspect == nil {
+		e.suspect = new(outlier.Suspect)
+	}
+	return e.suspect
 }
 
 // judge lets caution decide about the shares of the endpoints that take traffic.
@@ -50,7 +52,7 @@ func (c *Cluster) judge(p *Policy, now time.Duration) {
 			continue
 		}
 		ended, failed, took := e.Load.Rolled()
-		seen = append(seen, outlier.Seen{Suspect: &e.suspect, Weight: e.weight(p, s), Ended: ended, Failed: failed, Took: took})
+		seen = append(seen, outlier.Seen{Suspect: e.suspected(), Weight: e.weight(p, s), Ended: ended, Failed: failed, Took: took})
 		share, _ := e.suspect.Share()
 		who, before = append(who, e), append(before, share)
 	}
@@ -86,14 +88,6 @@ func (c *Cluster) suspicion(e *Endpoint, cfg *outlier.Caution, share float64) {
 	c.registry.log.Log(c.registry.ctx, slog.LevelInfo, text, attrs...)
 }
 
-// shareGauge reads what caution leaves e; nil without it.
-func (e *Endpoint) shareGauge() func() float64 {
-	if e.cluster.policy.Load().caution() == nil {
-		return nil
-	}
-	return e.Load.Share
-}
-
 // CautionState is what is suspected of an endpoint.
 type CautionState struct {
 	Mode    guard.Mode
@@ -111,7 +105,7 @@ func (c *Cluster) cautionState(e *Endpoint) *CautionState {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	st := &CautionState{Mode: cfg.Mode}
-	st.Share, st.Since = e.suspect.Share()
-	st.Failed, st.Latency = e.suspect.Evidence()
+	st.Share, st.Since = e.suspected().Share()
+	st.Failed, st.Latency = e.suspected().Evidence()
 	return st
 }

@@ -21,22 +21,30 @@ import (
 // they keep. Its lock is the innermost: nothing else is locked under it.
 type check struct {
 	mu      sync.Mutex
-	machine health.Endpoint
-	running bool       // a check is under way
-	gone    bool       // the endpoint has left: nothing is kept any more
-	conn    *wire.Conn // kept for the next check; nil while one runs
+	machine *health.Endpoint // nil before the first look; see judge
+	running bool             // a check is under way
+	gone    bool             // the endpoint has left: nothing is kept any more
+	conn    *wire.Conn       // kept for the next check; nil while one runs
+}
+
+// judge is the machine that decides. k.mu is held.
+func (k *check) judge() *health.Endpoint {
+	if k.machine == nil {
+		k.machine = new(health.Endpoint)
+	}
+	return k.machine
 }
 
 func (k *check) start(cfg *health.Config, now time.Duration) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.machine.Start(cfg, now, rand.Uint64())
+	k.judge().Start(cfg, now, rand.Uint64())
 }
 
 func (k *check) restart(cfg *health.Config, now time.Duration) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.machine.Restart(cfg, now, rand.Uint64())
+	k.judge().Restart(cfg, now, rand.Uint64())
 }
 
 // stop closes the kept connection; with final none is kept afterwards.
@@ -57,19 +65,19 @@ func (k *check) fit(cfg *health.Config) bool {
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return k.machine.Fit(cfg)
+	return k.judge().Fit(cfg)
 }
 
 func (k *check) state() health.State {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return k.machine.State()
+	return k.judge().State()
 }
 
 func (k *check) snapshot() health.Snapshot {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return k.machine.Snapshot()
+	return k.judge().Snapshot()
 }
 
 // applyHealth follows a change of the checks in the policy. c.mu is held.
@@ -89,9 +97,6 @@ func (c *Cluster) applyHealth(old, now *Policy, at time.Duration) {
 			e.check.start(now.Health, at)
 		default:
 			e.check.restart(now.Health, at)
-		}
-		if (before == nil) != (now.Health == nil) {
-			e.bindMetrics()
 		}
 	}
 	c.registry.wakeChecks()
@@ -135,7 +140,7 @@ func (r *Registry) DueChecks(list []DueCheck, now time.Duration, most int) (due 
 		}
 		for _, e := range c.list() {
 			e.check.mu.Lock()
-			at, busy := e.check.machine.Due(), e.check.running
+			at, busy := e.check.judge().Due(), e.check.running
 			e.check.mu.Unlock()
 			switch {
 			case busy:
@@ -226,15 +231,15 @@ func (c *Cluster) checked(now time.Duration, res *CheckResult) (rebuild bool, du
 	var before, after health.Snapshot
 	changed := false
 	if !void {
-		fit := k.machine.Fit(cfg)
-		before = k.machine.Snapshot()
-		changed = k.machine.Observe(cfg, now, rand.Uint64(), res.Result)
-		after = k.machine.Snapshot()
-		rebuild = fit != k.machine.Fit(cfg)
+		fit := k.judge().Fit(cfg)
+		before = k.judge().Snapshot()
+		changed = k.judge().Observe(cfg, now, rand.Uint64(), res.Result)
+		after = k.judge().Snapshot()
+		rebuild = fit != k.judge().Fit(cfg)
 	}
 	due = math.MaxInt64
 	if cfg != nil && !k.gone {
-		due = k.machine.Due()
+		due = k.judge().Due()
 	}
 	k.mu.Unlock()
 	if keep != nil {

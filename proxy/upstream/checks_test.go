@@ -231,7 +231,7 @@ func TestDueChecks(t *testing.T) {
 	}
 	for i, e := range c.list() {
 		// Due at 30 s, 20 s and 10 s.
-		e.check.machine.Restart(&health.Config{}, time.Duration(30-10*i)*time.Second, 0)
+		e.check.judge().Restart(&health.Config{}, time.Duration(30-10*i)*time.Second, 0)
 	}
 	if due, next := b.r.DueChecks(nil, 5*time.Second, 9); len(due) != 0 || next != 10*time.Second {
 		t.Errorf("%d due, next %s", len(due), next)

@@ -27,8 +27,6 @@ type Cluster struct {
 	Limits limit.Limits
 	// Gate is where exchanges are let in, under the limit on active requests.
 	Gate Gate
-	// Latencies is what hedging has learnt, where the policy hedges.
-	Latencies hedge.Latencies
 
 	name      string
 	direction telemetry.Direction
@@ -42,8 +40,9 @@ type Cluster struct {
 	routed     atomic.Pointer[map[string]*RouteBreaker]
 	budget     atomic.Pointer[retry.Budget]
 	set        atomic.Pointer[endpointSet]
-	failover   atomic.Pointer[[]*Cluster] // nil without any
-	generation atomic.Uint64              // of the transport: older connections are not kept
+	failover   atomic.Pointer[[]*Cluster]      // nil without any
+	learnt     atomic.Pointer[hedge.Latencies] // nil before a policy hedges
+	generation atomic.Uint64                   // of the transport: older connections are not kept
 	detector   atomic.Pointer[outlier.Detector]
 	waiters    atomic.Int64
 	free       chan struct{}
@@ -266,14 +265,14 @@ func (c *Cluster) setEndpoints(list []EndpointSpec, now time.Duration) (added, r
 	next := make([]*Endpoint, 0, len(list))
 	for i := range list {
 		s := &list[i]
-		for len(old) > 0 && old[0].addr.Compare(s.Address) < 0 {
+		for len(old) > 0 && old[0].AddrPort().Compare(s.Address) < 0 {
 			gone, old = append(gone, old[0]), old[1:]
 		}
 		var e *Endpoint
-		if len(old) > 0 && old[0].addr == s.Address {
+		if len(old) > 0 && old[0].AddrPort() == s.Address {
 			e, old = old[0], old[1:]
 		} else {
-			e = &Endpoint{cluster: c, address: s.Address.String(), addr: s.Address, since: since}
+			e = &Endpoint{cluster: c, address: s.Address.String(), since: since}
 			e.key = balance.KeyOf(e.address)
 			e.Load.Init(p.Balance)
 			e.watch(p)

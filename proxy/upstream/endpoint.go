@@ -38,39 +38,38 @@ type EndpointSpec struct {
 }
 
 // Endpoint is one address of a cluster with all that is remembered about it.
-// It lives as long as discovery lists it, through reloads and pickers.
+// It lives as long as discovery lists it, through reloads and pickers. In a large
+// mesh most endpoints are never used by one caller: what only use or a setting
+// asks for is made then.
 type Endpoint struct {
-	Load    balance.Load
+	Load    balance.Load // first, see there
 	Outlier outlier.Endpoint
 
-	places   limit.Gauge // taken of max_requests_per_endpoint
+	places   atomic.Pointer[limit.Gauge] // taken of max_requests_per_endpoint; nil before the first
 	cluster  *Cluster
 	address  string
-	addr     netip.AddrPort
 	since    time.Duration
 	spec     atomic.Pointer[EndpointSpec]
 	pool     pool
 	mux      mux
-	alone    atomic.Bool // the handshake said last that it does not take the mesh transport
-	noALPN   atomic.Bool // it ended a handshake for the names that were offered
+	alone    atomic.Bool   // the handshake said last that it does not take the mesh transport
+	noALPN   atomic.Bool   // it ended a handshake for the names that were offered
+	standing atomic.Uint32 // what orders by hand make of it, a hand.Standing
 	check    check
 	conns    atomic.Int64
-	suspect  outlier.Suspect // under Cluster.mu
-	watched  bool            // under Cluster.mu: caution is exercised
+	suspect  *outlier.Suspect // under Cluster.mu; nil before caution looks at it
 	reported reported
 	key      uint64                // of address, for picks by hash
 	stamp    atomic.Pointer[stamp] // nil before the first affinity
 	metrics  *telemetry.Endpoint
 	breaker  atomic.Pointer[breaker.Breaker] // nil unless each endpoint has one
-	// standing is what orders by hand make of it, a hand.Standing.
-	standing atomic.Uint32
 }
 
 // Address returns the endpoint's address as "host:port".
 func (e *Endpoint) Address() string { return e.address }
 
 // AddrPort returns the endpoint's address.
-func (e *Endpoint) AddrPort() netip.AddrPort { return e.addr }
+func (e *Endpoint) AddrPort() netip.AddrPort { return e.spec.Load().Address }
 
 // drop closes a connection of e and gives its slot back.
 func (e *Endpoint) drop(c *wire.Conn) {

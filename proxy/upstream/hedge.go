@@ -85,6 +85,15 @@ func (t *Tried) Has(e *Endpoint) bool {
 	return false
 }
 
+// Latencies is what hedging has learnt, where the policy hedges.
+func (c *Cluster) Latencies() *hedge.Latencies {
+	if l := c.learnt.Load(); l != nil {
+		return l
+	}
+	c.learnt.CompareAndSwap(nil, new(hedge.Latencies))
+	return c.learnt.Load()
+}
+
 // KeepLatencies returns the latencies of the routes in want, by their names. One
 // that the plan before had is what it was; others are forgotten.
 func (c *Cluster) KeepLatencies(want []string) []*hedge.Latency {

@@ -25,7 +25,7 @@ func (i *Instances) Find(dst netip.AddrPort) *Endpoint {
 	defer i.mu.RUnlock()
 	list := i.of[dst.Addr()]
 	for _, e := range list {
-		if e.addr == dst {
+		if e.AddrPort() == dst {
 			return e
 		}
 	}
@@ -40,7 +40,7 @@ func (i *Instances) set(c *Cluster, list []*Endpoint) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	for _, e := range c.found {
-		a := e.addr.Addr()
+		a := e.AddrPort().Addr()
 		if rest := slices.DeleteFunc(i.of[a], func(o *Endpoint) bool { return o == e }); len(rest) == 0 {
 			delete(i.of, a)
 		} else {
@@ -52,7 +52,7 @@ func (i *Instances) set(c *Cluster, list []*Endpoint) {
 		i.of = map[netip.Addr][]*Endpoint{}
 	}
 	for _, e := range list {
-		a := e.addr.Addr()
+		a := e.AddrPort().Addr()
 		i.of[a] = append(i.of[a], e)
 	}
 }
@@ -79,7 +79,7 @@ func (c *Cluster) pickOnly(now time.Duration, w *Wish, tried *Tried) *Endpoint {
 	if s == nil {
 		return nil
 	}
-	i, found := slices.BinarySearchFunc(s.endpoints, w.Only, func(e *Endpoint, a netip.AddrPort) int { return e.addr.Compare(a) })
+	i, found := slices.BinarySearchFunc(s.endpoints, w.Only, func(e *Endpoint, a netip.AddrPort) int { return e.AddrPort().Compare(a) })
 	if !found {
 		return nil
 	}

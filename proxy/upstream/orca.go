@@ -14,7 +14,6 @@ import (
 type reported struct {
 	orca.Backend
 	factor atomic.Uint64 // bits of a float64; 0 is 1
-	heeded bool          // under Cluster.mu: the policy asks for reports
 }
 
 // Factor is what the weight in the catalog is multiplied by, 1 for the mean.
@@ -42,26 +41,11 @@ func (c *Cluster) Reported(e *Endpoint, cfg *orca.Config, now time.Duration, val
 	}
 }
 
-// heed shows e's weight by its reports, or forgets it. c.mu is held.
+// heed forgets e's weight by its reports where nobody asks for it. c.mu is held.
 func (e *Endpoint) heed(p *Policy) {
-	on := p.Balance.ORCA != nil
-	if on == e.reported.heeded {
-		return
-	}
-	if e.reported.heeded = on; !on {
+	if p.Balance.ORCA == nil {
 		e.reported.factor.Store(0)
 	}
-	if e.metrics != nil {
-		e.bindGauges()
-	}
-}
-
-// weightGauge reads what e's reports make of its weight; nil where nobody asks.
-func (e *Endpoint) weightGauge() func() float64 {
-	if e.cluster.policy.Load().Balance.ORCA == nil {
-		return nil
-	}
-	return e.reported.Factor
 }
 
 // weightUnit is a weight of 1 where weights are made of reports.

@@ -24,7 +24,7 @@ func goesTo(c *Cluster) string {
 	var out []byte
 	for _, e := range c.list() {
 		if hit[e] {
-			out = append(out, '0'+e.addr.Addr().As4()[3])
+			out = append(out, '0'+e.AddrPort().Addr().As4()[3])
 		}
 	}
 	return string(out)

@@ -145,7 +145,7 @@ func TestPlacesPartial(t *testing.T) {
 		t.Fatal("the limit does not hold for those it acts for")
 	}
 	e, two := pick(0)
-	if e != first || e.places.Value() != 2 {
+	if e != first || e.occupied().Value() != 2 {
 		t.Fatal("the limit holds for those it observes, or they do not count")
 	}
 	one.Vacate()

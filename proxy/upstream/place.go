@@ -4,6 +4,7 @@ import (
 	"errors"
 
 	"github.com/outrigger-mesh/outrigger/resilience/guard"
+	"github.com/outrigger-mesh/outrigger/resilience/limit"
 	"github.com/outrigger-mesh/outrigger/resilience/outlier"
 )
 
@@ -47,7 +48,7 @@ func (t *Tried) place(e *Endpoint, s *endpointSet) bool {
 	if !s.limitsMode.Acts(t.Draw) {
 		most = 0
 	}
-	if !e.places.Acquire(most) {
+	if !e.occupied().Acquire(most) {
 		t.full = true
 		return false
 	}
@@ -59,8 +60,17 @@ func (t *Tried) place(e *Endpoint, s *endpointSet) bool {
 func (t *Tried) Vacate() {
 	if e := t.placed; e != nil {
 		t.placed = nil
-		e.places.Release()
+		e.occupied().Release()
 	}
+}
+
+// occupied counts e's places that are taken.
+func (e *Endpoint) occupied() *limit.Gauge {
+	if g := e.places.Load(); g != nil {
+		return g
+	}
+	e.places.CompareAndSwap(nil, new(limit.Gauge))
+	return e.places.Load()
 }
 
 // Full reports whether the last pick passed over an endpoint because it had as

@@ -84,7 +84,7 @@ func TestPlacesPerEndpoint(t *testing.T) {
 				t.Errorf("%d times an endpoint had too many, %d times there was none", tooMany.Load(), none.Load())
 			}
 			for _, e := range c.list() {
-				if n := e.places.Value(); n != 0 {
+				if n := e.occupied().Value(); n != 0 {
 					t.Errorf("%s has %d at the end", e.Address(), n)
 				}
 			}

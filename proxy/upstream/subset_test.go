@@ -53,7 +53,7 @@ func (b *bed) wantPart(c *Cluster, subset, want string) {
 	var out []byte
 	for _, e := range c.list() {
 		if hit[e] {
-			out = append(out, '0'+e.addr.Addr().As4()[3])
+			out = append(out, '0'+e.AddrPort().Addr().As4()[3])
 		}
 	}
 	if string(out) != want {

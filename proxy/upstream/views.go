@@ -16,35 +16,34 @@ import (
 
 func (e *Endpoint) bindMetrics() {
 	e.metrics = e.cluster.registry.metrics.Endpoint(e.cluster.name, e.address)
-	e.bindGauges()
+	e.metrics.Bind(e)
 }
 
-func (e *Endpoint) bindGauges() {
-	clock := e.cluster.registry.sweeper.Now
-	var healthState func() float64
-	if e.cluster.policy.Load().Health != nil {
-		healthState = func() float64 { return float64(e.check.state()) }
+// Gauges implements telemetry.EndpointSource. It takes no lock of the cluster,
+// which may be held by who waits for the one that a scrape holds.
+func (e *Endpoint) Gauges() telemetry.EndpointGauges {
+	now, p, no := e.cluster.registry.sweeper.Now(), e.cluster.policy.Load(), telemetry.Absent()
+	g := telemetry.EndpointGauges{
+		State:  float64(e.Outlier.State()),
+		Hand:   float64(e.standing.Load()),
+		Active: float64(e.Load.Inflight()),
+		EWMA:   e.Load.EWMA(now).Seconds(),
+		Drain:  e.draining(),
+		Health: no, Breaker: no, Share: no, Weight: no,
 	}
-	var breakerState func() float64
+	if p.Health != nil {
+		g.Health = float64(e.check.state())
+	}
 	if b := e.breaker.Load(); b != nil {
-		breakerState = func() float64 {
-			if b := e.breaker.Load(); b != nil {
-				return float64(b.State(clock()).Severity())
-			}
-			return 0
-		}
+		g.Breaker = float64(b.State(now).Severity())
 	}
-	e.metrics.Bind(telemetry.EndpointGauges{
-		Breaker: breakerState,
-		Health:  healthState,
-		State:   func() float64 { return float64(e.Outlier.State()) },
-		Hand:    func() float64 { return float64(e.standing.Load()) },
-		Active:  func() float64 { return float64(e.Load.Inflight()) },
-		EWMA:    func() float64 { return e.Load.EWMA(clock()).Seconds() },
-		Drain:   e.draining,
-		Share:   e.shareGauge(),
-		Weight:  e.weightGauge(),
-	})
+	if p.caution() != nil {
+		g.Share = e.Load.Share()
+	}
+	if p.Balance.ORCA != nil {
+		g.Weight = e.reported.Factor()
+	}
+	return g
 }
 
 func (c *Cluster) bindMetrics() {

@@ -25,9 +25,10 @@ const (
 // Load is what is known about one endpoint's load: requests in flight, its
 // peak-EWMA latency and its last failure. It outlives pickers, is safe for
 // concurrent use, and its zero value is ready, with the durations of Default.
+//
+// It fills a cache line and keeps the next one free. Whoever has one among other
+// things puts it first, so that nothing stands before it on its own line.
 type Load struct {
-	_ [64]byte // keeps the counters off the cache line of whatever stands before
-
 	inflight atomic.Int64
 	// The estimate is the pair ewma, stamp, guarded by seq: odd while the two
 	// are being stored, 0 while nothing has been measured.
@@ -37,14 +38,19 @@ type Load struct {
 	// failedAt is the time of the last failure plus one, 0 for none.
 	failedAt atomic.Int64
 	settings atomic.Pointer[settings] // nil means those of Default
-	// Attempts that ended since the last Roll, where they are counted.
-	ended, failed    atomic.Uint64
-	took, tookFailed atomic.Int64
-	watched          atomic.Bool
-	rolled           measured      // of whoever calls Roll
-	withheld         atomic.Uint32 // of its share, in parts of fullShare
+	tally    atomic.Pointer[tally]    // nil before the first attempt that is counted for Roll
+	watched  atomic.Bool
+	withheld atomic.Uint32 // of its share, in parts of fullShare
 
 	_ [64]byte
+}
+
+// tally is what Roll needs.
+type tally struct {
+	// Attempts that ended since the last Roll.
+	ended, failed    atomic.Uint64
+	took, tookFailed atomic.Int64
+	rolled           measured // of whoever calls Roll
 }
 
 // settings are the durations of Config that a Load needs, in nanoseconds.

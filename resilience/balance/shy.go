@@ -47,6 +47,6 @@ func (l *Load) Measure(on bool) { l.watched.Store(on) }
 // Rolled is what the last Roll has taken in: attempts that ended, those of them
 // that failed, and how long the others took together.
 func (l *Load) Rolled() (ended, failed uint64, took time.Duration) {
-	r := &l.rolled
+	r := l.measured()
 	return r.ended, r.failed, r.took - r.tookFailed
 }

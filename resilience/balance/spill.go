@@ -129,7 +129,7 @@ func (m *measured) add(o measured) {
 
 func (t *tier) measure() (m measured) {
 	for i := range t.picker.members {
-		m.add(t.picker.members[i].Load.rolled)
+		m.add(t.picker.members[i].Load.measured())
 	}
 	return m
 }
@@ -190,18 +190,35 @@ func smooth(old float64, m measured) float64 {
 // to be called once before the Ticks of all pickers that the Load is in, by the
 // same goroutine.
 func (l *Load) Roll() {
-	l.rolled.ended = l.ended.Swap(0)
-	l.rolled.took = time.Duration(l.took.Swap(0))
-	l.rolled.failed = l.failed.Swap(0)
-	l.rolled.tookFailed = time.Duration(l.tookFailed.Swap(0))
+	t := l.tally.Load()
+	if t == nil {
+		return // nothing was counted yet
+	}
+	t.rolled.ended = t.ended.Swap(0)
+	t.rolled.took = time.Duration(t.took.Swap(0))
+	t.rolled.failed = t.failed.Swap(0)
+	t.rolled.tookFailed = time.Duration(t.tookFailed.Swap(0))
+}
+
+// measured is what the last Roll has taken in.
+func (l *Load) measured() measured {
+	if t := l.tally.Load(); t != nil {
+		return t.rolled
+	}
+	return measured{}
 }
 
 // count takes note of an attempt that ended.
 func (l *Load) count(rtt time.Duration, failed bool) {
-	l.ended.Add(1)
-	l.took.Add(int64(rtt))
+	t := l.tally.Load()
+	if t == nil {
+		l.tally.CompareAndSwap(nil, new(tally))
+		t = l.tally.Load()
+	}
+	t.ended.Add(1)
+	t.took.Add(int64(rtt))
 	if failed {
-		l.failed.Add(1)
-		l.tookFailed.Add(int64(rtt))
+		t.failed.Add(1)
+		t.tookFailed.Add(int64(rtt))
 	}
 }

@@ -50,12 +50,13 @@ func (d *Detector) Config() Config { return d.settings.Load().Config }
 // Observe records how a request to e ended; status is the endpoint's HTTP
 // status, or 0. It reports whether e crossed a threshold or its probe was
 // decided, so that Sweep should run now instead of at its next turn. It never
-// allocates or locks.
+// locks, and allocates for the first result of e only.
 //
 // On probation, the first result observed after TryProbe decides, whichever
 // request it belongs to.
 func (d *Detector) Observe(e *Endpoint, now time.Duration, res Result, status uint16) (event bool) {
-	e.recent.add(now, res, status)
+	past := e.remember()
+	past.recent.add(now, res, status)
 	switch e.State() {
 	case Ejected: // the late result of a request sent before
 		return false
@@ -67,10 +68,10 @@ func (d *Detector) Observe(e *Endpoint, now time.Duration, res Result, status ui
 	case Success:
 		zero(&e.consecutive)
 		zero(&e.consecutiveLocal)
-		e.window.add(s, now, false)
+		past.window.add(s, now, false)
 		return false
 	case Failure, LocalFailure:
-		e.window.add(s, now, true)
+		past.window.add(s, now, true)
 	default:
 		return false
 	}
@@ -101,8 +102,8 @@ func (e *Endpoint) judge(s *settings, now time.Duration) (Cause, float64) {
 	if s.SplitOrigins && s.ConsecutiveLocalFailures > 0 && e.consecutiveLocal.Load() >= s.ConsecutiveLocalFailures {
 		return ConsecutiveLocalFailures, 1
 	}
-	if s.FailurePercent > 0 && e.window.anyFailed(s, now) {
-		total, failed := e.window.sum(s, now)
+	if past := e.past.Load(); past != nil && s.FailurePercent > 0 && past.window.anyFailed(s, now) {
+		total, failed := past.window.sum(s, now)
 		if total >= uint64(s.MinimumRequests) && float64(failed)*100 >= s.FailurePercent*float64(total) {
 			return FailurePercent, float64(failed) / float64(total)
 		}

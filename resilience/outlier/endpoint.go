@@ -15,26 +15,25 @@ type Endpoint struct {
 	state            atomic.Uint32 // State; written only under mu
 	consecutive      atomic.Uint32
 	consecutiveLocal atomic.Uint32
-	probe            atomic.Uint32 // sequence number <<2 | probeFree...
-	alarm            atomic.Bool   // Observe has asked for a Sweep
-	quiet            atomic.Bool   // Sweep knows already; Observe need not ask
-	window           window
-	recent           recent
+	probe            atomic.Uint32        // sequence number <<2 | probeFree...
+	alarm            atomic.Bool          // Observe has asked for a Sweep
+	quiet            atomic.Bool          // Sweep knows already; Observe need not ask
+	past             atomic.Pointer[past] // nil before the first result
 
 	// Written under mu and by the Detector only, which holds its own lock too.
 	mu         sync.Mutex
 	cause      Cause
-	since      time.Duration
-	until      time.Duration // Ejected: its end. Healthy with shadow: the end of the would-be ejection
-	healthy    time.Duration // from when on healthy time lowers level
-	level      uint32
-	ejections  uint64
-	wouldEject uint64
 	capped     bool
 	shadow     bool // observe mode: would be out now
 	breaks     bool // broke a rule at the last Sweep
-	probeSeq   uint32
+	level      uint32
+	since      time.Duration
+	until      time.Duration // Ejected: its end. Healthy with shadow: the end of the would-be ejection
+	healthy    time.Duration // from when on healthy time lowers level
+	ejections  uint64
+	wouldEject uint64
 	probeSeen  time.Duration // when Sweep first saw the probe probeSeq under way
+	probeSeq   uint32
 	swept      *settings
 }
 
@@ -109,7 +108,7 @@ func (e *Endpoint) endShadow(now time.Duration) {
 func (e *Endpoint) clear() {
 	e.consecutive.Store(0)
 	e.consecutiveLocal.Store(0)
-	e.window.reset()
+	e.past.Load().reset()
 }
 
 // sentence returns how long the next ejection lasts. It raises the level as

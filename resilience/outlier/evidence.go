@@ -99,9 +99,14 @@ func (e *Endpoint) Evidence(now time.Duration) Evidence {
 
 	v.Probing = v.State == Probation && e.probe.Load()&probeMask != probeFree
 	v.Consecutive, v.ConsecutiveLocal = e.consecutive.Load(), e.consecutiveLocal.Load()
-	if s != nil {
-		v.Requests, v.Failures = e.window.sum(s, now)
+	past := e.past.Load()
+	if past == nil {
+		v.Recent = []Outcome{}
+		return v
 	}
-	v.Recent = e.recent.list(now)
+	if s != nil {
+		v.Requests, v.Failures = past.window.sum(s, now)
+	}
+	v.Recent = past.recent.list(now)
 	return v
 }

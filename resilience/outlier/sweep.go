@@ -153,7 +153,7 @@ func (w *sweep) shadow(e *Endpoint) {
 		w.wouldSentence(e, ProbeFailed)
 	default:
 		e.endShadow(w.now)
-		e.window.reset() // as readmission does
+		e.past.Load().reset() // as readmission does
 		return
 	}
 	w.out++
@@ -207,8 +207,8 @@ func (w *sweep) judge() {
 		if e.breaks {
 			d.candidates = append(d.candidates, candidate{e, cause, share})
 		}
-		if w.s.SuccessRateStdev > 0 {
-			if total, failed := e.window.sum(w.s, w.now); total >= uint64(w.s.MinimumRequests) {
+		if past := e.past.Load(); past != nil && w.s.SuccessRateStdev > 0 {
+			if total, failed := past.window.sum(w.s, w.now); total >= uint64(w.s.MinimumRequests) {
 				d.rates = append(d.rates, rate{e, float64(total-failed) / float64(total)})
 			}
 		}

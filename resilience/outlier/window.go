@@ -5,6 +5,32 @@ import (
 	"time"
 )
 
+// past is what an endpoint that has been used remembers of it. Most endpoints of a
+// large mesh are never used by one caller, and would need it for nothing.
+type past struct {
+	window window
+	recent recent
+}
+
+// remember returns e's past, which begins now if there is none.
+func (e *Endpoint) remember() *past {
+	if p := e.past.Load(); p != nil {
+		return p
+	}
+	p := new(past)
+	if e.past.CompareAndSwap(nil, p) {
+		return p
+	}
+	return e.past.Load()
+}
+
+// reset forgets what the window holds; p may be nil.
+func (p *past) reset() {
+	if p != nil {
+		p.window.reset()
+	}
+}
+
 // buckets is how many parts a window has. The current part is filled while
 // the nine before it are complete, so between 0.9 and 1.0 of the window counts.
 const buckets = 10
