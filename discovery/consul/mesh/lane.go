@@ -131,7 +131,7 @@ type question struct {
 func (l *lane) follow(ctx context.Context, q question) {
 	defer l.join()()
 	walk, probed, failed, first, woken := l.client.Walk(), uint64(0), false, true, false
-	wake := make(chan struct{}, 1)
+	wake, turned := make(chan struct{}, 1), make(chan struct{})
 	defer l.forget(wake)
 	fail := func(err error) { failed = true; q.fail(err) }
 	for ctx.Err() == nil {
@@ -164,7 +164,14 @@ func (l *lane) follow(ctx context.Context, q question) {
 			return
 		}
 		failed = false
-		pause := l.turn(ctx, walk, q, &probed, first || woken, fail)
+		pause, whole := time.Duration(0), first || woken
+		// On a stack of its own, which asking and what it leads to make large:
+		// there are thousands of members, and six of these.
+		go func() {
+			pause = l.turn(ctx, walk, q, &probed, whole, fail)
+			turned <- struct{}{}
+		}()
+		<-turned
 		first = false
 		<-l.workers
 		l.asked()
