@@ -19,6 +19,7 @@ type conn struct {
 	dec           decoder
 	in            section
 	emit          func(name, value []byte) // in.field, bound once
+	known         func(*entry)             // in.entry, too
 	block         []byte                   // of HEADERS and the CONTINUATION frames behind it
 	pieces        int                      // frames in block
 	blockID       uint32                   // 0: no section is incomplete
@@ -96,7 +97,7 @@ const closedKept = 128 // a power of two
 
 func newConn(w *wire.Conn, cfg *Config, client bool) *conn {
 	c := &conn{w: w, cfg: cfg.filled(), client: client, streams: make(map[uint32]*Stream)}
-	c.emit = c.in.field
+	c.emit, c.known = c.in.field, c.in.entry
 	c.in.conn = c
 	c.dec.limit, c.enc.limit = tableSize, tableSize
 	c.kick = make(chan struct{}, 1)

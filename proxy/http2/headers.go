@@ -84,7 +84,7 @@ func (c *conn) onSection(id uint32, block []byte) error {
 	}
 	c.in.begin(kind, s)
 	c.mu.Unlock()
-	if err := c.dec.section(block, c.emit); err != nil {
+	if err := c.dec.section(block, c.emit, c.known); err != nil {
 		return c.connError(CompressionError, err.Error())
 	}
 	if c.in.size > bombRatio*c.cfg.HeaderBytes {

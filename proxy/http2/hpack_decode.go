@@ -14,8 +14,9 @@ var (
 	errUpdateLate  = errors.New("http2: table size update behind a field")
 )
 
-// section calls emit with each field of b, which is a whole field section.
-func (d *decoder) section(b []byte, emit func(name, value []byte)) error {
+// section calls emit with each field of b, which is a whole field section. known,
+// unless it is nil, is called instead with fields that are in the dynamic table.
+func (d *decoder) section(b []byte, emit func(name, value []byte), known func(e *entry)) error {
 	updates := 0
 	for first := true; len(b) > 0; {
 		var n uint64
@@ -34,7 +35,11 @@ func (d *decoder) section(b []byte, emit func(name, value []byte)) error {
 				if e == nil {
 					return errCompression
 				}
-				emit(e.text[:e.name:e.name], e.text[e.name:])
+				if known != nil {
+					known(e)
+				} else {
+					emit(d.fieldOf(e))
+				}
 			}
 		case c&0x40 != 0: // literal to be indexed, section 6.2.1
 			name, value, rest, ok := d.literal(b, 6)
@@ -96,7 +101,7 @@ func (d *decoder) literal(b []byte, bits uint8) (name, value, rest []byte, ok bo
 		if e == nil {
 			return nil, nil, nil, false
 		}
-		s = append(s, e.text[:e.name]...)
+		s = append(s, d.text[e.at:e.at+e.name]...)
 	}
 	k := len(s)
 	v, b, s, ok := text(b, s)

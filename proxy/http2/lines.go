@@ -15,6 +15,9 @@ type line struct {
 	known           uint8 // staticName, or one of those below
 	lowered         bool
 	drop            bool
+	plain           bool   // see entry.plain
+	hash            uint32 // of the whole line, unless it is 0
+	entry           uint32 // of the encoder's that is the same, unless it is 0
 }
 
 // Names that HTTP/2 treats apart, beyond the positions of the static table.
@@ -60,9 +63,13 @@ type fieldLines struct {
 }
 
 // parseLines splits field lines, of head from pos, into c.lines. They end with
-// an empty line or with head.
+// an empty line or with head. One that is an entry of the encoder's has been looked
+// at before.
 func (c *conn) parseLines(head []byte, pos int) (f fieldLines, ok bool) {
 	c.lines, c.lower = c.lines[:0], c.lower[:0]
+	if !c.cfg.Raw {
+		c.enc.remember()
+	}
 	var upgrade []byte
 	named, options := false, false
 	for pos < len(head) {
@@ -73,6 +80,21 @@ func (c *conn) parseLines(head []byte, pos int) (f fieldLines, ok bool) {
 		end := pos + n - 1
 		if end == pos {
 			break
+		}
+		h := uint32(0)
+		if !c.cfg.Raw {
+			whole := head[pos : pos+n+1]
+			h = hash(0, whole)
+			if i := c.enc.find(whole, h); i != 0 && c.enc.at(i).plain {
+				e := c.enc.at(i)
+				k := pos + int(e.name)
+				c.lines = append(c.lines, line{
+					at: pos, name: pos, nameEnd: k, value: k + len(": "), valueEnd: end,
+					known: e.known, plain: true, hash: h, entry: i,
+				})
+				pos += n + 1
+				continue
+			}
 		}
 		k := bytes.IndexByte(head[pos:end], ':')
 		if k < 1 {
@@ -102,7 +124,10 @@ func (c *conn) parseLines(head []byte, pos int) (f fieldLines, ok bool) {
 				name[j] = lowerByte(b)
 			}
 			l.name, l.nameEnd, l.lowered = at, len(c.lower), true
+		} else if l.value == l.nameEnd+len(": ") && head[l.nameEnd+1] == ' ' && l.valueEnd == end {
+			l.hash = h
 		}
+		l.plain = true
 		value := head[l.value:l.valueEnd]
 		switch l.known = nameOf(name); l.known {
 		case nameConnection:
@@ -121,9 +146,9 @@ func (c *conn) parseLines(head []byte, pos int) (f fieldLines, ok bool) {
 			l.drop = true
 			f.host = value
 		case nameKey:
-			l.known, f.key = 0, value
+			l.known, l.plain, f.key = 0, false, value
 		case nameAccept:
-			l.known, f.accept = 0, value
+			l.known, l.plain, f.accept = 0, false, value
 		}
 		if !validValue(value) {
 			return f, false
@@ -202,8 +227,16 @@ func (c *conn) nameOfLine(head []byte, l *line) []byte {
 // appendLines encodes the lines that are not dropped.
 func (c *conn) appendLines(b, head []byte) []byte {
 	for i := range c.lines {
-		if l := &c.lines[i]; !l.drop {
-			b = c.enc.field(b, l.known, c.nameOfLine(head, l), head[l.value:l.valueEnd])
+		l := &c.lines[i]
+		switch {
+		case l.drop:
+		case l.entry != 0 && c.enc.live(l.entry):
+			b = c.enc.again(b, l.entry)
+		case l.hash != 0:
+			b = c.enc.line(b, l.known, head[l.at:l.valueEnd+len("\r\n")], l.nameEnd-l.name, l.hash, l.plain)
+		default:
+			whole := c.enc.asLine(c.nameOfLine(head, l), head[l.value:l.valueEnd])
+			b = c.enc.line(b, l.known, whole, l.nameEnd-l.name, hash(0, whole), l.plain)
 		}
 	}
 	return b

@@ -15,17 +15,24 @@ func validValue(v []byte) bool {
 	if v[0] == ' ' || v[0] == '\t' || v[n-1] == ' ' || v[n-1] == '\t' {
 		return false
 	}
-	const ones, highs = 0x0101010101010101, 0x8080808080808080
-	i := 0
-	for ; n-i >= 8; i += 8 {
-		w := binary.LittleEndian.Uint64(v[i:])
-		// Bytes below 0x20 or equal to 0x7f set their top bit, and a carry some
-		// more: look closer then.
-		if ((w-0x20*ones)|(w+ones))&^w&highs != 0 && !validBytes(v[i:i+8]) {
+	if n < 8 {
+		return validBytes(v)
+	}
+	for i := 0; n-i > 8; i += 8 {
+		if !validWord(v[i : i+8]) {
 			return false
 		}
 	}
-	return validBytes(v[i:])
+	return validWord(v[n-8:]) // in part again
+}
+
+// validWord is validBytes for eight of them.
+func validWord(v []byte) bool {
+	const ones, highs = 0x0101010101010101, 0x8080808080808080
+	w := binary.LittleEndian.Uint64(v)
+	// Bytes below 0x20 or equal to 0x7f set their top bit, and a carry some
+	// more: look closer then.
+	return ((w-0x20*ones)|(w+ones))&^w&highs == 0 || validBytes(v)
 }
 
 func validBytes(v []byte) bool {

@@ -38,6 +38,7 @@ type section struct {
 	hasHost, hasCookie                                 bool
 	connect                                            bool
 	upgraded                                           bool // the response may become a 101
+	plain                                              bool // the last field is what entry.plain says
 	malformed                                          string
 	tooLarge                                           bool
 	size, fields                                       int
@@ -74,6 +75,27 @@ func (x *section) begin(kind sectionKind, s *Stream) {
 func (x *section) fault(reason string) {
 	if x.malformed == "" {
 		x.malformed = reason
+	}
+}
+
+// entry takes the next field, which is an entry of the decoder's. One that was looked at
+// before, and means the same in any section, is copied.
+func (x *section) entry(e *entry) {
+	t := &x.conn.dec.table
+	if !e.plain || !x.begun || x.kind == sectionTrailers {
+		x.plain = false
+		x.field(t.fieldOf(e))
+		e.plain = x.plain
+		return
+	}
+	x.size += e.bytes()
+	x.fields++
+	if x.size > x.conn.cfg.HeaderBytes || x.fields > x.conn.cfg.Fields+pseudoFields {
+		x.tooLarge = true
+		return
+	}
+	if x.malformed == "" {
+		x.out = append(x.out, t.lineOf(e)...)
 	}
 }
 
@@ -158,6 +180,8 @@ func (x *section) field(name, value []byte) {
 		if x.upgraded {
 			return
 		}
+	default:
+		x.plain = true
 	}
 	if x.kind == sectionTrailers && !http1.MayTrail(name) {
 		return
