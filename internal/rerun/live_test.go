@@ -107,13 +107,13 @@ policies:%s`, path, l.log, livePolicy)
 	return l
 }
 
-// ask sends requests from several callers for so long, with the verbs by turns.
-func (l *live) ask(d time.Duration) {
+// ask sends requests from so many callers for so long, with the verbs by turns.
+func (l *live) ask(callers int, d time.Duration) {
 	l.t.Helper()
 	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 8}}
 	defer client.CloseIdleConnections()
 	var wg sync.WaitGroup
-	for w := range 8 {
+	for w := range callers {
 		wg.Go(func() {
 			for i, until := 0, time.Now().Add(d); time.Now().Before(until); i++ {
 				method := http.MethodGet
@@ -139,22 +139,48 @@ func (l *live) ask(d time.Duration) {
 
 // What happened to a live proxy with failures, ejections, retries and an open breaker
 // is what a replay of its log under the recorded configuration comes to.
+//
+// Times are read before a machine is told of them. Where the proxy has to wait for a
+// processor in between, two ends may be counted in the other order than that of
+// their times, which can tip a threshold and so much after it. That is seldom, and
+// seldomer with one caller, and then another run is looked at.
 func TestReplayReproducesALiveProxy(t *testing.T) {
+	for _, c := range []struct {
+		callers       int
+		off, observed float64 // percent of the requests at most, share of the ends at least
+	}{{1, 0, .999}, {8, .5, .95}} {
+		t.Run(fmt.Sprintf("%d callers", c.callers), func(t *testing.T) {
+			for try := 1; ; try++ {
+				problem := reproduce(t, c.callers, c.off, c.observed)
+				switch {
+				case problem == "":
+					return
+				case try == 3:
+					t.Fatal(problem)
+				}
+				t.Logf("run %d: %s", try, problem)
+			}
+		})
+	}
+}
+
+// reproduce replays one run of a live proxy and says what differs.
+func reproduce(t *testing.T, callers int, off, observed float64) string {
 	l := startLive(t)
-	l.ask(300 * time.Millisecond)
+	l.ask(callers, 300*time.Millisecond)
 	l.bad[0].Store(1)
-	l.ask(time.Second)
+	l.ask(callers, time.Second)
 	l.bad[0].Store(0)
 	l.bad[1].Store(2)
-	l.ask(500 * time.Millisecond)
+	l.ask(callers, 500*time.Millisecond)
 	for i := range l.bad {
 		l.bad[i].Store(1)
 	}
-	l.ask(500 * time.Millisecond)
+	l.ask(callers, 500*time.Millisecond)
 	for i := range l.bad {
 		l.bad[i].Store(0)
 	}
-	l.ask(700 * time.Millisecond)
+	l.ask(callers, 700*time.Millisecond)
 	l.stop()
 
 	trace, err := rerun.Load(l.log, 0)
@@ -171,24 +197,23 @@ func TestReplayReproducesALiveProxy(t *testing.T) {
 	report := trace.Compare(result, nil)
 	c := &report.Clusters[0]
 	a, b := &c.Recorded, &c.Replayed
+	share := float64(result.Clusters[0].Ends[rerun.Observed]) / float64(b.Attempts)
 	t.Logf("recorded: %+v", *a)
 	t.Logf("replayed: %+v", *b)
-	if a.Ejections == 0 || a.Retries == 0 || a.Refused == 0 || a.BreakerOpened == 0 || a.Bad == 0 {
-		t.Fatalf("the scenario does not have what it is for: %+v", *a)
+	t.Logf("off by %.3f %%, %.4f of the ends were observed", c.Off, share)
+	if a.Requests != b.Requests {
+		t.Errorf("%d of %d requests were replayed", b.Requests, a.Requests)
 	}
-	// Mostly nothing differs. Two attempts that ended within a microsecond may have
-	// been counted in the other order, and tip a threshold.
-	if a.Requests != b.Requests || c.Off > 5 {
-		t.Errorf("the replay is off by %.2f %% of the requests", c.Off)
+	switch {
+	case a.Ejections == 0 || a.Retries == 0 || a.Refused == 0 || a.BreakerOpened == 0 || a.Bad == 0:
+		return fmt.Sprintf("the scenario does not have what it is for: %+v", *a)
+	case c.Off > off:
+		return fmt.Sprintf("the replay is off by %.3f %% of the requests", c.Off)
+	case a.Ejections != b.Ejections || a.Readmissions != b.Readmissions || a.BreakerOpened != b.BreakerOpened:
+		return fmt.Sprintf("recorded %d ejections, %d readmissions and %d openings of the breaker, replayed %d, %d and %d",
+			a.Ejections, a.Readmissions, a.BreakerOpened, b.Ejections, b.Readmissions, b.BreakerOpened)
+	case share < observed:
+		return fmt.Sprintf("only %.4f of the ends were observed", share)
 	}
-	for what, p := range map[string][2]uint64{"ejections": {a.Ejections, b.Ejections}, "breaker openings": {a.BreakerOpened, b.BreakerOpened}} {
-		if d := int64(p[0]) - int64(p[1]); d > 2 || d < -2 {
-			t.Errorf("%s: recorded %d, replayed %d", what, p[0], p[1])
-		}
-	}
-	// A threshold that tipped may eject another endpoint for a second, whose answers
-	// were not seen then.
-	if share := float64(result.Clusters[0].Ends[rerun.Observed]) / float64(b.Attempts); share < .75 {
-		t.Errorf("only %.3f of the ends were observed", share)
-	}
+	return ""
 }

@@ -184,6 +184,35 @@ func TestTimeouts(t *testing.T) {
 	}
 }
 
+// An answer that came after its time, as the proxy could not end the wait for it, was
+// taken, and is under the same times; under shorter ones it is cut.
+func TestAnswersThatWereLate(t *testing.T) {
+	conf := func(try string) string {
+		return policy("retry: {attempts: 2, per_try_timeout: " + try + "}")
+	}
+	p := newTape(conf("60ms"), 2)
+	for i := range 100 {
+		at := 2*time.Second + time.Duration(i)*10*time.Millisecond
+		switch i % 10 {
+		case 0:
+			p.ask(at, outcomes.Exchange{}, good(0, 0, 170*time.Millisecond))
+		case 1: // given up much too late
+			p.ask(at, outcomes.Exchange{}, again(failed(0, 0, 400*time.Millisecond, outcome.TryTimeout, 0), time.Millisecond), good(1, 401*time.Millisecond, time.Millisecond))
+		default:
+			p.ask(at, outcomes.Exchange{}, good(i%2, 0, time.Millisecond))
+		}
+	}
+	tr := p.trace()
+	same := mustRecorded(t, tr)
+	v := tr.Compare(same, under(t, tr, conf("60ms"))).Clusters[0]
+	if v.Off != 0 || v.Replayed.Retries != 10 || v.New.Retries != 10 || v.New.Confidence.Observed != 100 {
+		t.Errorf("recorded %+v\nreplayed %+v\nunder the same %+v", v.Recorded, v.Replayed, v.New)
+	}
+	if v := tr.Compare(same, under(t, tr, conf("59ms"))).Clusters[0]; v.New.Retries < 20 {
+		t.Errorf("under a shorter time %+v", v.New)
+	}
+}
+
 // A limit refuses what goes beyond it, and it is told that it was good.
 func TestLimitRefusesTheGood(t *testing.T) {
 	p := newTape(policy(""), 2)
@@ -229,6 +258,8 @@ func TestEjectionsWithTheirWords(t *testing.T) {
 	}
 	end := at + 21*time.Millisecond
 	p.event(outcomes.Event{Kind: outcomes.Judged, At: end, Cluster: "api", Endpoint: address(0), Verdict: outlier.KindEjected, Cause: outlier.ConsecutiveFailures, Until: end + time.Second, Random: 0})
+	// The turn at which its time is over comes late, when the proxy gets a processor.
+	p.event(outcomes.Event{Kind: outcomes.Judged, At: 4217 * time.Millisecond, Cluster: "api", Endpoint: address(0), Verdict: outlier.KindProbation, Cause: outlier.ConsecutiveFailures})
 	for i := range 300 {
 		e := 1
 		if i == 220 {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"maps"
 	"reflect"
 	"slices"
 	"time"
@@ -12,6 +13,7 @@ import (
 	"github.com/outrigger-mesh/outrigger/internal/hist"
 	"github.com/outrigger-mesh/outrigger/proxy/outcome"
 	"github.com/outrigger-mesh/outrigger/resilience/replay"
+	"github.com/outrigger-mesh/outrigger/resilience/retry"
 	"github.com/outrigger-mesh/outrigger/telemetry/outcomes"
 )
 
@@ -67,6 +69,7 @@ type client struct {
 	list     []replay.Endpoint
 	words    map[time.Duration]uint64
 	follow   bool // the recorded picks hold under the policy
+	timed    bool // attempts and exchanges have the time that they had when recorded
 	gone     map[uint64]replay.Ref
 }
 
@@ -174,7 +177,7 @@ func (r *run) newClient(i int, c *cluster, out *ClusterResult) *client {
 	k.Client = replay.NewClient(r.e, r.present.policy[i], k, k)
 	k.Client.Stats = out.Stats
 	k.Client.Follow(k)
-	k.follow = r.follows(i, 0)
+	k.follow, k.timed = r.follows(i, 0), r.times(i, 0)
 	for j := range r.t.changes {
 		if ch := &r.t.changes[j]; ch.kind == outcomes.Judged && int(ch.cluster) == i {
 			k.words[ch.at] = ch.word
@@ -193,6 +196,30 @@ func (r *run) follows(cluster, cfg int) bool {
 		return false
 	}
 	return reflect.DeepEqual(r.fixed.policy[cluster].Balance, r.inLog[cfg].policy[cluster].Balance)
+}
+
+// times reports whether attempts and exchanges may take as long under the
+// configuration as under the one that is run.
+func (r *run) times(cluster, cfg int) bool {
+	if r.fixed == nil {
+		return true
+	}
+	if cfg >= len(r.inLog) || r.inLog[cfg] == nil {
+		return false
+	}
+	now, was := r.fixed, r.inLog[cfg]
+	return now.policy[cluster].Timeout == was.policy[cluster].Timeout && perTry(now.policy[cluster].Retry) == perTry(was.policy[cluster].Retry) &&
+		maps.EqualFunc(now.routes[cluster], was.routes[cluster], func(a, b *replay.Override) bool {
+			return a.Timeout == b.Timeout && perTry(a.Retry) == perTry(b.Retry)
+		})
+}
+
+// perTry is how long an attempt may take, 0 without a bound.
+func perTry(c *retry.Config) time.Duration {
+	if c == nil {
+		return 0
+	}
+	return c.PerTryTimeout
 }
 
 // schedule lets Fire be called when the next thing of the trace happens.
@@ -235,7 +262,7 @@ func (r *run) changed(ch *change) {
 		for i, k := range r.clients {
 			k.Client.SetEndpoints(nil)
 			fresh := r.newClient(i, k.c, k.out)
-			fresh.words, fresh.follow = k.words, k.follow
+			fresh.words, fresh.follow, fresh.timed = k.words, k.follow, k.timed
 			r.clients[i] = fresh
 		}
 	case outcomes.Configured:
@@ -243,7 +270,7 @@ func (r *run) changed(ch *change) {
 			r.present = r.inLog[ch.config]
 		}
 		for i, k := range r.clients {
-			k.follow = r.follows(i, ch.config)
+			k.follow, k.timed = r.follows(i, ch.config), r.times(i, ch.config)
 			if r.fixed == nil && ch.config > 0 {
 				k.SetPolicy(r.present.policy[i])
 			}

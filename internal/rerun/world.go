@@ -42,9 +42,14 @@ func (k *client) Begin(now time.Duration, a replay.Attempt) (replay.Fate, bool) 
 		k.out.Ends[Guessed]++
 		return replay.Fate{Latency: time.Millisecond, Reason: outcome.OK, Status: 200}, true
 	}
+	// Under the times that were in force, what was waited for longer than them was so:
+	// the proxy could not end it, for want of a processor.
+	recorded := source == Observed && k.timed
 	if !censored(was.reason) {
 		k.out.Ends[source]++
-		return t.fate(was), true
+		f := t.fate(was)
+		f.Late = recorded
+		return f, true
 	}
 	switch {
 	case was.reason == outcome.DownstreamGone && source == Observed && t.requests[a.Request.ID].reason == outcome.DownstreamGone:
@@ -53,7 +58,7 @@ func (k *client) Begin(now time.Duration, a replay.Attempt) (replay.Fate, bool) 
 	case a.Deadline > 0 && a.Deadline <= now+was.took+slack:
 		// It is given up here, too; if for the same reason, then as late as it was.
 		k.out.Ends[source]++
-		if source == Observed && now+was.took >= a.Deadline && now+was.took < a.Deadline+slack {
+		if source == Observed && now+was.took >= a.Deadline && (recorded || now+was.took < a.Deadline+slack) {
 			f := t.fate(was)
 			f.Late = true
 			return f, true
@@ -128,6 +133,11 @@ func (k *client) Wait(r *replay.Request, n int) (time.Duration, bool) {
 	}
 	return a.wait, a.waited
 }
+
+// Turns implements replay.Script. Under the configuration of the time the log says
+// when a review had its turn and did something: turns, too, come late to a proxy
+// that has to wait for a processor.
+func (k *client) Turns() bool { return k.r.fixed != nil || k.r.t.Damage.Any() }
 
 // Word implements replay.Script.
 func (k *client) Word(now time.Duration) (uint64, bool) {

@@ -233,7 +233,9 @@ func (c *Client) Fire(now time.Duration, arg uint64) {
 	switch kind {
 	case fireSweep:
 		if len(c.states) > 0 && c.detector != nil {
-			c.sweep(now)
+			if c.script == nil || c.script.Turns() {
+				c.sweep(now)
+			}
 			if cfg := c.caution(); cfg != nil {
 				c.judge(cfg, now)
 			}

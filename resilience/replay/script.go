@@ -20,6 +20,9 @@ type Script interface {
 	Wait(r *Request, n int) (wait time.Duration, ok bool)
 	// Word is the random word that a review of ejections at this time was given.
 	Word(now time.Duration) (word uint64, ok bool)
+	// Turns reports whether ejections are reviewed at the times when a client does
+	// so in turn. Else they are only at the ends of attempts and by Client.Review.
+	Turns() bool
 }
 
 // Follow lets the client do as s says where it can.

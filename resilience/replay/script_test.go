@@ -16,6 +16,7 @@ import (
 type script struct {
 	endpoints []int
 	wait      time.Duration
+	turns     bool
 }
 
 func (s *script) Endpoint(_ time.Duration, _ *Request, n int) (int, bool) {
@@ -26,6 +27,7 @@ func (s *script) Endpoint(_ time.Duration, _ *Request, n int) (int, bool) {
 }
 func (s *script) Wait(*Request, int) (time.Duration, bool) { return s.wait, s.wait > 0 }
 func (s *script) Word(now time.Duration) (uint64, bool)    { return 0, now == 3*time.Millisecond }
+func (s *script) Turns() bool                              { return s.turns }
 func failing(r outcome.Reason, status uint16) (p Policy, f Fate) {
 	c := retry.Default()
 	c.Attempts = 3
@@ -156,6 +158,34 @@ func TestStatsFrom(t *testing.T) {
 	c.Stats.Close(e.Now())
 	if len(c.Stats.Points) != 3 || c.Stats.Points[0].At != time.Hour || c.Stats.Points[0].Good != 1 {
 		t.Errorf("%+v", c.Stats.Points)
+	}
+}
+
+// A script may say that ejections are not reviewed in turn: their ends then wait for
+// who asks for a review.
+func TestTurns(t *testing.T) {
+	o := outlier.Default()
+	o.ConsecutiveFailures, o.BaseEjection, o.MaxEjection = 2, time.Second, time.Second
+	for _, turns := range []bool{false, true} {
+		e := New(1)
+		c := NewClient(e, Policy{Outlier: &o}, fixed(Fate{Latency: time.Millisecond, Reason: outcome.ConnectFailed}), nil)
+		c.SetEndpoints(endpoints(3))
+		c.Follow(&script{endpoints: []int{0}, turns: turns})
+		for range 2 {
+			c.Offer(Request{})
+			e.Run(e.Now() + time.Millisecond)
+		}
+		state := &c.endpoints[0].state
+		if state.State() != outlier.Ejected {
+			t.Fatalf("%v", state.State())
+		}
+		e.Run(10 * time.Second)
+		if got, want := state.State(), map[bool]outlier.State{false: outlier.Ejected, true: outlier.Probation}[turns]; got != want {
+			t.Errorf("with turns %v the endpoint is %v, want %v", turns, got, want)
+		}
+		if c.Review(); state.State() != outlier.Probation {
+			t.Errorf("after a review the endpoint is %v", state.State())
+		}
 	}
 }
 

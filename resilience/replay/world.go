@@ -61,8 +61,8 @@ type Fate struct {
 	Head time.Duration
 	// RTT is what the endpoint's latency is taken to be; 0: Latency.
 	RTT time.Duration
-	// Late says that the client itself gives the attempt up after Latency, although
-	// its time was over a little before: timers are not exact.
+	// Late says that the attempt ends after Latency although its time was over
+	// before: timers are not exact.
 	Late bool
 	// Reason is OK or why the attempt failed.
 	Reason outcome.Reason
