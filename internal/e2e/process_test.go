@@ -105,21 +105,11 @@ func (p *process) running() bool {
 
 // patience is how long something may take that should take no time at all on
 // a machine with nothing else to do.
-const patience = 20 * time.Second
+const patience = testkit.Patience
 
 // eventually waits until what is true. The text that check returns tells how
 // things stand, for the failure.
 func eventually(t *testing.T, within time.Duration, what string, check func() (bool, string)) {
 	t.Helper()
-	deadline := time.Now().Add(within)
-	for {
-		ok, state := check()
-		if ok {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("not within %v: %s; %s", within, what, state)
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
+	testkit.EventuallyWithin(t, within, what, check)
 }

@@ -134,13 +134,7 @@ func (b *bed) ask(c *net.UDPConn, text string) string {
 // eventually waits until ok.
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for range 4000 {
-		if ok() {
-			return
-		}
-		time.Sleep(5 * time.Millisecond) // the relay tells nobody when it is done
-	}
-	t.Fatalf("not in 20 s: %s", what)
+	testkit.Eventually(t, what, ok) // the relay tells nobody when it is done
 }
 
 // A client stays with its endpoint, clients are balanced, and nobody gets what

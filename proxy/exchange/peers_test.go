@@ -14,10 +14,12 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/outrigger-mesh/outrigger/internal/testkit"
 )
 
 // patience bounds every wait of a test for something that must happen.
-const patience = 10 * time.Second
+const patience = testkit.Patience
 
 // origin is an endpoint whose connections follow a script.
 type origin struct {
@@ -333,9 +335,5 @@ func (c *client) get(path string) {
 // eventually waits for f.
 func eventually(t testing.TB, what string, f func() bool) {
 	t.Helper()
-	for end := time.Now().Add(patience); !f(); time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("%s did not happen", what)
-		}
-	}
+	testkit.Eventually(t, what, f)
 }

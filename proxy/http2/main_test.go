@@ -150,11 +150,7 @@ func sweeping(t testing.TB) *Sweeper {
 // eventually waits until f holds.
 func eventually(t testing.TB, f func() bool) {
 	t.Helper()
-	for until := time.Now().Add(patience); !f(); time.Sleep(time.Millisecond) {
-		if time.Now().After(until) {
-			t.Fatal("it does not come to be")
-		}
-	}
+	testkit.Eventually(t, "it comes to be", f)
 }
 
 // answer is the answer to a request, as it crosses the package's border.

@@ -278,9 +278,5 @@ func isEnded(t testing.TB, c net.Conn) {
 // eventually waits for something that another goroutine does.
 func eventually(t testing.TB, ok func() bool) {
 	t.Helper()
-	for stop := time.Now().Add(patience); !ok(); time.Sleep(time.Millisecond) {
-		if time.Now().After(stop) {
-			t.Fatal("it did not come to pass")
-		}
-	}
+	testkit.Eventually(t, "it comes to pass", ok)
 }

@@ -2,9 +2,10 @@ package wire
 
 import (
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/outrigger-mesh/outrigger/internal/testkit"
 )
 
 const tcpEstablished = 1 // TCP_ESTABLISHED in the kernel's numbering
@@ -28,10 +29,5 @@ func unread(c *Conn) (n int) {
 // eventually waits for something that another goroutine or the kernel does.
 func eventually(t *testing.T, ok func() bool) {
 	t.Helper()
-	for stop := time.Now().Add(patience); !ok(); {
-		if time.Now().After(stop) {
-			t.Fatal("it did not come to pass")
-		}
-		time.Sleep(100 * time.Microsecond)
-	}
+	testkit.Eventually(t, "it comes to pass", ok)
 }
