@@ -128,22 +128,7 @@ A finding is one of
 With --json it is what the admin API says at /consul.`,
 		Example: "  outrigger consul status --admin 127.0.0.1:15000",
 		Args:    cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			cmd.SilenceUsage = true
-			c, err := newClient(cmd)
-			if err != nil {
-				return err
-			}
-			defer c.Close()
-			if !asJSON {
-				return c.text(cmd.Context(), "/consul", cmd.OutOrStdout())
-			}
-			var v json.RawMessage
-			if err := c.get(cmd.Context(), "/consul", &v); err != nil {
-				return err
-			}
-			return writeJSON(cmd.OutOrStdout(), v)
-		},
+		RunE:    func(cmd *cobra.Command, _ []string) error { return printPage(cmd, "/consul", asJSON) },
 	}
 	adminFlag(cmd)
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
@@ -159,18 +144,28 @@ YAML with the origin of each value in a comment: the entry in Consul, the file
 beside it, or default. The plan made from it stands below.`,
 		Example: "  outrigger consul show | grep policies.api -A20",
 		Args:    cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			cmd.SilenceUsage = true
-			c, err := newClient(cmd)
-			if err != nil {
-				return err
-			}
-			defer c.Close()
-			return c.text(cmd.Context(), "/config", cmd.OutOrStdout())
-		},
+		RunE:    func(cmd *cobra.Command, _ []string) error { return printPage(cmd, "/config", false) },
 	}
 	adminFlag(cmd)
 	return cmd
+}
+
+// printPage prints a page of the admin API.
+func printPage(cmd *cobra.Command, path string, asJSON bool) error {
+	cmd.SilenceUsage = true
+	c, err := newClient(cmd)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	if !asJSON {
+		return c.text(cmd.Context(), path, cmd.OutOrStdout())
+	}
+	var v json.RawMessage
+	if err := c.get(cmd.Context(), path, &v); err != nil {
+		return err
+	}
+	return writeJSON(cmd.OutOrStdout(), v)
 }
 
 // fail is an error that ends "outrigger run".
