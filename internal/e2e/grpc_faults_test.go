@@ -51,7 +51,7 @@ func TestGRPCDrainOfCaller(t *testing.T) {
 	m := newMesh(t)
 	list := m.grpcInstances(1, nil)
 	m.catalog(addresses(list))
-	web, address := m.outboundAs("grpc", "web", "api", sections{"drain": "{delay: 0s, timeout: 1m}"})
+	web, address := m.outboundAs("grpc", "web", "api", sections{"drain": "{delay: 0s, timeout: 10s}"})
 	web.ready()
 	call := dialGRPC(t, address)
 	stream, err := call.FullDuplexCall(within(t, time.Minute))
