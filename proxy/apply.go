@@ -81,15 +81,22 @@ func (p *Proxy) apply(loaded *config.Loaded) error {
 		return err
 	}
 	datagrams, err := p.bindDatagrams(draft.Datagrams())
-	if err == nil {
-		if err = p.setOutcomes(loaded); err != nil {
-			datagrams.abandon()
-		}
-	}
 	if err != nil {
 		bound.abandon()
 		return err
 	}
+	access, err := p.changeAccessLog(loaded)
+	if err == nil {
+		if err = p.setOutcomes(loaded); err != nil {
+			access.Abandon()
+		}
+	}
+	if err != nil {
+		datagrams.abandon()
+		bound.abandon()
+		return err
+	}
+	access.Commit()
 	p.tokens.Use(draft.Verifiers())
 	old := p.current.Load()
 	next := draft.Build(p.registry, p.metrics)
@@ -149,6 +156,7 @@ func (p *Proxy) restartNeeded(loaded *config.Loaded) error {
 	oldLog, nowLog := old.Telemetry, now.Telemetry
 	oldLog.Log.Level, nowLog.Log.Level = "", ""
 	oldLog.Outcomes, nowLog.Outcomes = outcomes.Config{}, outcomes.Config{}
+	oldLog.AccessLog, nowLog.AccessLog = config.AccessLog{}, config.AccessLog{}
 	var problems config.Problems
 	for _, f := range []struct {
 		path     string
@@ -329,12 +337,5 @@ func (p *Proxy) setLevel(name string) {
 	var level slog.Level
 	if p.level != nil && level.UnmarshalText([]byte(name)) == nil {
 		p.level.Set(level)
-	}
-}
-
-// Reopen opens the access log's file anew, after log rotation has moved it.
-func (p *Proxy) Reopen() {
-	if err := p.access.Reopen(); err != nil {
-		p.log.Error("cannot reopen the access log; the old file stays in use", "event", "reopen_failed", "error", err)
 	}
 }

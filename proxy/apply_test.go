@@ -98,6 +98,7 @@ func TestRestartNeeded(t *testing.T) {
 		{"log level", "level: info", "level: debug", ""},
 		{"port of the application", "8080", "8081", ""},
 		{"log format", "level: info", "format: json", "telemetry"},
+		{"access log", "{log:", "{access_log: {path: stderr, sample_percent: 5}, log:", ""},
 		{"identity", "cert: a", "cert: z", "identity"},
 		{"discovery", "register: {}", "register: {id: x}", "discovery"},
 		{"name", "name: web", "name: wab", "service.name"},

@@ -126,10 +126,8 @@ func New(o Options) (*Proxy, error) {
 	if p.metrics, err = telemetry.New(telemetry.Options{Resource: res}); err != nil {
 		return nil, err
 	}
-	if path := cfg.Telemetry.AccessLog.Path; path != "off" {
-		if p.access, err = telemetry.NewAccessLog(telemetry.AccessLogConfig{Path: path}); err != nil {
-			return nil, o.Config.Problem("telemetry.access_log.path", err.Error())
-		}
+	if p.access, err = newAccessLog(o.Config); err != nil {
+		return nil, err
 	}
 	if t := cfg.Telemetry.Tracing; t.Endpoint != "" {
 		p.tracer, err = telemetry.NewTracer(telemetry.TracerConfig{
@@ -171,7 +169,7 @@ func New(o Options) (*Proxy, error) {
 		Ledger: p.ledger, Outcomes: p.outcomes, Faults: p.faults,
 		Sweeper: p.sweeper, Tracer: p.tracer, AccessLog: p.access, Log: p.log,
 		Lessons: detect.NewMemory[exchange.Destination](rememberedDestinations, rememberedFor),
-		HTTP2:   &h2, Resting: p.resting, Memory: p.memory, LocalID: p.ownID, Draining: &p.closing, AccessSample: cfg.Telemetry.AccessLog.SamplePercent / 100, Hops: exchange.NewHops(),
+		HTTP2:   &h2, Resting: p.resting, Memory: p.memory, LocalID: p.ownID, Draining: &p.closing, Hops: exchange.NewHops(),
 	}
 	if err = p.newIdentity(cfg); err == nil {
 		err = p.newDiscovery(cfg)
@@ -236,9 +234,7 @@ func (p *Proxy) Run(ctx, kill context.Context) error {
 		}
 		_ = p.metrics.Shutdown(flush)
 	}()
-	if p.access != nil {
-		tail.Go("access log", p.optional("access log", p.access.Run))
-	}
+	tail.Go("access log", p.optional("access log", p.access.Run))
 	tail.Go("outcome log", p.optional("outcome log", p.outcomes.Run))
 	if p.tracer != nil {
 		tail.Go("tracing", p.optional("tracing", p.tracer.Run))

@@ -22,9 +22,11 @@ const (
 
 // AccessLogConfig configures an AccessLog.
 type AccessLogConfig struct {
-	// Path is "stdout", "stderr" or a file, which is appended to and made with
-	// mode 0640.
+	// Path is "stdout", "stderr", "off" or a file, which is appended to and made
+	// with mode 0640.
 	Path string
+	// LeaveOut is the share of successful exchanges that get no record, 0 to 1.
+	LeaveOut float64
 	// Query writes the path with its query. Off by default, since queries
 	// often carry secrets.
 	Query bool
@@ -35,42 +37,81 @@ type AccessLogConfig struct {
 // AccessLog writes one JSON object a line and exchange. Write only copies into
 // memory; Run writes it out. A nil AccessLog takes records and drops them.
 type AccessLog struct {
-	cfg AccessLogConfig
+	query bool
+	share atomic.Uint64 // of successful exchanges that get a record, as the bits of a float64; less than 0 when it is off
 
 	mu      sync.Mutex
-	front   []byte // filled by Write
-	dropped uint64 // since it was last said in the log
-	back    []byte // being written out; only Run touches it
-	torn    bool   // the last write ended within a line; only Run touches it
+	wanted  string  // where records go from now on
+	next    *outlet // that place; nil when it is in use already
+	done    bool    // Run ends
+	front   []byte  // filled by Write
+	dropped uint64  // since it was last said in the log
+	back    []byte  // being written out; only Run touches it
+	torn    bool    // the last write ended within a line; only Run touches it
 
 	records, lost atomic.Uint64
 	full          chan struct{} // holds one token: front is over flushBytes
 	scratch       sync.Pool     // *[]byte, a line in the making
 
 	fileMu sync.Mutex
-	file   *os.File // nil unless Path is a file
-	sink   io.Writer
-	ended  bool // Run has closed the file
+	outlet
+	ended bool // Run has closed the file
+}
+
+// outlet is where records go.
+type outlet struct {
+	at   int // how much of what waits belongs to the one before
+	path string
+	sink io.Writer
+	file *os.File // nil unless path is a file
+}
+
+// open returns the outlet that path names.
+func open(path string) (*outlet, error) {
+	o := &outlet{path: path}
+	switch path {
+	case "stdout":
+		o.sink = os.Stdout
+	case "stderr":
+		o.sink = os.Stderr
+	case offPath:
+		o.sink = io.Discard
+	case "":
+		return nil, errors.New("access log: no path; use stdout, stderr, off or a file")
+	default:
+		f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o640)
+		if err != nil {
+			return nil, fmt.Errorf("access log: cannot open the file: %w", err)
+		}
+		o.sink, o.file = f, f
+	}
+	return o, nil
+}
+
+// offPath is where nothing is written.
+const offPath = "off"
+
+func (o *outlet) close() error {
+	if o == nil || o.file == nil {
+		return nil
+	}
+	return o.file.Close()
 }
 
 // NewAccessLog opens the sink. The caller must call Run, which closes it.
 func NewAccessLog(cfg AccessLogConfig) (*AccessLog, error) {
-	l := &AccessLog{cfg: cfg, full: make(chan struct{}, 1)}
+	l := &AccessLog{query: cfg.Query, wanted: cfg.Path, full: make(chan struct{}, 1)}
 	l.scratch.New = func() any { b := make([]byte, 0, 2048); return &b }
-	switch {
-	case cfg.Sink != nil:
-		l.sink = cfg.Sink
-	case cfg.Path == "stdout":
-		l.sink = os.Stdout
-	case cfg.Path == "stderr":
-		l.sink = os.Stderr
-	case cfg.Path == "":
-		return nil, errors.New("access log: no path; use stdout, stderr or a file")
-	default:
-		if err := l.Reopen(); err != nil {
+	if cfg.Sink != nil {
+		l.outlet = outlet{sink: cfg.Sink}
+	} else {
+		o, err := open(cfg.Path)
+		if err != nil {
 			return nil, err
 		}
+		l.outlet = *o
 	}
+	l.setShare(cfg.Path, cfg.LeaveOut)
 	return l, nil
 }
 
@@ -78,25 +119,31 @@ func NewAccessLog(cfg AccessLogConfig) (*AccessLog, error) {
 // nothing for other sinks. When the file cannot be opened, the old one stays
 // in use. After Run has ended it fails with os.ErrClosed.
 func (l *AccessLog) Reopen() error {
-	if l == nil || l.cfg.Sink != nil || l.cfg.Path == "stdout" || l.cfg.Path == "stderr" {
+	if l == nil {
 		return nil
 	}
-	f, err := os.OpenFile(l.cfg.Path, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o640)
-	if err != nil {
-		return fmt.Errorf("access log: cannot open the file: %w", err)
-	}
+	l.mu.Lock()
+	changing := l.next != nil // to what was opened just now
+	l.mu.Unlock()
 	l.fileMu.Lock()
-	if l.ended {
-		l.fileMu.Unlock()
-		return fmt.Errorf("access log: cannot open the file: %w", errors.Join(os.ErrClosed, f.Close()))
+	defer l.fileMu.Unlock()
+	switch l.path {
+	case "", "stdout", "stderr", offPath:
+		return nil
 	}
-	old := l.file
-	l.file, l.sink = f, f
-	l.fileMu.Unlock()
-	if old != nil {
-		return old.Close()
+	switch {
+	case l.ended:
+		return fmt.Errorf("access log: cannot open the file: %w", os.ErrClosed)
+	case changing:
+		return nil
 	}
-	return nil
+	o, err := open(l.path)
+	if err != nil {
+		return err
+	}
+	old := l.outlet
+	l.outlet = *o
+	return old.close()
 }
 
 // Written returns how many records were taken.
@@ -122,13 +169,16 @@ func (l *AccessLog) Write(r *Record) {
 		return
 	}
 	p := l.scratch.Get().(*[]byte)
-	line := appendRecord((*p)[:0], r, l.cfg.Query)
+	line := appendRecord((*p)[:0], r, l.query)
 	l.mu.Lock()
-	if len(l.front)+len(line) > bufferBytes {
+	switch {
+	case l.wanted == offPath: // since its exchange asked
+		l.mu.Unlock()
+	case len(l.front)+len(line) > bufferBytes:
 		l.dropped++
 		l.mu.Unlock()
 		l.lost.Add(1)
-	} else {
+	default:
 		l.front = append(l.front, line...)
 		due := len(l.front) >= flushBytes
 		l.mu.Unlock()
@@ -158,49 +208,71 @@ func (l *AccessLog) Run(ctx context.Context) error {
 	tick := time.NewTicker(flushInterval)
 	defer tick.Stop()
 	for {
+		due := tick.C
+		if l.share.Load() == off {
+			due = nil // a change of that is told by full
+		}
 		select {
 		case <-ctx.Done():
+			l.mu.Lock()
+			l.done = true
+			l.mu.Unlock()
 			err := l.flush()
 			l.fileMu.Lock()
 			defer l.fileMu.Unlock()
 			l.ended = true
-			if l.file != nil {
-				err = errors.Join(err, l.file.Close())
-				l.file, l.sink = nil, io.Discard
-			}
+			err = errors.Join(err, l.outlet.close())
+			l.sink, l.file = io.Discard, nil
 			return err
-		case <-tick.C:
+		case <-due:
 		case <-l.full:
 		}
 		_ = l.flush() // counted, and said in the log when it works again
 	}
 }
 
-// flush writes out what waits.
+// flush writes out what waits, and turns to another outlet where that is due.
 func (l *AccessLog) flush() error {
 	l.mu.Lock()
 	l.front, l.back = l.back[:0], l.front
-	dropped := l.dropped
-	l.dropped = 0
+	dropped, next := l.dropped, l.next
+	l.dropped, l.next = 0, nil
 	l.mu.Unlock()
 	records := len(l.back)
 	if dropped > 0 {
 		l.back = appendDropped(l.back, time.Now(), dropped)
 	}
-	if len(l.back) == 0 {
+	first := len(l.back)
+	if next != nil && next.path != offPath {
+		first = next.at
+	}
+	var err error
+	if first <= records && next != nil {
+		err = l.put(l.back[:first], first, 0)
+		err = errors.Join(err, l.turn(next), l.put(l.back[first:], records-first, dropped))
+	} else {
+		err = errors.Join(l.put(l.back, records, dropped), l.turn(next))
+	}
+	if err == nil && cap(l.back) > 4*flushBytes && len(l.back) < flushBytes {
+		l.back = nil // a burst is over: give its memory back
+	}
+	return err
+}
+
+// put writes b, of which the first bytes are records and the rest says how many
+// were dropped.
+func (l *AccessLog) put(b []byte, records int, dropped uint64) error {
+	if len(b) == 0 {
 		return nil
 	}
 	l.fileMu.Lock()
-	n, err := l.write(l.back)
+	n, err := l.write(b)
 	l.fileMu.Unlock()
 	if err == nil {
-		if cap(l.back) > 4*flushBytes && len(l.back) < flushBytes {
-			l.back = nil // a burst is over: give its memory back
-		}
 		return nil
 	}
-	unsent := uint64(bytes.Count(l.back[min(n, records):records], []byte{'\n'}))
-	if n < len(l.back) {
+	unsent := uint64(bytes.Count(b[min(n, records):records], []byte{'\n'}))
+	if n < len(b) {
 		unsent += dropped // not said yet; those were counted before
 		l.lost.Add(unsent - dropped)
 	} else {

@@ -156,7 +156,7 @@ func (f *flow) refused(why outcome.Reason) {
 func (f *flow) record(why outcome.Reason, now time.Duration) {
 	f.cl.Metrics().Finish(f.shard, why, 0, now-f.start)
 	log := f.r.o.AccessLog
-	if log == nil {
+	if !log.Takes(false) {
 		return
 	}
 	took := now - f.start

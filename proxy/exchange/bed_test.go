@@ -175,7 +175,7 @@ func newBed(t testing.TB, m mode, change func(*setup)) *bed {
 	}
 	b.server = &exchange.Server{
 		Sweeper: b.sweeper, AccessLog: access, Log: logger, LocalID: func() string { return proxyID },
-		Draining: &b.draining, AccessSample: 1, Memory: s.memory,
+		Draining: &b.draining, Memory: s.memory,
 		// All, in little room: so every test keeps records, those about allocation too.
 		Ledger:   ledger.New(ledger.Config{SizeBytes: ledger.LeastBytes, SamplePercent: 100}, 0),
 		Outcomes: told, Hops: exchange.NewHops(),

@@ -1,8 +1,6 @@
 package exchange
 
 import (
-	"math/rand/v2"
-
 	"github.com/outrigger-mesh/outrigger/proxy/http1"
 	"github.com/outrigger-mesh/outrigger/proxy/http2"
 	"github.com/outrigger-mesh/outrigger/proxy/outcome"
@@ -80,5 +78,5 @@ func (x *exchange) protocol() string {
 
 // logs decides whether the access log records an exchange.
 func (s *Server) logs(r outcome.Reason) bool {
-	return s.AccessLog != nil && (r != outcome.OK || s.AccessSample >= 1 || rand.Float64() < s.AccessSample)
+	return s.AccessLog.Takes(r == outcome.OK)
 }

@@ -37,9 +37,6 @@ type Server struct {
 	// Draining is set once the proxy shuts down: connections end with the
 	// exchange they carry.
 	Draining *atomic.Bool
-	// AccessSample is the share of successful exchanges that the access log
-	// records; others are recorded always.
-	AccessSample float64
 	// Ledger keeps what was decided; nil keeps nothing.
 	Ledger *ledger.Ring
 	// Outcomes is the log of how exchanges went; nil keeps none.

@@ -77,9 +77,8 @@ func (t *translation) hold(running *config.Config) error {
 	if c.Service.Name != running.Service.Name {
 		return fmt.Errorf("consul %s: is for the service %s now, and this proxy runs for %s; restart it", t.entry, c.Service.Name, running.Service.Name)
 	}
-	level, outcomes := c.Telemetry.Log.Level, c.Telemetry.Outcomes
-	held := running.Telemetry
-	held.Log.Level, held.Outcomes = level, outcomes
+	held := running.Telemetry // but what a reload may change of it
+	held.Log.Level, held.Outcomes, held.AccessLog = c.Telemetry.Log.Level, c.Telemetry.Outcomes, c.Telemetry.AccessLog
 	for _, f := range []struct {
 		path      string
 		now, then any
