@@ -33,7 +33,7 @@ func (v *validator) listeners() {
 		}
 	}
 	for i, u := range v.Outbound.Upstreams {
-		if u.Listen != "" {
+		if _, socket := SocketPath(u.Listen); u.Listen != "" && !socket {
 			take(joinIndex("outbound.upstreams", i)+".listen", u.Listen)
 		}
 	}

@@ -228,8 +228,11 @@ type Upstream struct {
 	// What the application knows it as: in listeners' names, logs and metrics, and for explain. Two upstreams may lead to
 	// one service under different names. Default: service.
 	Name string `yaml:"name"`
-	// The address on which the application reaches it, "IP:PORT". Required unless it has addresses.
+	// The address on which the application reaches it, "IP:PORT", or "unix:/PATH" for a Unix socket. Required unless it has addresses.
 	Listen string `yaml:"listen"`
+	// Who may connect to the Unix socket of listen: its permissions in octal digits, such as "0660", of which the right to write is
+	// that to connect. Empty: what the process's umask leaves, with 022 the proxy's own user.
+	SocketMode string `yaml:"socket_mode"`
 	// The addresses at which the application finds it with outbound.transparent, such as virtual IPs: "IP" for all ports, or "IP:PORT".
 	Addresses []string `yaml:"addresses"`
 	// Whether a connection to the address of one of its endpoints, which outbound.transparent takes, goes to that very endpoint, as the upstream's calls go (mTLS). Where no endpoint has the port that was dialled, the address alone counts.

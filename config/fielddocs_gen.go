@@ -512,7 +512,7 @@ func fieldDoc(id string) string {
 	case "github.com/outrigger-mesh/outrigger/config.Upstream.Direct":
 		return "Whether a connection to the address of one of its endpoints, which outbound.transparent takes, goes to that very endpoint, as the upstream's calls go (mTLS). Where no endpoint has the port that was dialled, the address alone counts."
 	case "github.com/outrigger-mesh/outrigger/config.Upstream.Listen":
-		return "The address on which the application reaches it, \"IP:PORT\". Required unless it has addresses."
+		return "The address on which the application reaches it, \"IP:PORT\", or \"unix:/PATH\" for a Unix socket. Required unless it has addresses."
 	case "github.com/outrigger-mesh/outrigger/config.Upstream.Name":
 		return "What the application knows it as: in listeners' names, logs and metrics, and for explain. Two upstreams may lead to one service under different names. Default: service."
 	case "github.com/outrigger-mesh/outrigger/config.Upstream.Protocol":
@@ -521,6 +521,8 @@ func fieldDoc(id string) string {
 		return "Requests that go elsewhere or are treated in another manner, by path, method, header or gRPC method. The first that matches counts."
 	case "github.com/outrigger-mesh/outrigger/config.Upstream.Service":
 		return "The name of the service as discovery knows it. Required."
+	case "github.com/outrigger-mesh/outrigger/config.Upstream.SocketMode":
+		return "Who may connect to the Unix socket of listen: its permissions in octal digits, such as \"0660\", of which the right to write is that to connect. Empty: what the process's umask leaves, with 022 the proxy's own user."
 	case "github.com/outrigger-mesh/outrigger/config.Upstream.Unmatched":
 		return "What becomes of requests that no route takes: forward sends them to the service, refuse answers 404."
 	case "github.com/outrigger-mesh/outrigger/discovery/consul.Check.DeregisterAfter":

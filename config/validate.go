@@ -30,6 +30,7 @@ func (c *Config) Validate(add func(field, problem string)) {
 	v.lifecycle()
 	v.rest()
 	v.listeners()
+	v.sockets()
 	v.machines(reflect.ValueOf(c).Elem(), "")
 	v.generic(reflect.ValueOf(c).Elem(), "")
 }

@@ -139,7 +139,7 @@ func (p *Proxy) applied(next *plan.Plan, asked bool) {
 	}
 	names := make([]string, 0, len(next.Listeners)+len(next.Datagrams))
 	for _, l := range next.Listeners {
-		names = append(names, l.Name+"="+p.listeners[l.Name].Address().String())
+		names = append(names, l.Name+"="+p.listeners[l.Name].Where())
 	}
 	for _, g := range next.Datagrams {
 		names = append(names, g.Name+"="+p.datagrams[g.Name].Address().String())
@@ -313,7 +313,7 @@ func (p *Proxy) retire(l *listener.Listener) {
 	l.Stop()
 	l.CloseIdle()
 	p.retired = append(p.retired, l)
-	p.log.Info("listener closed", "event", "listener_closed", "listener", l.Plan().Name, "address", l.Address().String())
+	p.log.Info("listener closed", "event", "listener_closed", "listener", l.Plan().Name, "address", l.Where())
 }
 
 // retiredStep is how often connections of retired listeners are looked at.

@@ -34,9 +34,13 @@ func (f *floods) struck(kind http2.Flood, peer netip.AddrPort) {
 	if now < next || !k.next.CompareAndSwap(next, now+int64(sayFlood)) {
 		return
 	}
+	from := "unix"
+	if peer.IsValid() {
+		from = peer.String()
+	}
 	all := k.struck.Value()
 	f.log.Warn("an HTTP/2 peer was stopped: it sent too much that asks for work and brings nothing",
-		"event", "http2_flood", "kind", kind.String(), "peer", peer.String(), "connections", all-k.said.Swap(all))
+		"event", "http2_flood", "kind", kind.String(), "peer", from, "connections", all-k.said.Swap(all))
 }
 
 // named are the counters, for the metrics.

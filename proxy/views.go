@@ -300,7 +300,7 @@ func (p *Proxy) viewConnections() []admin.ConnectionView {
 		for _, s := range l.States(maxConnectionViews - len(views)) {
 			v := admin.ConnectionView{
 				ID: s.ID, Direction: s.Direction.String(), Listener: s.Listener, Protocol: s.Protocol,
-				Remote: s.Peer.Addr.String(), Local: s.Local.String(), State: "idle", Since: s.Since, Exchanges: s.Exchanges,
+				Remote: s.Peer.From(), Local: s.Local, State: "idle", Since: s.Since, Exchanges: s.Exchanges,
 			}
 			if s.Busy {
 				v.State = "busy"

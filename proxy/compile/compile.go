@@ -19,6 +19,7 @@ import (
 	"github.com/outrigger-mesh/outrigger/proxy/limiter"
 	"github.com/outrigger-mesh/outrigger/proxy/plan"
 	"github.com/outrigger-mesh/outrigger/proxy/upstream"
+	"github.com/outrigger-mesh/outrigger/proxy/wire"
 	"github.com/outrigger-mesh/outrigger/resilience/guard"
 	"github.com/outrigger-mesh/outrigger/resilience/retry"
 	"github.com/outrigger-mesh/outrigger/telemetry"
@@ -257,6 +258,14 @@ func (c *compiler) outbound(i int) {
 		Name: c.listener, Address: u.Listen, Direction: telemetry.Outbound, Protocol: protocol(c.cfg.ServiceProtocol(u.Service)),
 		DetectWait: c.cfg.Detection.Wait, HTTP: c.http(), Route: plan.Route{Name: u.Title()}, Opaque: c.opaque(),
 	}
+	if socket, ok := config.SocketPath(u.Listen); ok {
+		mode, err := config.SocketPermissions(u.SocketMode)
+		if err != nil {
+			c.problem(path+".socket_mode", "%v", err)
+			return
+		}
+		l.Address, l.SocketMode = wire.Unix+socket, mode
+	}
 	spec := c.called(path+".service", u.Service)
 	if spec < 0 {
 		return
@@ -355,7 +364,7 @@ func (c *compiler) use(route *plan.Route, spec int) {
 }
 
 func (c *compiler) add(l *plan.Listener) {
-	if _, _, err := net.SplitHostPort(l.Address); err != nil && l.Address != "" {
+	if _, _, err := net.SplitHostPort(l.Address); err != nil && l.Address != "" && !strings.HasPrefix(l.Address, wire.Unix) {
 		c.problem("outbound.upstreams", "listener %s: %v", l.Name, err)
 		return
 	}

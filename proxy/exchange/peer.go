@@ -13,11 +13,11 @@ func (p *Peer) extra() int {
 	return 0
 }
 
-// appendClientCert writes x-forwarded-client-cert, behind a field that has no end yet: what came, where that is kept, and
+// appendClientCert writes x-forwarded-client-cert: what came, where that is kept, and
 // the element of the peer.
 func (x *exchange) appendClientCert(b []byte) []byte {
 	p := &x.s.peer
-	next := "\r\nx-forwarded-client-cert: "
+	next, start := "x-forwarded-client-cert: ", len(b)
 	if p.KeepClientCert && x.req.Has(http1.XForwardedClientCert) {
 		for i := range x.req.Fields {
 			if f := &x.req.Fields[i]; f.ID == http1.XForwardedClientCert && f.Value.Len() > 0 {
@@ -31,5 +31,16 @@ func (x *exchange) appendClientCert(b []byte) []byte {
 		b = append(b, next...)
 		b = append(b, p.ClientCert...)
 	}
+	if len(b) > start {
+		b = append(b, "\r\n"...)
+	}
 	return b
+}
+
+// From is where it came from, for people: its address, or "unix".
+func (p *Peer) From() string {
+	if !p.Addr.IsValid() {
+		return "unix"
+	}
+	return p.Addr.String()
 }

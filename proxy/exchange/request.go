@@ -246,29 +246,38 @@ func (x *exchange) payloads() int {
 // ownFields is room for the fields that the proxy adds, two cookies among them.
 const ownFields = 1024
 
-// appendForwarded writes what this hop says about the caller: its address
-// behind those that came, the scheme of the first hop, and its certificate,
+// appendForwarded writes what this hop says about the caller: its address, unless it
+// came by a Unix socket, behind those that came, the scheme of the first hop, and its certificate,
 // which is taken over from a request only where that is asked for.
 func (x *exchange) appendForwarded(b []byte) []byte {
-	b = append(b, "x-forwarded-for: "...)
+	const name, comma, end = "x-forwarded-for: ", ", ", "\r\n"
+	start := len(b)
+	b = append(b, name...)
 	if x.req.Has(http1.XForwardedFor) {
 		for i := range x.req.Fields {
 			if f := &x.req.Fields[i]; f.ID == http1.XForwardedFor && f.Value.Len() > 0 {
 				b = append(b, f.Value.Of(x.raw)...)
-				b = append(b, ", "...)
+				b = append(b, comma...)
 			}
 		}
 	}
-	b = append(b, x.s.addr...)
+	switch {
+	case len(x.s.addr) > 0:
+		b = append(append(b, x.s.addr...), end...)
+	case len(b) == start+len(name):
+		b = b[:start]
+	default:
+		b = append(b[:len(b)-len(comma)], end...)
+	}
 	if !x.req.Has(http1.XForwardedProto) {
 		if x.s.peer.TLS != 0 {
-			b = append(b, "\r\nx-forwarded-proto: https"...)
+			b = append(b, "x-forwarded-proto: https\r\n"...)
 		} else {
-			b = append(b, "\r\nx-forwarded-proto: http"...)
+			b = append(b, "x-forwarded-proto: http\r\n"...)
 		}
 	}
 	if p := &x.s.peer; len(p.ClientCert) > 0 || p.KeepClientCert {
 		b = x.appendClientCert(b)
 	}
-	return append(b, "\r\n"...)
+	return b
 }

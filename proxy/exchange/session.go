@@ -62,6 +62,7 @@ type Server struct {
 
 // Peer is what is known about a downstream since its connection was accepted.
 type Peer struct {
+	// Addr is not valid of one that came by a Unix socket.
 	Addr netip.AddrPort
 	ID   mtls.ID // zero without mTLS
 	TLS  uint16  // the version; 0 for plaintext
@@ -363,7 +364,7 @@ const (
 // and the peer lose the response (RFC 9112 section 9.6).
 func (s *Session) linger() {
 	if s.abort {
-		_ = s.conn.Socket().SetLinger(0)
+		s.conn.ResetOnClose()
 		return
 	}
 	if s.conn.Expired() {

@@ -39,7 +39,7 @@ func (s *Session) carryStreams(h *http2.Server) (resting bool) {
 	case wire.ErrResting:
 		return true
 	default:
-		s.srv.Log.Debug("an HTTP/2 connection ended", "event", "http2_ended", "listener", s.source.Load().Name, "peer", s.peer.Addr.String(), "error", err)
+		s.srv.Log.Debug("an HTTP/2 connection ended", "event", "http2_ended", "listener", s.source.Load().Name, "peer", s.peer.From(), "error", err)
 	}
 	return false
 }
@@ -121,7 +121,7 @@ func (s *Session) lingerStream(st *http2.Stream) {
 // exchange held is not given back; the log says where to look.
 func (s *Session) contain(l *plan.Listener, st *http2.Stream) {
 	if p := recover(); p != nil {
-		s.srv.Log.Error("defect: a stream was dropped", "event", "panic", "listener", l.Name, "peer", s.peer.Addr.String(), "panic", p, "stack", string(debug.Stack()))
+		s.srv.Log.Error("defect: a stream was dropped", "event", "panic", "listener", l.Name, "peer", s.peer.From(), "panic", p, "stack", string(debug.Stack()))
 		st.Notify(nil)
 		st.Reset(http2.InternalError)
 	}

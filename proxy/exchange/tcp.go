@@ -160,7 +160,7 @@ func (t *tcpExchange) wishes() {
 		h, key, ok := &t.pol.Balance.Hash[i], uint64(0), false
 		switch {
 		case h.SourceIP:
-			key, ok = balance.KeyOf(t.peer.Addr.Addr().String()), true
+			key, ok = balance.KeyOf(t.peer.Addr.Addr().String()), t.peer.Addr.IsValid()
 		case h.Identity && !t.peer.ID.IsZero():
 			key, ok = balance.KeyOf(t.peer.ID.String()), true
 		}

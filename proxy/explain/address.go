@@ -20,6 +20,17 @@ func parseAddress(text string) (a netip.AddrPort, ok bool) {
 	return netip.AddrPortFrom(a.Addr().Unmap(), a.Port()), err == nil
 }
 
+// locateSocket finds the listener of a Unix socket.
+func (e *explainer) locateSocket(address string) error {
+	for _, l := range e.Plan.Listeners {
+		if l.Address == address {
+			e.l = l
+			return nil
+		}
+	}
+	return fmt.Errorf("%w: %s listens on no Unix socket %s", admin.ErrNotHere, e.own(), e.q.To)
+}
+
 // locateAddress finds the listener of a connection to dst that is redirected to
 // the proxy. One that nobody takes stays with the listener that it comes to.
 func (e *explainer) locateAddress(dst netip.AddrPort) error {

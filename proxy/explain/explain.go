@@ -16,6 +16,7 @@ import (
 	"github.com/outrigger-mesh/outrigger/proxy/http1"
 	"github.com/outrigger-mesh/outrigger/proxy/outcome"
 	"github.com/outrigger-mesh/outrigger/proxy/plan"
+	"github.com/outrigger-mesh/outrigger/proxy/wire"
 	"github.com/outrigger-mesh/outrigger/resilience/guard"
 	"github.com/outrigger-mesh/outrigger/resilience/ratelimit"
 	"github.com/outrigger-mesh/outrigger/telemetry"
@@ -99,6 +100,9 @@ func (e *explainer) locate() error {
 	to, name := e.q.To, "outbound:"+e.q.To
 	if dst, ok := parseAddress(to); ok {
 		return e.locateAddress(dst)
+	}
+	if path, ok := config.SocketPath(to); ok {
+		return e.locateSocket(wire.Unix + path)
 	}
 	switch {
 	case to == "":

@@ -68,7 +68,7 @@ func (c *conn) carry(m *telemetry.Listener, f func(*telemetry.Listener) (resting
 // defect keeps one that was met by one connection from ending those of others.
 // What the exchange held is not given back; the log says where to look.
 func (c *conn) defect(p any) {
-	c.l.log.Error("defect: a connection was dropped", "event", "panic", "listener", c.l.Plan().Name, "peer", c.peer.Addr.String(), "panic", p, "stack", string(debug.Stack()))
+	c.l.log.Error("defect: a connection was dropped", "event", "panic", "listener", c.l.Plan().Name, "peer", c.peer.From(), "panic", p, "stack", string(debug.Stack()))
 }
 
 // tlsHandshake is the first byte of a TLS connection (RFC 8446 section 5.1).
@@ -113,7 +113,7 @@ func (c *conn) handshakeFailed(p *plan.Listener, m *telemetry.Listener, err erro
 	}
 	kind := handshakeFailure(err)
 	m.HandshakeFailed(kind)
-	c.l.log.Warn("handshake refused", "event", "handshake_failed", "listener", p.Name, "peer", c.peer.Addr.String(), "kind", kind.String(), "error", err)
+	c.l.log.Warn("handshake refused", "event", "handshake_failed", "listener", p.Name, "peer", c.peer.From(), "kind", kind.String(), "error", err)
 }
 
 // sniff reports whether the downstream speaks TLS, and then waits for the whole
@@ -263,7 +263,7 @@ func handshakeFailure(err error) telemetry.HandshakeFailure {
 // State is a copy of what is known about a connection.
 type State struct {
 	ID        uint64 // unique for the listener
-	Local     netip.AddrPort
+	Local     string // the own address
 	Listener  string
 	Direction telemetry.Direction
 	Protocol  string // what is spoken, or else what the listener takes
@@ -278,7 +278,7 @@ func (l *Listener) States(n int) []State {
 	p := l.Plan()
 	var list []State
 	for _, c := range l.snapshot() {
-		s := State{ID: c.id, Local: c.wire.LocalAddr(), Listener: p.Name, Direction: p.Direction, Protocol: p.Protocol.String(), Since: c.since, Busy: true}
+		s := State{ID: c.id, Local: l.localOf(c), Listener: p.Name, Direction: p.Direction, Protocol: p.Protocol.String(), Since: c.since, Busy: true}
 		s.Peer.Addr = c.wire.RemoteAddr()
 		if c.settled.Load() {
 			s.Peer = c.peer

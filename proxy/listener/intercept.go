@@ -1,7 +1,6 @@
 package listener
 
 import (
-	"net"
 	"net/netip"
 	"time"
 
@@ -50,7 +49,7 @@ type arrived struct {
 
 // intercept decides about a connection that the kernel has brought here. It is
 // called by the goroutine that accepts.
-func (l *Listener) intercept(sock *net.TCPConn, d *Directory) {
+func (l *Listener) intercept(sock wire.Socket, d *Directory) {
 	m := l.Plan().Metrics
 	m.Connections.Inc()
 	w, err := wire.New(sock, l.srv.Sweeper)
@@ -85,7 +84,7 @@ func (l *Listener) intercept(sock *net.TCPConn, d *Directory) {
 
 // byPort decides about a connection that may have been going to another port of
 // the application. It is called by the goroutine that accepts.
-func (l *Listener) byPort(sock *net.TCPConn, p *plan.Listener) {
+func (l *Listener) byPort(sock wire.Socket, p *plan.Listener) {
 	m := p.Metrics
 	w, err := wire.New(sock, l.srv.Sweeper)
 	if err != nil {
@@ -229,6 +228,6 @@ func (l *Listener) hold(a arrived, most time.Duration) {
 
 // reset ends a connection that nobody serves.
 func reset(w *wire.Conn) {
-	_ = w.Socket().SetLinger(0)
+	w.ResetOnClose()
 	_ = w.Close()
 }

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -24,7 +25,9 @@ import (
 type Listener struct {
 	srv *exchange.Server
 	log *slog.Logger
-	ln  *net.TCPListener // nil where connections come from others that intercept them
+	ln  net.Listener // nil where connections come from others that intercept them
+
+	file *socketFile // of a Unix socket
 
 	current   atomic.Pointer[plan.Listener]
 	slots     atomic.Pointer[slots]
@@ -61,7 +64,15 @@ func Bind(l *plan.Listener, srv *exchange.Server, log *slog.Logger) (*Listener, 
 		accept: make(chan struct{}), serving: make(chan struct{}), ready: make(chan struct{}),
 		conns: map[*conn]struct{}{},
 	}
-	if l.Address != "" {
+	path, unix := strings.CutPrefix(l.Address, wire.Unix)
+	switch {
+	case l.Address == "":
+	case unix:
+		var err error
+		if n.ln, n.file, err = listenUnix(path, l.SocketMode); err != nil {
+			return nil, bindError(l, err)
+		}
+	default:
 		var lc net.ListenConfig
 		lc.SetMultipathTCP(false) // splice and half-close are wanted as TCP has them
 		if l.Transparent {
@@ -70,7 +81,7 @@ func Bind(l *plan.Listener, srv *exchange.Server, log *slog.Logger) (*Listener, 
 		ln, err := lc.Listen(context.Background(), "tcp", l.Address)
 		switch {
 		case err == nil:
-			n.ln = ln.(*net.TCPListener)
+			n.ln = ln
 			n.bound = n.ln.Addr().(*net.TCPAddr).AddrPort()
 		case !l.Optional || !missing(err):
 			return nil, bindError(l, err)
@@ -88,8 +99,13 @@ func missing(err error) bool {
 func bindError(l *plan.Listener, err error) error {
 	remedy := ""
 	switch {
+	case errors.Is(err, errNoSocket), errors.Is(err, errServed):
 	case errors.Is(err, syscall.EADDRINUSE):
 		remedy = "; another process listens there: choose another port or stop it"
+	case errors.Is(err, syscall.EACCES) && strings.HasPrefix(l.Address, wire.Unix):
+		remedy = "; the proxy's user must be allowed to write to its directory"
+	case errors.Is(err, syscall.ENOENT):
+		remedy = "; make its directory"
 	case errors.Is(err, syscall.EACCES):
 		remedy = "; ports below 1024 need CAP_NET_BIND_SERVICE"
 	case errors.Is(err, syscall.EPERM):
@@ -100,7 +116,8 @@ func bindError(l *plan.Listener, err error) error {
 	return fmt.Errorf("listener %s: cannot listen on %s: %w%s", l.Name, l.Address, err, remedy)
 }
 
-// Address returns the bound address, with the port that the kernel chose.
+// Address returns the bound address, with the port that the kernel chose, or the
+// path of a Unix socket.
 func (l *Listener) Address() net.Addr {
 	if l.ln == nil {
 		return virtualAddr{}
@@ -117,6 +134,11 @@ func (l *Listener) Apply(p *plan.Listener) {
 		l.slots.Store(newSlots(p.MaxHandshakes))
 	}
 	l.current.Store(p)
+	if l.file != nil {
+		if err := l.file.permit(p.SocketMode); err != nil {
+			l.log.Error("the permissions of a listener's socket cannot be changed", "event", "socket_mode", "listener", p.Name, "error", err)
+		}
+	}
 }
 
 // Bounds of the pause after accept failed, as in net/http.
@@ -136,13 +158,13 @@ func (l *Listener) Run(ctx context.Context) error {
 	}
 	var trouble acceptTrouble
 	for {
-		c, err := l.ln.AcceptTCP()
+		c, err := l.ln.Accept()
 		now := time.Now()
 		if err == nil {
 			if trouble.over(now) {
 				l.log.Info("accepting again", "event", "accept_recovered", "listener", l.Plan().Name)
 			}
-			l.admit(c)
+			l.admit(c.(wire.Socket))
 			continue
 		}
 		if errors.Is(err, net.ErrClosed) {
@@ -195,7 +217,7 @@ func (t *acceptTrouble) over(now time.Time) bool {
 
 // admit starts to serve an accepted connection, or closes it when there are
 // too many.
-func (l *Listener) admit(sock *net.TCPConn) {
+func (l *Listener) admit(sock wire.Socket) {
 	switch d, p := l.directory.Load(), l.Plan(); {
 	case d != nil && d.Interception != nil:
 		l.intercept(sock, d)
@@ -262,6 +284,9 @@ func (l *Listener) Stop() {
 	if !l.stopped {
 		l.stopped = true
 		close(l.accept)
+		if l.file != nil {
+			l.file.remove() // while it is listened on, so that nobody else has taken its place
+		}
 		if l.ln != nil {
 			_ = l.ln.Close()
 		}
@@ -346,46 +371,4 @@ func (l *Listener) snapshot() []*conn {
 		list = append(list, c)
 	}
 	return list
-}
-
-// slots bounds the handshakes at one time; most 0 is unlimited.
-type slots struct {
-	most int
-	free chan struct{}
-}
-
-func newSlots(most int) *slots {
-	s := &slots{most: most}
-	if most > 0 {
-		s.free = make(chan struct{}, most)
-	}
-	return s
-}
-
-// take waits for a slot until the deadline or the end.
-func (s *slots) take(until time.Time, end <-chan struct{}) bool {
-	if s.free == nil {
-		return true
-	}
-	select {
-	case s.free <- struct{}{}:
-		return true
-	default:
-	}
-	t := time.NewTimer(time.Until(until))
-	defer t.Stop()
-	select {
-	case s.free <- struct{}{}:
-		return true
-	case <-t.C:
-		return false
-	case <-end:
-		return false
-	}
-}
-
-func (s *slots) give() {
-	if s.free != nil {
-		<-s.free
-	}
 }

@@ -3,6 +3,7 @@ package plan
 
 import (
 	"crypto/tls"
+	"io/fs"
 	"time"
 
 	"github.com/outrigger-mesh/outrigger/proxy/http1"
@@ -72,7 +73,7 @@ type Plan struct {
 type Listener struct {
 	Version   uint64 // of the plan
 	Name      string // unique, for example "inbound" or "outbound:api"
-	Address   string // as configured, "host:port"; empty for one without a socket, whose connections come by Intercept of another
+	Address   string // as configured, "host:port" or "unix:/path"; empty for one without a socket, whose connections come by Intercept of another
 	Direction telemetry.Direction
 	Protocol  Protocol
 	// DetectWait is how long an Auto listener waits for the downstream alone.
@@ -99,6 +100,9 @@ type Listener struct {
 	Transparent bool
 	// Exposed says that it is for one path alone, without mTLS and rules.
 	Exposed bool
+	// SocketMode are the permissions of a Unix socket's file; 0 leaves them to the
+	// umask.
+	SocketMode fs.FileMode
 	// Optional says that the machine may have no such address; then there is no
 	// socket.
 	Optional bool

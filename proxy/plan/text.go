@@ -21,6 +21,9 @@ func (p *Plan) String() string {
 		if l.Address != "" {
 			fmt.Fprintf(&b, "  address      %s\n", l.Address)
 		}
+		if l.SocketMode != 0 {
+			fmt.Fprintf(&b, "  socket mode  %04o\n", l.SocketMode)
+		}
 		fmt.Fprintf(&b, "  direction    %s\n", l.Direction)
 		if l.Intercept != nil {
 			b.WriteString(l.Intercept.text(p.Listeners))

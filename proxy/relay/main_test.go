@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"net"
 	"os"
+	"path/filepath"
 	"sync"
 	"testing"
 	"time"
@@ -27,17 +28,21 @@ type failing struct{ testing.TB }
 func (failing) Helper()           {}
 func (failing) Fatal(args ...any) { panic(args) }
 
-// legs says which legs of a relay are TLS.
-type legs struct{ down, up bool }
+// legs says which legs of a relay are TLS, or Unix sockets.
+type legs struct{ down, up, downUnix, upUnix bool }
 
 func (l legs) String() string {
-	return map[legs]string{{}: "splice", {down: true}: "tls to plain", {up: true}: "plain to tls", {true, true}: "tls to tls"}[l]
+	return map[legs]string{
+		{}: "splice", {down: true}: "tls to plain", {up: true}: "plain to tls", {down: true, up: true}: "tls to tls",
+		{downUnix: true}: "unix to tcp", {upUnix: true}: "tcp to unix", {down: true, upUnix: true}: "tls to unix", {downUnix: true, upUnix: true}: "unix to unix",
+	}[l]
 }
 
-// run runs f once for each kind of relay: spliced, and copied three ways.
+// run runs f once for each kind of relay: spliced, and copied three ways, by TCP
+// and Unix sockets.
 func run(t *testing.T, f func(t *testing.T, l legs)) {
 	t.Helper()
-	for _, l := range []legs{{}, {down: true}, {up: true}, {true, true}} {
+	for _, l := range []legs{{}, {down: true}, {up: true}, {down: true, up: true}, {downUnix: true}, {upUnix: true}, {down: true, upUnix: true}, {downUnix: true, upUnix: true}} {
 		t.Run(l.String(), func(t *testing.T) { f(t, l) })
 	}
 }
@@ -45,7 +50,7 @@ func run(t *testing.T, f func(t *testing.T, l legs)) {
 // end is what a test holds of a leg: the far side.
 type end struct {
 	net.Conn
-	sock *net.TCPConn
+	sock wire.Socket
 }
 
 func (e *end) closeWrite() error {
@@ -53,7 +58,9 @@ func (e *end) closeWrite() error {
 }
 
 func (e *end) reset() {
-	_ = e.sock.SetLinger(0)
+	if s, ok := e.sock.(*net.TCPConn); ok {
+		_ = s.SetLinger(0)
+	}
 	_ = e.sock.Close()
 }
 
@@ -75,10 +82,34 @@ func sockets(t testing.TB) (a, b *net.TCPConn) {
 	return s.(*net.TCPConn), d.(*net.TCPConn)
 }
 
-// leg returns a connection of the relay's and its far side.
-func leg(t testing.TB, sw *wire.Sweeper, secure bool) (*wire.Conn, *end) {
+// unixSockets returns the two ends of a connection by a Unix socket.
+func unixSockets(t testing.TB) (a, b wire.Socket) {
 	t.Helper()
-	a, b := sockets(t)
+	ln, err := net.Listen("unix", filepath.Join(t.TempDir(), "s"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	d, err := net.Dial("unix", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := ln.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s.(wire.Socket), d.(wire.Socket)
+}
+
+// leg returns a connection of the relay's and its far side.
+func leg(t testing.TB, sw *wire.Sweeper, secure, unix bool) (*wire.Conn, *end) {
+	t.Helper()
+	var a, b wire.Socket
+	if unix {
+		a, b = unixSockets(t)
+	} else {
+		a, b = sockets(t)
+	}
 	c, err := wire.New(a, sw)
 	if err != nil {
 		t.Fatal(err)
@@ -123,8 +154,8 @@ func start(t testing.TB, l legs, idle time.Duration) *bench {
 func prepare(t testing.TB, l legs) *bench {
 	t.Helper()
 	b := &bench{sw: wire.NewSweeper(time.Now()), result: make(chan Result, 1)}
-	b.down, b.client = leg(t, b.sw, l.down)
-	b.up, b.server = leg(t, b.sw, l.up)
+	b.down, b.client = leg(t, b.sw, l.down, l.downUnix)
+	b.up, b.server = leg(t, b.sw, l.up, l.upUnix)
 	return b
 }
 

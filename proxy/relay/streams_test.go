@@ -108,7 +108,7 @@ func startMixed(t *testing.T, which [2]bool, idle time.Duration) *mixed {
 	for i, isStream := range which {
 		switch {
 		case !isStream:
-			c, e := leg(t, m.sw, false)
+			c, e := leg(t, m.sw, false, false)
 			m.legs[i], ends[i] = Conn(c), e
 		case i == 0:
 			c, s := streams(t, m.sw)

@@ -108,7 +108,7 @@ func (t *translation) implied(named map[string]bool) (list []*upstream) {
 
 // byAddress reports whether the application finds u by its addresses.
 func (t *translation) byAddress(u *upstream) bool {
-	return t.transparentMode() && u.chain != nil && u.LocalBindPort == 0
+	return t.transparentMode() && u.chain != nil && u.LocalBindPort == 0 && u.LocalBindSocketPath == ""
 }
 
 // addresses says where up is found by address. Of an upstream without any, which

@@ -55,7 +55,7 @@ func (t *translation) upstream(u *upstream) {
 	if !t.listenable(u) {
 		return
 	}
-	up := config.Upstream{Service: u.name, Listen: t.listen(u), Protocol: proto, Unmatched: config.UnmatchedForward}
+	up := config.Upstream{Service: u.name, Listen: t.listen(u), SocketMode: t.socketMode(u), Protocol: proto, Unmatched: config.UnmatchedForward}
 	path := config.UpstreamPath(len(t.Config.Outbound.Upstreams))
 	if !t.addresses(u, &up, path) {
 		return
@@ -90,7 +90,11 @@ func (t *translation) upstream(u *upstream) {
 	t.Config.Outbound.Upstreams = append(t.Config.Outbound.Upstreams, up)
 	t.Came(path, from)
 	t.Came(path+".service", from+".DestinationName")
-	if up.Listen != "" {
+	switch {
+	case u.onSocket():
+		t.Came(path+".listen", from+".LocalBindSocketPath")
+		t.Came(path+".socket_mode", from+".LocalBindSocketMode")
+	case up.Listen != "":
 		t.Came(path+".listen", from+".LocalBindPort")
 	}
 	t.Came(path+".protocol", protoFrom)
@@ -120,9 +124,9 @@ func (t *translation) listenable(u *upstream) bool {
 		return false
 	}
 	switch {
-	case u.LocalBindSocketPath != "":
-		return refuse(".LocalBindSocketPath", "is a socket, on which nothing listens yet", "give LocalBindPort")
-	case u.LocalBindPort == 0 && !t.byAddress(u):
+	case u.onSocket() && config.CheckSocketPath(u.LocalBindSocketPath) != nil:
+		return refuse(".LocalBindSocketPath", config.CheckSocketPath(u.LocalBindSocketPath).Error(), "")
+	case u.LocalBindPort == 0 && !u.onSocket() && !t.byAddress(u):
 		return refuse(".LocalBindPort", "is not given, so the application has no address for it; nothing listens for it", "give a port")
 	case u.DestinationPeer != "" && len(t.Config.Identity.Bundles) == 0:
 		return refuse(".DestinationPeer", "is in a peered cluster, whose roots cannot be read over Consul's HTTP API", "give them under identity.bundles of the file")
@@ -136,8 +140,31 @@ func (t *translation) listenable(u *upstream) bool {
 	return true
 }
 
+// onSocket reports whether the application reaches u by a Unix socket.
+func (u *upstream) onSocket() bool { return u.LocalBindPort == 0 && u.LocalBindSocketPath != "" }
+
+// socketMode is who may connect to the socket of u. Consul reads a number as Go
+// does: octal begins with 0.
+func (t *translation) socketMode(u *upstream) string {
+	if !u.onSocket() || u.LocalBindSocketMode == "" {
+		return ""
+	}
+	mode, err := strconv.ParseUint(u.LocalBindSocketMode, 0, 32)
+	if err != nil || mode > 0o777 {
+		t.find(Differs, t.entry, u.at+".LocalBindSocketMode", fmt.Sprintf("is %q, which are no permissions; only the proxy's own user may connect", u.LocalBindSocketMode), "write octal digits with a leading 0, such as 0660")
+		return "0600"
+	}
+	if mode == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%04o", mode)
+}
+
 // listen is the address on which the application reaches the upstream.
 func (t *translation) listen(u *upstream) string {
+	if u.onSocket() {
+		return "unix:" + u.LocalBindSocketPath
+	}
 	if u.LocalBindPort == 0 {
 		return "" // found by its addresses
 	}

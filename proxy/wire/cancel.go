@@ -1,5 +1,7 @@
 package wire
 
+import "net"
+
 // Canceler is told that a connection has expired.
 type Canceler interface{ Canceled() }
 
@@ -23,5 +25,13 @@ func (c *Conn) Notify(w Canceler) {
 // that reads.
 func (c *Conn) Abort() {
 	c.aborted = true
-	_ = c.sock.SetLinger(0)
+	c.ResetOnClose()
+}
+
+// ResetOnClose makes Close reset the connection. A Unix socket knows no reset: its
+// peer sees the end, or ECONNRESET where something that it sent was not read.
+func (c *Conn) ResetOnClose() {
+	if t, ok := c.sock.(*net.TCPConn); ok {
+		_ = t.SetLinger(0)
+	}
 }

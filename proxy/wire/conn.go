@@ -32,13 +32,24 @@ var errWouldBlock net.Error = wouldBlock{}
 // noFD marks that no readiness wait is in progress.
 const noFD = ^uintptr(0)
 
-// Conn is one TCP connection, plain or under TLS. It owns a read buffer that
-// exists only while there is something in it.
+// Unix is how the address of a Unix socket begins; its path follows.
+const Unix = "unix:"
+
+// Socket is what a Conn is made of: a *net.TCPConn or a *net.UnixConn that is a
+// stream.
+type Socket interface {
+	net.Conn
+	syscall.Conn
+	CloseWrite() error
+}
+
+// Conn is one connection, by TCP or a Unix socket, plain or under TLS. It owns a
+// read buffer that exists only while there is something in it.
 //
 // One goroutine reads and one (mostly the same) writes. Expire and Close may
 // be called by any.
 type Conn struct {
-	sock *net.TCPConn
+	sock Socket
 	raw  syscall.RawConn
 	tls  *tls.Conn
 	feed *feed
@@ -97,7 +108,7 @@ const expired = int64(-1)
 
 // New wraps an accepted or dialled connection. sw may be nil: then deadlines
 // have no effect.
-func New(sock *net.TCPConn, sw *Sweeper) (*Conn, error) {
+func New(sock Socket, sw *Sweeper) (*Conn, error) {
 	raw, err := sock.SyscallConn()
 	if err != nil {
 		return nil, err
@@ -110,17 +121,19 @@ func New(sock *net.TCPConn, sw *Sweeper) (*Conn, error) {
 	return c, nil
 }
 
-// Socket returns the TCP connection below. Reading from or writing to it
-// directly is only right for a plain connection with nothing buffered.
-func (c *Conn) Socket() *net.TCPConn { return c.sock }
+// Socket returns the socket below. Reading from or writing to it directly is only
+// right for a plain connection with nothing buffered.
+func (c *Conn) Socket() Socket { return c.sock }
 
 // TLS returns the TLS connection, or nil for a plain one.
 func (c *Conn) TLS() *tls.Conn { return c.tls }
 
-// RemoteAddr returns the peer's address, with IPv4-mapped addresses unmapped.
+// RemoteAddr returns the peer's address, with IPv4-mapped addresses unmapped. That
+// of a Unix socket is not valid.
 func (c *Conn) RemoteAddr() netip.AddrPort { return addrPort(c.sock.RemoteAddr()) }
 
-// LocalAddr returns the own address, with IPv4-mapped addresses unmapped.
+// LocalAddr returns the own address, with IPv4-mapped addresses unmapped. That of a
+// Unix socket is not valid.
 func (c *Conn) LocalAddr() netip.AddrPort { return addrPort(c.sock.LocalAddr()) }
 
 func addrPort(a net.Addr) netip.AddrPort {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"path/filepath"
 	"sync"
 	"syscall"
 	"testing"
@@ -22,14 +23,15 @@ const (
 	plain mode = iota
 	tlsServer
 	tlsClient
+	unixSocket // plain, over a Unix socket
 )
 
-func (m mode) String() string { return [...]string{"plain", "tls-server", "tls-client"}[m] }
+func (m mode) String() string { return [...]string{"plain", "tls-server", "tls-client", "unix"}[m] }
 
 // run runs f once for each mode.
 func run(t *testing.T, f func(t *testing.T, m mode)) {
 	t.Helper()
-	for _, m := range []mode{plain, tlsServer, tlsClient} {
+	for _, m := range []mode{plain, tlsServer, tlsClient, unixSocket} {
 		t.Run(m.String(), func(t *testing.T) { f(t, m) })
 	}
 }
@@ -64,15 +66,36 @@ func sockets(t testing.TB) (a, b *net.TCPConn) {
 	return accepted.(*net.TCPConn), dialled.(*net.TCPConn)
 }
 
+// unixSockets returns the two ends of a connection by a Unix socket.
+func unixSockets(t testing.TB) (a, b Socket) {
+	t.Helper()
+	ln, err := net.Listen("unix", filepath.Join(t.TempDir(), "s"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	dialled, err := net.Dial("unix", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	accepted, err := ln.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return accepted.(Socket), dialled.(Socket)
+}
+
 // peer is the far end of a connection under test: the standard library's.
 type peer struct {
 	net.Conn
-	sock *net.TCPConn
+	sock Socket
 }
 
-// reset ends the connection with a RST.
+// reset ends the connection with a RST, which a Unix socket does not know.
 func (p *peer) reset() {
-	_ = p.sock.SetLinger(0)
+	if s, ok := p.sock.(*net.TCPConn); ok {
+		_ = s.SetLinger(0)
+	}
 	_ = p.sock.Close()
 }
 
@@ -87,19 +110,23 @@ const patience = 20 * time.Second
 // connect returns a connection under test and its peer, past their handshake.
 func connect(t testing.TB, m mode, sw *Sweeper) (*Conn, *peer) {
 	t.Helper()
+	if m == unixSocket {
+		a, b := unixSockets(t)
+		return join(t, m, sw, a, b, b)
+	}
 	a, b := sockets(t)
 	return join(t, m, sw, a, b, b)
 }
 
 // join makes a connection under test of a, whose peer speaks through far, to
 // which near is the socket.
-func join(t testing.TB, m mode, sw *Sweeper, a *net.TCPConn, far net.Conn, near *net.TCPConn) (*Conn, *peer) {
+func join(t testing.TB, m mode, sw *Sweeper, a Socket, far net.Conn, near Socket) (*Conn, *peer) {
 	t.Helper()
 	server, client := configs()
 	return joinTLS(t, m, sw, a, far, near, server, client)
 }
 
-func joinTLS(t testing.TB, m mode, sw *Sweeper, a *net.TCPConn, far net.Conn, near *net.TCPConn, server, client *tls.Config) (*Conn, *peer) {
+func joinTLS(t testing.TB, m mode, sw *Sweeper, a Socket, far net.Conn, near Socket, server, client *tls.Config) (*Conn, *peer) {
 	t.Helper()
 	c, err := New(a, sw)
 	if err != nil {

@@ -28,7 +28,7 @@ const transfer = 2 << 20
 // slow keeps the send buffer small, so that writes are partial.
 func slow(t *testing.T, c *Conn) {
 	t.Helper()
-	if err := c.sock.SetWriteBuffer(64 << 10); err != nil {
+	if err := c.sock.(interface{ SetWriteBuffer(int) error }).SetWriteBuffer(64 << 10); err != nil {
 		t.Fatal(err)
 	}
 }
