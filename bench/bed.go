@@ -83,7 +83,7 @@ func (r *runner) addProxy(ctx context.Context, s subject, c *course, role peers.
 		return err
 	}
 	for _, a := range []*netip.AddrPort{&p.Listen, &p.Admin} {
-		port, err := freePort()
+		port, err := r.ports.free()
 		if err != nil {
 			return err
 		}

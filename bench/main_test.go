@@ -236,10 +236,11 @@ func TestPeersTakeTheirConfigs(t *testing.T) {
 				variants = append(variants, peers.Params{Role: peers.Outbound, Protocol: peers.Protocol(protocol)}, peers.Params{Role: peers.Inbound, Protocol: peers.Protocol(protocol)})
 			}
 		}
+		var given ports
 		for _, p := range variants {
 			p.Dir, p.Certs, p.Cores, p.Upstreams = t.TempDir(), all.web, 2, make([]netip.AddrPort, 2)
 			for _, a := range []*netip.AddrPort{&p.Listen, &p.Upstreams[0], &p.Upstreams[1], &p.Admin} {
-				port, err := freePort()
+				port, err := given.free()
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -283,11 +284,12 @@ func TestReverseProxyFeatures(t *testing.T) {
 	ended := make(chan error)
 	upstream := netip.MustParseAddrPort(ln.Addr().String())
 	var logs []string
+	var given ports
 	for _, p := range []peers.Params{{Role: peers.Inbound, Certs: all.origin}, {Role: peers.Outbound, Certs: all.web}} {
 		p.Dir, p.AccessLog, p.Protocol, p.Upstreams = t.TempDir(), true, peers.HTTP, []netip.AddrPort{upstream}
 		logs = append(logs, filepath.Join(p.Dir, "access.log"))
 		for _, a := range []*netip.AddrPort{&p.Listen, &p.Admin} {
-			port, err := freePort()
+			port, err := given.free()
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -479,7 +481,7 @@ func TestMachine(t *testing.T) {
 
 // TestSliceOfDeadSubject counts a subject that takes no connection as an error in each slice.
 func TestSliceOfDeadSubject(t *testing.T) {
-	port, err := freePort()
+	port, err := new(ports).free()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -31,6 +31,7 @@ type runner struct {
 	// instructions says whether this kernel counts them.
 	instructions bool
 	started      int // proxies so far
+	ports        ports
 	report       report.Report
 	failed       bool // a subject could not be measured though it is here
 }
@@ -189,7 +190,7 @@ func (r *runner) startOrigin(ctx context.Context, c *course) (*bed, error) {
 	if err != nil {
 		return nil, err
 	}
-	port, err := freePort()
+	port, err := r.ports.free()
 	if err != nil {
 		return nil, err
 	}

@@ -304,15 +304,24 @@ func poll(ctx context.Context, alive, try func() error) error {
 	}
 }
 
-// freePort is a loopback port that was free a moment ago. It lies below the
-// range that the kernel gives to outgoing connections, so that none of the
-// many of a run takes it before the proxy does, and below what tests of other
-// packages choose from.
-func freePort() (int, error) {
+// ports gives loopback ports that were free a moment ago, each of the last
+// thousand another one. They lie below the range that the kernel gives to outgoing
+// connections, so that none of the many of a run takes one before the proxy does,
+// and below what tests of other packages choose from.
+type ports struct{ given map[int]bool }
+
+func (p *ports) free() (int, error) {
 	const low, high = 10000, 12000
+	if p.given == nil || len(p.given) == (high-low)/2 {
+		p.given = map[int]bool{}
+	}
 	var last error
 	for range 100 {
 		port := low + rand.IntN(high-low)
+		if p.given[port] {
+			continue
+		}
+		p.given[port] = true
 		l, err := net.Listen("tcp", "127.0.0.1:"+strconv.Itoa(port))
 		if err != nil {
 			last = err

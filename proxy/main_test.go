@@ -73,15 +73,12 @@ func soon(t testing.TB, what string, is func() bool) {
 	}
 }
 
+var ports = testkit.Ports{Low: 26000, High: 28000}
+
 // address is one of loopback that is free.
 func address(t testing.TB) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
+	return fmt.Sprintf("127.0.0.1:%d", ports.Free(t))
 }
 
 // upstreams is a configuration of a service that only calls others, in

@@ -17,7 +17,7 @@ import (
 )
 
 // adminPorts are for addresses that are opened again.
-var adminPorts = testkit.Ports{Low: 10000, High: 12000}
+var adminPorts = testkit.Ports{Low: 26000, High: 28000}
 
 // waiting is a sidecar that Consul has not described.
 type waiting struct {

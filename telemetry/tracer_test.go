@@ -19,6 +19,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
+
+	"github.com/outrigger-mesh/outrigger/internal/testkit"
 )
 
 func newTracer(t testing.TB, cfg TracerConfig) *Tracer {
@@ -248,14 +250,7 @@ func TestCollectorThatFails(t *testing.T) {
 // Neither a collector that is not there nor one that never answers holds the
 // end up for longer than the flush timeout.
 func TestFlushIsBounded(t *testing.T) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	gone := "http://" + ln.Addr().String()
-	if err := ln.Close(); err != nil {
-		t.Fatal(err)
-	}
+	gone := "http://" + testkit.Nobody(0).String()
 	silent := startCollector(t)
 	silent.block = make(chan struct{})
 	t.Cleanup(func() { close(silent.block) })

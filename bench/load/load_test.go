@@ -180,12 +180,7 @@ func TestCloseAfterAnAnswerIsNoError(t *testing.T) {
 }
 
 func TestNobodyListens(t *testing.T) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	addr := netip.MustParseAddrPort(ln.Addr().String())
-	ln.Close()
+	addr := testkit.Nobody(0)
 	if _, err := Run(t.Context(), Config{Addr: addr, Connections: 1, Duration: short}); err == nil {
 		t.Fatal("no error")
 	}

@@ -379,13 +379,7 @@ func TestConsulRegistrationSurvivesANewAgent(t *testing.T) {
 }
 
 func TestRegistrarWithoutAgent(t *testing.T) {
-	// A port that was free a moment ago refuses connections.
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	addr := ln.Addr().String()
-	ln.Close()
+	addr := testkit.Nobody(0).String()
 	r, stop := startRegistrar(t, Config{Address: addr, Register: &Register{Port: 1}}, Instance{Service: "api"})
 	await(t, "an error to be shown", func() bool { return r.Status().LastError != "" })
 	if got := r.Status(); got.Registered || !strings.Contains(got.LastError, "consul at "+addr) {

@@ -3,6 +3,7 @@ package testkit
 import (
 	"math/rand/v2"
 	"net"
+	"net/netip"
 	"strconv"
 	"sync"
 	"testing"
@@ -53,4 +54,11 @@ func (r *Ports) Free(t testing.TB) int {
 	}
 	t.Fatalf("no free port between %d and %d on 127.0.0.1", r.Low, r.High)
 	return 0
+}
+
+// Nobody returns an address of loopback on which nobody listens, another one for each
+// of 0 to 5, and from which nobody calls: one that was free a moment ago may be the
+// next that the kernel gives to somebody.
+func Nobody(n int) netip.AddrPort {
+	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), uint16(1+n))
 }

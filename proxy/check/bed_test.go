@@ -191,13 +191,6 @@ func raw(t testing.TB, f func(net.Conn)) *listener {
 // silent reads all and says nothing until the other side is gone.
 func silent(c net.Conn) { _, _ = io.Copy(io.Discard, c) }
 
-// closed is an address on which nobody listens.
-func closed(t testing.TB) netip.AddrPort {
-	l := listen(t)
-	_ = l.Close()
-	return l.address()
-}
-
 func tcpCheck(send, expect string) health.Config {
 	cfg := health.Default()
 	cfg.TCP = &health.TCP{Send: send, Expect: expect}

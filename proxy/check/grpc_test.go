@@ -14,6 +14,7 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/outrigger-mesh/outrigger/internal/testkit"
 	"github.com/outrigger-mesh/outrigger/proxy/upstream"
 	"github.com/outrigger-mesh/outrigger/resilience/health"
 )
@@ -157,7 +158,7 @@ func TestGRPCWithoutHealthService(t *testing.T) {
 	if got := b.once(); got.Cause != health.NoService || !strings.Contains(got.Detail, "no gRPC health service") {
 		t.Errorf("%+v", got)
 	}
-	b = newBed(t, grpcCheck(""), true, overHTTP2, closed(t))
+	b = newBed(t, grpcCheck(""), true, overHTTP2, testkit.Nobody(0))
 	if got := b.once(); got.Cause != health.Connect {
 		t.Errorf("%+v", got)
 	}

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/outrigger-mesh/outrigger/internal/testkit"
 	"github.com/outrigger-mesh/outrigger/resilience/health"
 )
 
@@ -39,7 +40,7 @@ func TestTCP(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			address := closed(t)
+			address := testkit.Nobody(0)
 			if c.serve != nil {
 				address = raw(t, c.serve).address()
 			}
@@ -84,7 +85,7 @@ func TestNotTraffic(t *testing.T) {
 	l := raw(t, silent)
 	b := newBed(t, tcpCheck("", ""), true, nil, l.address())
 	b.once()
-	b.endpoints(closed(t))
+	b.endpoints(testkit.Nobody(0))
 	b.once()
 	want := `outrigger_health_checks_total{cluster="api",direction="outbound",result="connect"} 1
 outrigger_health_checks_total{cluster="api",direction="outbound",result="passed"} 1`

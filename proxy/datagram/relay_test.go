@@ -95,17 +95,6 @@ func echo(t *testing.T, name string) netip.AddrPort {
 	return c.LocalAddr().(*net.UDPAddr).AddrPort()
 }
 
-// nobody returns an address on which nobody listens.
-func nobody(t *testing.T) netip.AddrPort {
-	t.Helper()
-	c, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.MustParseAddrPort("127.0.0.1:0")))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	return c.LocalAddr().(*net.UDPAddr).AddrPort()
-}
-
 func (b *bed) client() *net.UDPConn {
 	b.t.Helper()
 	c, err := net.DialUDP("udp", nil, b.relay.Address().(*net.UDPAddr))
@@ -189,7 +178,7 @@ func TestUnreachable(t *testing.T) {
 	b := newBed(t, func(_ *plan.Datagrams, p *upstream.Policy) {
 		p.Balance.Algorithm = balance.WeightedRoundRobin
 		p.Outlier.ConsecutiveLocalFailures, p.Outlier.SplitOrigins = 1, true
-	}, nobody(t), echo(t, "b"))
+	}, testkit.Nobody(0), echo(t, "b"))
 	for range 4 {
 		c := b.client()
 		buf := make([]byte, 16)

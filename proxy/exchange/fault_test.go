@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/outrigger-mesh/outrigger/internal/testkit"
 	"github.com/outrigger-mesh/outrigger/mtls"
 	"github.com/outrigger-mesh/outrigger/proxy/upstream"
 )
@@ -329,12 +330,7 @@ func TestHalfClosedClient(t *testing.T) {
 // TestConnectFailures: nobody listens, nobody is there, nobody answers TLS.
 func TestConnectFailures(t *testing.T) {
 	b := newBed(t, plain, nil)
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	free := addrOf(ln.Addr())
-	_ = ln.Close()
+	free := testkit.Nobody(0)
 	c := b.dial()
 	c.get("/")
 	c.reply(503, "no_endpoints")

@@ -2,12 +2,12 @@ package exchange_test
 
 import (
 	"fmt"
-	"net"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/outrigger-mesh/outrigger/internal/testkit"
 	"github.com/outrigger-mesh/outrigger/proxy/upstream"
 	"github.com/outrigger-mesh/outrigger/resilience/balance"
 	"github.com/outrigger-mesh/outrigger/resilience/breaker"
@@ -230,12 +230,7 @@ func TestOtherEndpointPreferred(t *testing.T) {
 	b := newBed(t, plain, func(s *setup) { s.policy.Retry = retrying(2) })
 	bad := b.another(func(c *originConn) { c.message(); c.reset() })
 	good := b.another(answering(okResponse))
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	dead := &origin{addr: addrOf(ln.Addr())}
-	_ = ln.Close()
+	dead := &origin{addr: testkit.Nobody(0)}
 	c := b.dial()
 	b.to(bad, good)
 	for range 5 {

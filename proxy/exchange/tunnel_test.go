@@ -2,11 +2,11 @@ package exchange_test
 
 import (
 	"io"
-	"net"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/outrigger-mesh/outrigger/internal/testkit"
 	"github.com/outrigger-mesh/outrigger/mtls/authz"
 	"github.com/outrigger-mesh/outrigger/resilience/breaker"
 	"github.com/outrigger-mesh/outrigger/telemetry"
@@ -225,13 +225,8 @@ func TestTCPConnectRetry(t *testing.T) {
 	})
 	good := b.another(func(c *originConn) { c.send("hello"); c.stall() })
 	var dead []*origin
-	for range 2 {
-		ln, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		dead = append(dead, &origin{addr: addrOf(ln.Addr())})
-		_ = ln.Close()
+	for i := range 2 {
+		dead = append(dead, &origin{addr: testkit.Nobody(i)})
 	}
 	b.to(append(dead, good)...)
 	const n = 10
