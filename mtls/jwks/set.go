@@ -2,6 +2,7 @@
 package jwks
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -10,6 +11,7 @@ import (
 	"io"
 	"log/slog"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"os"
 	"reflect"
@@ -23,10 +25,9 @@ import (
 const (
 	// MaxAge is how long keys are used that cannot be fetched any more.
 	MaxAge = 24 * time.Hour
-	// the pauses after failures, and between fetches because of unknown keys
-	firstPause, longestPause = time.Second, 30 * time.Second
-	hurry                    = 10 * time.Second
-	maxBytes                 = 1 << 20
+	// the pause between fetches because of unknown keys
+	hurry    = 10 * time.Second
+	maxBytes = 1 << 20
 )
 
 // Set holds the verifiers of a process. They outlive plans: a provider that
@@ -100,9 +101,13 @@ func newClient(k *jwt.Keys) (*http.Client, error) {
 			return nil, fmt.Errorf("keys.ca: %s has no certificate", k.CA)
 		}
 	}
+	connect := cmp.Or(k.ConnectTimeout, timeout)
 	return &http.Client{
-		Timeout:   timeout,
-		Transport: &http.Transport{TLSClientConfig: cfg, DisableKeepAlives: true, ForceAttemptHTTP2: true, Proxy: http.ProxyFromEnvironment},
+		Timeout: timeout,
+		Transport: &http.Transport{
+			TLSClientConfig: cfg, DisableKeepAlives: true, ForceAttemptHTTP2: true, Proxy: http.ProxyFromEnvironment,
+			DialContext: (&net.Dialer{Timeout: connect}).DialContext, TLSHandshakeTimeout: connect,
+		},
 		CheckRedirect: func(r *http.Request, via []*http.Request) error {
 			if len(via) > 3 || via[0].URL.Scheme == "https" && r.URL.Scheme != "https" {
 				return errors.New("the redirect is not followed")
@@ -185,7 +190,7 @@ func (s *Set) follow(ctx context.Context, e *entry) {
 	if refresh == 0 {
 		refresh = jwt.DefaultRefresh
 	}
-	pause, good := firstPause, time.Now()
+	after, good := pausesOf(&p.Keys), time.Now()
 	for {
 		err := fetch(ctx, e)
 		e.once.Do(func() { close(e.tried) })
@@ -194,10 +199,9 @@ func (s *Set) follow(ctx context.Context, e *entry) {
 		case ctx.Err() != nil:
 			return
 		case err == nil:
-			pause, good = firstPause, time.Now()
+			after, good = pausesOf(&p.Keys), time.Now()
 		default:
-			wait = min(pause/2+rand.N(pause/2), refresh)
-			pause = min(2*pause, longestPause)
+			wait = min(after.next(rand.Float64()), refresh)
 			if time.Since(good) > MaxAge {
 				e.v.DropKeys()
 			}

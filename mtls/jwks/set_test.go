@@ -9,6 +9,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -162,5 +163,23 @@ func TestFiles(t *testing.T) {
 	}
 	if _, err := s.Verifier(&jwt.Provider{Name: "p", Issuer: "i", Keys: jwt.Keys{URL: "https://a", CA: file}}); err == nil {
 		t.Error("a file without a certificate was taken for roots")
+	}
+}
+
+// A server that takes connections and says nothing is left after connect_timeout.
+func TestConnectTimeout(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	k := jwt.Keys{URL: "https://" + l.Addr().String(), Timeout: time.Minute, ConnectTimeout: 10 * time.Millisecond}
+	client, err := newClient(&k)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = fetch(t.Context(), &entry{v: jwt.NewVerifier(jwt.Provider{Name: "p", Issuer: "i", Keys: k}), client: client})
+	if err == nil || !strings.Contains(err.Error(), "TLS handshake timeout") {
+		t.Errorf("the fetch ended with %v", err)
 	}
 }

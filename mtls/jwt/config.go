@@ -2,6 +2,7 @@
 package jwt
 
 import (
+	"cmp"
 	"fmt"
 	"net/url"
 	"strings"
@@ -44,8 +45,16 @@ type Keys struct {
 	URL string `yaml:"url"`
 	// How long a fetch may take. 0: 1s.
 	Timeout time.Duration `yaml:"timeout"`
+	// How long connecting for a fetch may take, and again the TLS handshake, both within timeout. 0: as long as that.
+	ConnectTimeout time.Duration `yaml:"connect_timeout"`
 	// After what time it is fetched again. After a failure it is tried again sooner. 0: 5m.
 	Refresh time.Duration `yaml:"refresh"`
+	// The pause after the first failure in a row; it doubles with each further one. Pauses are of random length, down to half of that. 0: 1s.
+	RetryBase time.Duration `yaml:"retry_base"`
+	// The longest such pause. 0: 30s.
+	RetryMax time.Duration `yaml:"retry_max"`
+	// How many times it is tried again at growing pauses before they are retry_max. 0: until they are.
+	RetryTimes int `yaml:"retry_times"`
 	// The roots for https, a PEM file. Empty: those of the system.
 	CA string `yaml:"ca"`
 }
@@ -73,10 +82,16 @@ const (
 	DefaultCache   = 1024
 	DefaultTimeout = time.Second
 	DefaultRefresh = 5 * time.Minute
-	maxCache       = 100_000
-	maxKeys        = 100
-	maxSet         = 1 << 20
-	maxLocations   = 8
+	// MaxRetry bounds retry_base, retry_max; MaxRetries retry_times; MaxTimeout the timeouts.
+	DefaultRetryBase = time.Second
+	DefaultRetryMax  = 30 * time.Second
+	MaxRetry         = time.Hour
+	MaxRetries       = 1000
+	MaxTimeout       = time.Minute
+	maxCache         = 100_000
+	maxKeys          = 100
+	maxSet           = 1 << 20
+	maxLocations     = 8
 )
 
 // Validate calls add for every mistake, with the field as written in YAML.
@@ -100,12 +115,7 @@ func (p *Provider) Validate(add func(field, problem string)) {
 			add("keys.url", fmt.Sprintf("%q is not an address such as https://issuer.example.org/jwks.json", k.URL))
 		}
 	}
-	if k.Timeout < 0 || k.Timeout > time.Minute {
-		add("keys.timeout", "is out of range; write 1ms to 1m")
-	}
-	if k.Refresh < 0 || k.Refresh > 0 && k.Refresh < time.Second {
-		add("keys.refresh", "is too short; write 1s or more")
-	}
+	k.times(add)
 	if len(p.Locations) > maxLocations {
 		add("locations", fmt.Sprintf("are %d; at most %d are possible", len(p.Locations), maxLocations))
 	}
@@ -129,6 +139,36 @@ func (p *Provider) Validate(add func(field, problem string)) {
 	if p.Cache < 0 || p.Cache > maxCache {
 		add("cache", fmt.Sprintf("is out of range; write up to %d", maxCache))
 	}
+}
+
+// times checks how keys are fetched.
+func (k *Keys) times(add func(field, problem string)) {
+	if k.Timeout < 0 || k.Timeout > MaxTimeout {
+		add("keys.timeout", "is out of range; write 1ms to 1m")
+	}
+	if k.ConnectTimeout < 0 || k.ConnectTimeout > MaxTimeout {
+		add("keys.connect_timeout", "is out of range; write 1ms to 1m")
+	}
+	if k.Refresh < 0 || k.Refresh > 0 && k.Refresh < time.Second {
+		add("keys.refresh", "is too short; write 1s or more")
+	}
+	base, most := k.RetryPauses()
+	switch {
+	case k.RetryBase < 0 || k.RetryBase > MaxRetry:
+		add("keys.retry_base", "is out of range; write 1ms to 1h")
+	case k.RetryMax < 0 || k.RetryMax > MaxRetry:
+		add("keys.retry_max", "is out of range; write 1ms to 1h")
+	case most < base:
+		add("keys.retry_max", fmt.Sprintf("is %s, less than retry_base, which is %s; write the longest pause there may be", most, base))
+	}
+	if k.RetryTimes < 0 || k.RetryTimes > MaxRetries {
+		add("keys.retry_times", fmt.Sprintf("is out of range; write up to %d", MaxRetries))
+	}
+}
+
+// RetryPauses are the first and the longest pause after failures.
+func (k *Keys) RetryPauses() (base, most time.Duration) {
+	return cmp.Or(k.RetryBase, DefaultRetryBase), cmp.Or(k.RetryMax, DefaultRetryMax)
 }
 
 func given(all ...string) (n int) {

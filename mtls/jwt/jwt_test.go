@@ -326,19 +326,23 @@ func TestKeySets(t *testing.T) {
 func TestValidate(t *testing.T) {
 	set := newIssuer(t).set(t)
 	for want, p := range map[string]Provider{
-		"":                    provider(set),
-		"name":                {Issuer: "i", Keys: Keys{Inline: set}},
-		"issuer":              {Name: "p", Keys: Keys{Inline: set}},
-		"keys":                {Name: "p", Issuer: "i"},
-		"keys.inline":         {Name: "p", Issuer: "i", Keys: Keys{Inline: "{"}},
-		"keys.url":            {Name: "p", Issuer: "i", Keys: Keys{URL: "ftp://a/b"}},
-		"keys.timeout":        {Name: "p", Issuer: "i", Keys: Keys{URL: "https://a/b", Timeout: time.Hour}},
-		"keys.refresh":        {Name: "p", Issuer: "i", Keys: Keys{URL: "https://a/b", Refresh: time.Millisecond}},
-		"locations[0]":        {Name: "p", Issuer: "i", Keys: Keys{File: "f"}, Locations: []Location{{Header: "a", Query: "b"}}},
-		"locations[0].header": {Name: "p", Issuer: "i", Keys: Keys{File: "f"}, Locations: []Location{{Header: "a b"}}},
-		"forward_payload":     {Name: "p", Issuer: "i", Keys: Keys{File: "f"}, ForwardPayload: "connection"},
-		"clock_skew":          {Name: "p", Issuer: "i", Keys: Keys{File: "f"}, ClockSkew: -1},
-		"cache":               {Name: "p", Issuer: "i", Keys: Keys{File: "f"}, Cache: -1},
+		"":                     provider(set),
+		"name":                 {Issuer: "i", Keys: Keys{Inline: set}},
+		"issuer":               {Name: "p", Keys: Keys{Inline: set}},
+		"keys":                 {Name: "p", Issuer: "i"},
+		"keys.inline":          {Name: "p", Issuer: "i", Keys: Keys{Inline: "{"}},
+		"keys.url":             {Name: "p", Issuer: "i", Keys: Keys{URL: "ftp://a/b"}},
+		"keys.timeout":         {Name: "p", Issuer: "i", Keys: Keys{URL: "https://a/b", Timeout: time.Hour}},
+		"keys.refresh":         {Name: "p", Issuer: "i", Keys: Keys{URL: "https://a/b", Refresh: time.Millisecond}},
+		"keys.connect_timeout": {Name: "p", Issuer: "i", Keys: Keys{URL: "https://a/b", ConnectTimeout: -1}},
+		"keys.retry_base":      {Name: "p", Issuer: "i", Keys: Keys{URL: "https://a/b", RetryBase: 2 * time.Hour, RetryMax: time.Hour}},
+		"keys.retry_max":       {Name: "p", Issuer: "i", Keys: Keys{URL: "https://a/b", RetryBase: time.Minute}},
+		"keys.retry_times":     {Name: "p", Issuer: "i", Keys: Keys{URL: "https://a/b", RetryTimes: -1}},
+		"locations[0]":         {Name: "p", Issuer: "i", Keys: Keys{File: "f"}, Locations: []Location{{Header: "a", Query: "b"}}},
+		"locations[0].header":  {Name: "p", Issuer: "i", Keys: Keys{File: "f"}, Locations: []Location{{Header: "a b"}}},
+		"forward_payload":      {Name: "p", Issuer: "i", Keys: Keys{File: "f"}, ForwardPayload: "connection"},
+		"clock_skew":           {Name: "p", Issuer: "i", Keys: Keys{File: "f"}, ClockSkew: -1},
+		"cache":                {Name: "p", Issuer: "i", Keys: Keys{File: "f"}, Cache: -1},
 	} {
 		got := ""
 		p.Validate(func(field, problem string) {

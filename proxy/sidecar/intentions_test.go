@@ -336,7 +336,7 @@ func TestIntentionsWithJWT(t *testing.T) {
 			"Locations":[{"Header":{"Name":"x-jwt","ValuePrefix":"Bearer ","Forward":true}},{"QueryParam":{"Name":"t"}},{"Cookie":{"Name":"c"}}],
 			"Forwarding":{"HeaderName":"x-payload","PadForwardPayloadHeader":true}},
 		"auth0":{"Name":"auth0","Issuer":"https://auth0.test","JSONWebKeySet":{"Remote":{"URI":"https://auth0.test/keys","RequestTimeoutMs":1500,"CacheDuration":"2m",
-			"RetryPolicy":{"NumRetries":3},"JWKSCluster":{"DiscoveryType":"STRICT_DNS","TLSCertificates":{"TrustedCA":{"Filename":"/ca.pem"}}}}}},
+			"RetryPolicy":{"NumRetries":3,"RetryPolicyBackOff":{"BaseInterval":"2s"}},"JWKSCluster":{"DiscoveryType":"STRICT_DNS","ConnectTimeout":"700ms","TLSCertificates":{"TrustedCA":{"Filename":"/ca.pem"}}}}}},
 		"newer":{"Name":"newer","Issuer":"https://newer.test","JSONWebKeySet":{"Local":{"JWKS":%[1]q}},"Unknown":["Strange"]}}`, base64.StdEncoding.EncodeToString([]byte(set)))
 	if err := json.Unmarshal([]byte(text), &providers); err != nil {
 		t.Fatal(err)
@@ -351,7 +351,7 @@ func TestIntentionsWithJWT(t *testing.T) {
 				differs++
 			}
 		}
-		if refused != 2 || differs != 2 {
+		if refused != 2 || differs != 1 {
 			t.Errorf("findings: %+v", findings)
 		}
 		want := []jwt.Provider{
@@ -360,7 +360,10 @@ func TestIntentionsWithJWT(t *testing.T) {
 				Locations:      []jwt.Location{{Header: "x-jwt", Prefix: "Bearer ", Forward: true}, {Query: "t"}, {Cookie: "c"}},
 				ForwardPayload: "x-payload", PadPayload: true,
 			},
-			{Name: "auth0", Issuer: "https://auth0.test", Keys: jwt.Keys{URL: "https://auth0.test/keys", Timeout: 1500 * time.Millisecond, Refresh: 2 * time.Minute, CA: "/ca.pem"}},
+			{Name: "auth0", Issuer: "https://auth0.test", Keys: jwt.Keys{
+				URL: "https://auth0.test/keys", Timeout: 1500 * time.Millisecond, ConnectTimeout: 700 * time.Millisecond, Refresh: 2 * time.Minute, CA: "/ca.pem",
+				RetryBase: 2 * time.Second, RetryMax: 20 * time.Second, RetryTimes: 3,
+			}},
 		}
 		if !reflect.DeepEqual(cfg.JWTProviders, want) {
 			t.Errorf("providers:\n%+v, want\n%+v", cfg.JWTProviders, want)
@@ -391,5 +394,39 @@ func TestIntentionsWithJWT(t *testing.T) {
 		if v := compiled(t, cfg).CheckConn(callerID(t, service("web"))); v.Allowed {
 			t.Errorf("%+v", v)
 		}
+	}
+}
+
+// What Consul leaves out of a retry policy, or asks for beyond what is possible.
+func TestJWKSRetries(t *testing.T) {
+	type backOff = struct{ BaseInterval, MaxInterval mesh.Duration }
+	for _, c := range []struct {
+		policy *mesh.JWKSRetryPolicy
+		want   jwt.Keys
+	}{
+		{nil, jwt.Keys{}},
+		{&mesh.JWKSRetryPolicy{}, jwt.Keys{RetryBase: time.Second, RetryMax: 10 * time.Second}},
+		{&mesh.JWKSRetryPolicy{NumRetries: -1, RetryPolicyBackOff: &backOff{}}, jwt.Keys{RetryBase: time.Second, RetryMax: 10 * time.Second}},
+		{
+			&mesh.JWKSRetryPolicy{NumRetries: 7, RetryPolicyBackOff: &backOff{mesh.Duration(time.Minute), mesh.Duration(5 * time.Minute)}},
+			jwt.Keys{RetryTimes: 7, RetryBase: time.Minute, RetryMax: 5 * time.Minute},
+		},
+		{
+			&mesh.JWKSRetryPolicy{NumRetries: 1e6, RetryPolicyBackOff: &backOff{mesh.Duration(2 * time.Hour), mesh.Duration(3 * time.Hour)}},
+			jwt.Keys{RetryTimes: jwt.MaxRetries, RetryBase: time.Hour, RetryMax: time.Hour},
+		},
+		{
+			&mesh.JWKSRetryPolicy{RetryPolicyBackOff: &backOff{mesh.Duration(time.Minute), mesh.Duration(time.Second)}},
+			jwt.Keys{RetryBase: time.Minute, RetryMax: time.Minute},
+		},
+	} {
+		var got jwt.Keys
+		retries(&got, c.policy)
+		if got != c.want {
+			t.Errorf("%+v: %+v, want %+v", c.policy, got, c.want)
+		}
+		got.URL = "https://issuer.test"
+		p := jwt.Provider{Name: "p", Issuer: "i", Keys: got}
+		p.Validate(func(field, problem string) { t.Errorf("%+v: %s %s", c.policy, field, problem) })
 	}
 }

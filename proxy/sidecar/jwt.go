@@ -1,6 +1,7 @@
 package sidecar
 
 import (
+	"cmp"
 	"encoding/base64"
 	"fmt"
 	"slices"
@@ -81,10 +82,9 @@ func (n *intended) made(e *mesh.JWTProvider) (p jwt.Provider, problem string) {
 		r := set.Remote
 		p.Keys.URL, p.Keys.Refresh = r.URI, time.Duration(r.CacheDuration)
 		p.Keys.Timeout = time.Duration(r.RequestTimeoutMs) * time.Millisecond
-		if r.RetryPolicy != nil {
-			differs("JSONWebKeySet.Remote.RetryPolicy", "is not followed: keys are asked for again after 1s, and then after up to 30s, for as long as it takes", "")
-		}
+		retries(&p.Keys, r.RetryPolicy)
 		if c := r.JWKSCluster; c != nil {
+			p.Keys.ConnectTimeout = within(time.Duration(c.ConnectTimeout), 0, jwt.MaxTimeout)
 			if c.DiscoveryType != "" {
 				differs("JSONWebKeySet.Remote.JWKSCluster.DiscoveryType", "is not followed: the name is looked up for each fetch", "")
 			}
@@ -116,3 +116,21 @@ func (n *intended) made(e *mesh.JWTProvider) (p jwt.Provider, problem string) {
 	}
 	return p, ""
 }
+
+// retries translates how often, and after what pauses, keys are asked for again.
+// What is left out is as Envoy has it: 1s, and ten times the first pause.
+func retries(k *jwt.Keys, p *mesh.JWKSRetryPolicy) {
+	if p == nil {
+		return
+	}
+	k.RetryTimes = within(p.NumRetries, 0, jwt.MaxRetries)
+	k.RetryBase = jwt.DefaultRetryBase
+	if b := p.RetryPolicyBackOff; b != nil {
+		k.RetryBase = within(cmp.Or(time.Duration(b.BaseInterval), jwt.DefaultRetryBase), time.Millisecond, jwt.MaxRetry)
+		k.RetryMax = time.Duration(b.MaxInterval)
+	}
+	k.RetryMax = within(cmp.Or(k.RetryMax, min(10*k.RetryBase, jwt.MaxRetry)), k.RetryBase, jwt.MaxRetry)
+}
+
+// within is v, or the bound that it passes.
+func within[T cmp.Ordered](v, least, most T) T { return min(max(v, least), most) }

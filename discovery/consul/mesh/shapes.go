@@ -318,6 +318,12 @@ type JWTRequirement struct {
 	}
 }
 
+// JWKSRetryPolicy says how a provider's keys are asked for again.
+type JWKSRetryPolicy struct {
+	NumRetries         int
+	RetryPolicyBackOff *struct{ BaseInterval, MaxInterval Duration }
+}
+
 // JWTProvider is a jwt-provider entry.
 type JWTProvider struct {
 	Name          string
@@ -333,11 +339,8 @@ type JWTProvider struct {
 			RequestTimeoutMs    int
 			CacheDuration       Duration
 			FetchAsynchronously bool
-			RetryPolicy         *struct {
-				NumRetries         int
-				RetryPolicyBackOff *struct{ BaseInterval, MaxInterval Duration }
-			}
-			JWKSCluster *struct {
+			RetryPolicy         *JWKSRetryPolicy
+			JWKSCluster         *struct {
 				DiscoveryType   string
 				ConnectTimeout  Duration
 				TLSCertificates *struct {
