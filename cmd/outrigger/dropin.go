@@ -102,7 +102,7 @@ func takePlace(cmd *cobra.Command, args []string, parse func([]string, dropin.Sy
 	case in.CheckHealth:
 		return checkHealth(ctx, in.Admin)
 	}
-	flags := &runFlags{proxyID: in.ProxyID, node: in.Node}
+	flags := &runFlags{proxyID: in.ProxyID, node: in.Node, processors: in.Processors}
 	if in.CAPEM != "" {
 		if in.CAFile, err = writeCA(in.CAPEM); err != nil {
 			return fail(err)

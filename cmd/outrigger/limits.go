@@ -6,6 +6,7 @@ import (
 	"os"
 	"runtime"
 	"runtime/debug"
+	"strconv"
 	"strings"
 
 	"github.com/outrigger-mesh/outrigger/internal/cgroup"
@@ -25,11 +26,14 @@ type limits struct {
 }
 
 // setLimits tells the runtime how much memory it may take: the environment's
-// GOMEMLIMIT, else the control group's limit. A budget that is beyond the
-// control group's limit is made that. For processors the runtime looks at the
+// GOMEMLIMIT, else the control group's limit, else what Nomad says of it. A budget
+// that is beyond this limit is made that. For processors the runtime looks at the
 // control group itself, since Go 1.25.
 func setLimits(budget int64) limits {
 	group, file := cgroup.MemoryLimit(os.DirFS("/"))
+	if group == 0 {
+		group, file = nomadLimit(os.Getenv)
+	}
 	l := chooseLimits(budget, group, file, os.Getenv("GOMEMLIMIT"), os.Getenv("GOMAXPROCS"), runtime.GOMAXPROCS(0), runtime.NumCPU())
 	if l.memory > 0 && os.Getenv("GOMEMLIMIT") == "" && l.budget == 0 {
 		debug.SetMemoryLimit(l.memory)
@@ -40,6 +44,17 @@ func setLimits(budget int64) limits {
 		}
 	}
 	return l
+}
+
+// nomadLimit is the limit of a task of Nomad's and the variable that says so: a
+// task with driver exec has a control group, but does not see it.
+func nomadLimit(getenv func(string) string) (limit int64, from string) {
+	for _, name := range []string{"NOMAD_MEMORY_MAX_LIMIT", "NOMAD_MEMORY_LIMIT"} {
+		if n, err := strconv.ParseInt(getenv(name), 10, 32); err == nil && n > 0 {
+			return n << 20, name
+		}
+	}
+	return 0, ""
 }
 
 func chooseLimits(budget, group int64, file, envMemory, envProcs string, procs, cpus int) limits {

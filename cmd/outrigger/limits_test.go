@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"fmt"
 	"log/slog"
 	"runtime"
 	"strings"
@@ -34,6 +35,26 @@ func TestChooseLimits(t *testing.T) {
 				t.Errorf("got  %+v\nwant %+v", got, want)
 			}
 		})
+	}
+}
+
+// A task of Nomad's that cannot see its control group has its limits in variables.
+func TestLimitOfATaskOfNomads(t *testing.T) {
+	for _, c := range []struct {
+		limit, most string
+		want        string
+	}{
+		{"", "", "0 "},
+		{"64", "", "67108864 NOMAD_MEMORY_LIMIT"},
+		{"64", "128", "134217728 NOMAD_MEMORY_MAX_LIMIT"}, // the limit is a reservation then
+		{"64", "-1", "67108864 NOMAD_MEMORY_LIMIT"},       // any amount is allowed: at least plan with what is reserved
+		{"64MB", "99999999999", "0 "},
+	} {
+		env := map[string]string{"NOMAD_MEMORY_LIMIT": c.limit, "NOMAD_MEMORY_MAX_LIMIT": c.most}
+		n, from := nomadLimit(func(name string) string { return env[name] })
+		if got := fmt.Sprint(n, " ", from); got != c.want {
+			t.Errorf("%+v: %s", c, got)
+		}
 	}
 }
 

@@ -101,6 +101,9 @@ func serve(ctx context.Context, flags *runFlags) error {
 		bytes = loaded.Config.Memory.Bytes()
 	}
 	lim := setLimits(bytes)
+	if flags.processors > 0 {
+		lim.procsWhy = "the command line"
+	}
 	o.Memory = lim.budget
 	p, err := proxy.New(o)
 	if err != nil {

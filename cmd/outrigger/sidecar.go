@@ -20,6 +20,7 @@ type runFlags struct {
 	sidecarFor, proxyID, node  string
 	admin, snapshot, tokenFile string
 	asked                      []config.Layer // by the command line of another program
+	processors                 int            // as that command line has it; 0 is not said
 }
 
 // layers are what the flags say of the configuration.

@@ -9,6 +9,9 @@ job "web" {
       mode = "bridge"
     }
 
+    # Serve on while callers learn that this allocation is going.
+    shutdown_delay = "5s"
+
     service {
       name = "web"
       port = "8080"

@@ -135,8 +135,7 @@ func TestEnvoy(t *testing.T) {
 		ProxyID: "web-1-sidecar-proxy", HTTP: "http://10.0.0.5:8500", GRPC: "unix:///alloc/tmp/consul_grpc.sock",
 		Token: "5c2e2b1c-0000-4000-8000-000000000001",
 		Admin: "127.0.0.2:19001", Ready: "127.0.0.1:19101", Metrics: "0.0.0.0:9102", Scrape: "/metrics",
-		LogLevel: "warn", Processors: 1,
-		Notes: []string{"--drain-time-s does nothing: how long a drain takes is drain.timeout of the configuration"},
+		LogLevel: "warn", Processors: 1, Drain: true, ShutdownGrace: 10 * time.Second,
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
@@ -162,6 +161,8 @@ func TestEnvoyRefuses(t *testing.T) {
 		"-c nomad.json":           "set CONSUL_HTTP_ADDR",
 		"-c nomad.json -l loud":   "use trace",
 		"--concurrency x":         "write a number",
+		"--drain-time-s 0":        "kill_timeout",
+		"--drain-time-s=1h":       "kill_timeout",
 		"-c":                      "needs a value",
 		"--mode validate":         "not among the arguments",
 		"-c nomad.json --version": "",

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // envoyFlags are those of Envoy's that are accepted: whether they take a value,
@@ -23,7 +24,7 @@ func envoyFlags() map[string]struct {
 		"--config-path": {true, ""}, "--log-level": {true, ""}, "--concurrency": {true, ""},
 		"--disable-hot-restart": {false, ""}, "--use-dynamic-base-id": {false, restart}, "--base-id": {true, restart},
 		"--restart-epoch": {true, restart}, "--parent-shutdown-time-s": {true, restart},
-		"--drain-time-s":        {true, "how long a drain takes is drain.timeout of the configuration"},
+		"--drain-time-s":        {true, ""},
 		"--drain-strategy":      {true, "connections end with their exchange"},
 		"--component-log-level": {true, "there is one level for the whole log"},
 		"--log-format":          {true, "the form of the log is telemetry.log.format of the configuration"},
@@ -38,7 +39,7 @@ func envoyFlags() map[string]struct {
 // bootstrap file that "consul connect envoy -bootstrap" has written says which
 // proxy it is, and where Consul's gRPC port is.
 func Envoy(args []string, sys System) (*Invocation, error) {
-	in := &Invocation{LogLevel: "info"}
+	in := &Invocation{LogLevel: "info", Drain: true, ShutdownGrace: nomadGrace}
 	flags := envoyFlags()
 	path := ""
 	for i := 0; i < len(args); i++ {
@@ -74,6 +75,11 @@ func Envoy(args []string, sys System) (*Invocation, error) {
 		case "--concurrency":
 			if in.Processors, err = strconv.Atoi(value); err != nil || in.Processors < 0 {
 				err = fmt.Errorf("--concurrency is %q; write a number", value)
+			}
+		case "--drain-time-s":
+			n, wrong := strconv.ParseUint(value, 10, 16)
+			if in.ShutdownGrace = time.Duration(n) * time.Second; wrong != nil || n == 0 {
+				err = fmt.Errorf("--drain-time-s is %q; write a number of seconds, less than the task's kill_timeout", value)
 			}
 		}
 		if err != nil {

@@ -3,7 +3,13 @@ package dropin
 import (
 	"path/filepath"
 	"strings"
+	"time"
 )
+
+// nomadGrace is within what Nomad gives a task between the signal and its end
+// where kill_timeout is not set: five seconds. The group's services are
+// deregistered before, and its applications have ended.
+const nomadGrace = 4 * time.Second
 
 // inAllocation completes what a bootstrap file of Nomad's leaves open. Its paths
 // begin at the root of the allocation, which is the root of a container and of a

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 // The file was written by Consul 1.22.3 with the arguments that Nomad 1.10.5
@@ -31,6 +32,7 @@ func TestEnvoyInAnAllocation(t *testing.T) {
 		want := Invocation{
 			ProxyID: "_nomad-task-5e1b29f0-0000-4000-8000-000000000001-group-web-web-app-8080-sidecar-proxy",
 			HTTP:    "http://10.0.0.5:8500", GRPC: "unix://" + c.grpc, Token: "tok", Admin: "127.0.0.2:19001", Ready: c.ready, LogLevel: "info",
+			Drain: true, ShutdownGrace: 4 * time.Second,
 		}
 		if got, want := fmt.Sprintf("%+v", *got), fmt.Sprintf("%+v", want); got != want {
 			t.Errorf("%s: got  %s\nwant %s", c.driver, got, want)

@@ -119,6 +119,7 @@ func TestEnvoyCommandLine(t *testing.T) {
 	cmd.Env = append(os.Environ(), "CONSUL_HTTP_ADDR="+m.agent.Address) // the token is in the file
 	p := &sidecar{t: t, admin: "http://" + admin, process: spawn(t, "envoy", cmd)}
 	p.ready()
+	p.says("limits", "processors=1", "the command line")
 	m.status(http.StatusOK, "http://"+loopback(ready)+"/ready")
 	m.status(http.StatusOK, web.url("api", "/hello"))
 	m.status(http.StatusOK, api.url("web", "/hello"))

@@ -151,13 +151,25 @@ func (o *opaque) duration(key string) (time.Duration, bool) {
 	return 0, false
 }
 
+// only returns the map in a list of one: as Nomad registers a block of a job, and
+// as Consul takes it. What is below it stays as it is, since a list of our own
+// language may have one element.
+func only(v any) any {
+	if list, ok := v.([]any); ok && len(list) == 1 {
+		if m, ok := list[0].(map[string]any); ok {
+			return m
+		}
+	}
+	return v
+}
+
 // section returns what is read of a map below key; nil without one.
 func (o *opaque) section(key string) *opaque {
 	v, ok := o.get(key)
 	if !ok {
 		return nil
 	}
-	m, ok := v.(map[string]any)
+	m, ok := only(v).(map[string]any)
 	if !ok {
 		o.wrong(key, "a map of keys", v)
 		return nil
@@ -171,7 +183,7 @@ func (o *opaque) layer() []byte {
 	if !ok {
 		return nil
 	}
-	data, err := json.Marshal(v)
+	data, err := json.Marshal(only(v))
 	if err != nil {
 		o.wrong(ours, "a configuration of this proxy", v)
 		return nil
