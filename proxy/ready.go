@@ -4,6 +4,8 @@ import (
 	"context"
 	"runtime/debug"
 	"time"
+
+	"github.com/outrigger-mesh/outrigger/telemetry"
 )
 
 // readyStep is how often it is looked whether the proxy is ready.
@@ -12,12 +14,28 @@ const readyStep = 50 * time.Millisecond
 // awaitReady reports whether the proxy became ready before ctx ended or it was
 // told to stop.
 func (p *Proxy) awaitReady(ctx context.Context) bool {
-	for ready, _ := p.Ready(); !ready; ready, _ = p.Ready() {
+	for !p.isReady() {
 		if p.draining.Load() || !sleep(ctx, readyStep) {
 			return false
 		}
 	}
 	return true
+}
+
+// isReady is Ready without the words. Most often it is a service that has not been
+// answered yet, which is found soon.
+func (p *Proxy) isReady() bool {
+	pl := p.current.Load()
+	if pl == nil {
+		return false
+	}
+	for _, c := range pl.Clusters {
+		if c.Direction() == telemetry.Outbound && !c.Listed() {
+			return false
+		}
+	}
+	ready, _ := p.Ready()
+	return ready
 }
 
 // registration registers the service as soon as the proxy is ready, so that

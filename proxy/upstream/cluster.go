@@ -124,6 +124,10 @@ func (c *Cluster) sweep(now time.Duration) {
 
 // review lets the outlier detector act and reports whether it did. c.mu is held.
 func (c *Cluster) review(now time.Duration) bool {
+	d := c.detector.Load()
+	if d.Out() == 0 && !slices.ContainsFunc(c.endpoints, func(e *Endpoint) bool { return e.Outlier.Used() }) {
+		return false // there is no evidence: nobody calls it
+	}
 	states := make([]*outlier.Endpoint, 0, len(c.endpoints))
 	for _, e := range c.endpoints {
 		if e.spec.Load().Draining == "" { // else it is out anyway, and no evidence for others
@@ -131,7 +135,7 @@ func (c *Cluster) review(now time.Duration) bool {
 		}
 	}
 	random := rand.Uint64()
-	events := c.detector.Load().Sweep(now, random, states)
+	events := d.Sweep(now, random, states)
 	for _, ev := range events {
 		c.report(ev)
 		c.logJudged(ev, random)

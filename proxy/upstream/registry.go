@@ -56,6 +56,7 @@ type Registry struct {
 
 	mu       sync.Mutex // below; never held for long
 	clusters map[string]*Cluster
+	sorted   []*Cluster // by name, never changed in place; nil after clusters has changed
 	// latest is what discovery said last, also of services that no plan wants
 	// at present, so that a cluster which comes with a reload starts full.
 	latest map[string][]EndpointSpec
@@ -111,7 +112,7 @@ func (r *Registry) Acquire(spec Spec, dir telemetry.Direction) *Cluster {
 	}
 	// Found by others only now that it is whole.
 	r.mu.Lock()
-	r.clusters[key] = c
+	r.clusters[key], r.sorted = c, nil
 	r.mu.Unlock()
 	return c
 }
@@ -128,6 +129,7 @@ func (r *Registry) Release(c *Cluster) {
 	for k, v := range r.clusters {
 		if v == c {
 			delete(r.clusters, k)
+			r.sorted = nil
 		}
 	}
 	r.mu.Unlock()
@@ -177,15 +179,19 @@ func (r *Registry) Run(ctx context.Context) error {
 	}
 }
 
-// all returns the clusters in the order of their names.
+// all returns the clusters in the order of their names. The list is not to be changed.
 func (r *Registry) all() []*Cluster {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.sorted != nil {
+		return r.sorted
+	}
 	list := make([]*Cluster, 0, len(r.clusters))
 	for _, c := range r.clusters {
 		list = append(list, c)
 	}
 	slices.SortFunc(list, func(a, b *Cluster) int { return strings.Compare(a.name, b.name) })
+	r.sorted = list
 	return list
 }
 

@@ -24,6 +24,10 @@ func (e *Endpoint) remember() *past {
 	return e.past.Load()
 }
 
+// Used reports whether a result of e was ever observed. Before that Sweep decides
+// nothing about it.
+func (e *Endpoint) Used() bool { return e.past.Load() != nil }
+
 // reset forgets what the window holds; p may be nil.
 func (p *past) reset() {
 	if p != nil {
