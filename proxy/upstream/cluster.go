@@ -251,8 +251,8 @@ func (c *Cluster) newSet(p *Policy, left []balance.Candidate, pinned bool, old *
 	return set
 }
 
-// setEndpoints makes list the cluster's endpoints. What is known about those
-// that stay is kept.
+// setEndpoints makes list, which nobody changes any more, the cluster's endpoints.
+// What is known about those that stay is kept.
 func (c *Cluster) setEndpoints(list []EndpointSpec, now time.Duration) (added, removed int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -288,11 +288,11 @@ func (c *Cluster) setEndpoints(list []EndpointSpec, now time.Duration) (added, r
 			e.bindMetrics()
 			added++
 		}
-		if had := e.spec.Load(); had == nil || *had != *s {
-			own := *s
-			e.spec.Store(&own)
+		had := e.spec.Load()
+		e.spec.Store(s) // also where it is the same, so that nobody keeps the list before
+		if had == nil || *had != *s {
 			changed = true
-			c.drains(e, had, &own, now)
+			c.drains(e, had, s, now)
 		}
 		next = append(next, e)
 	}
@@ -318,6 +318,9 @@ func (c *Cluster) setEndpoints(list []EndpointSpec, now time.Duration) (added, r
 // and one entry an address: a catalog may know several instances under one.
 // One that is healthy goes before one that is not, and that before one that drains.
 func distinct(list []EndpointSpec) []EndpointSpec {
+	if isDistinct(list) {
+		return list // as most are
+	}
 	list = slices.Clone(list)
 	for i := range list {
 		list[i].Weight = max(list[i].Weight, 1)
@@ -326,6 +329,15 @@ func distinct(list []EndpointSpec) []EndpointSpec {
 		return cmp.Or(a.Address.Compare(b.Address), a.rank()-b.rank())
 	})
 	return slices.CompactFunc(list, func(a, b EndpointSpec) bool { return a.Address == b.Address })
+}
+
+func isDistinct(list []EndpointSpec) bool {
+	for i := range list {
+		if list[i].Weight == 0 || i > 0 && list[i-1].Address.Compare(list[i].Address) >= 0 {
+			return false
+		}
+	}
+	return true
 }
 
 // apply makes spec the cluster's own.

@@ -155,7 +155,9 @@ func (r *Registry) SetEndpoints(service string, list []EndpointSpec) {
 }
 
 // SetLocal makes list the endpoints of a cluster that discovery does not know.
-func (c *Cluster) SetLocal(list []EndpointSpec) { c.setEndpoints(list, c.registry.sweeper.Now()) }
+func (c *Cluster) SetLocal(list []EndpointSpec) {
+	c.setEndpoints(slices.Clone(list), c.registry.sweeper.Now())
+}
 
 // Run reviews ejections and closes idle connections until ctx ends; then it
 // closes all that is idle.
