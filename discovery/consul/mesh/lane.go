@@ -11,14 +11,11 @@ import (
 )
 
 const (
-	turnWorkers = 6                      // connections on which those in turn are asked for
-	turnDelay   = 50 * time.Millisecond  // between news and its round: the agent's own memory follows
-	turnPause   = 200 * time.Millisecond // the least between two rounds
-	turnShare   = 4                      // a round is followed by so many times its length without one
-	turnAnyway  = time.Minute            // the time after which a query is asked without any news
-	turnEcho    = time.Second            // from news to the second round for it
-	turnRest    = 2 * time.Second        // the most between two rounds
-	turnLong    = 15 * time.Second       // the end of a round is not waited for longer
+	turnWorkers = 6                     // connections on which those in turn are asked for
+	turnDelay   = 50 * time.Millisecond // between news and its round: the agent's own memory follows
+	turnAnyway  = time.Minute           // the time after which a query is asked without any news
+	turnEcho    = time.Second           // from news to the second round for it
+	turnLong    = 15 * time.Second      // the end of a round is not waited for longer
 )
 
 // lane is a number of alike queries. As long as they are few each waits at
@@ -290,9 +287,10 @@ func (l *lane) detect(ctx context.Context, d detector, news chan<- struct{}) {
 // rounds begins a round when there is news, and waits for its end and a while.
 // After the last one comes another, for what the agent itself had not heard yet.
 func (l *lane) rounds(ctx context.Context, news <-chan struct{}) {
-	echo := time.NewTimer(0)
+	echo, pace := time.NewTimer(0), pace{}
 	echo.Stop()
 	defer echo.Stop()
+	epoch := time.Now()
 	for {
 		select {
 		case <-ctx.Done():
@@ -315,6 +313,7 @@ func (l *lane) rounds(ctx context.Context, news <-chan struct{}) {
 		case <-over:
 		case <-time.After(turnLong):
 		}
-		discovery.Sleep(ctx, min(max(turnPause, turnShare*time.Since(began)), turnRest), nil)
+		now := time.Now()
+		discovery.Sleep(ctx, pace.rest(now.Sub(epoch), now.Sub(began)), nil)
 	}
 }
