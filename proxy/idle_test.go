@@ -15,7 +15,7 @@ const idlers = 1000
 // What an idle connection may take of the heap and of stacks, in bytes.
 const (
 	mostHTTP1 = 2560
-	mostHTTP2 = 6 << 10
+	mostHTTP2 = 4 << 10
 )
 
 // A connection that has carried a request and rests holds little, and goes on

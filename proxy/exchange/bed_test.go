@@ -298,7 +298,7 @@ func (b *bed) serve(sock *net.TCPConn) {
 		d.Serve()
 		return
 	}
-	s := b.server.NewSession(w, peer, &b.plan)
+	s := b.server.NewSession(w, &peer, &b.plan)
 	b.mu.Lock()
 	b.sessions = append(b.sessions, s)
 	b.mu.Unlock()

@@ -82,7 +82,8 @@ func (d *Detection) Serve() (resting bool) {
 	// ALPN may serve HTTP/1.1.
 	d.dismiss(kind == detect.HTTP1)
 	d.conn.SetExact(time.Time{})
-	s := d.srv.NewSession(d.conn, d.peer, d.source)
+	peer := d.peer
+	s := d.srv.NewSession(d.conn, &peer, d.source)
 	d.session.Store(s)
 	return s.Serve()
 }

@@ -16,7 +16,7 @@ func (p *Peer) extra() int {
 // appendClientCert writes x-forwarded-client-cert: what came, where that is kept, and
 // the element of the peer.
 func (x *exchange) appendClientCert(b []byte) []byte {
-	p := &x.s.peer
+	p := x.s.peer
 	next, start := "x-forwarded-client-cert: ", len(b)
 	if p.KeepClientCert && x.req.Has(http1.XForwardedClientCert) {
 		for i := range x.req.Fields {

@@ -54,7 +54,7 @@ func (x *exchange) rateKeyOf(l *plan.RateLimit) ratelimit.Key {
 	case plan.RateMethod:
 		return ratelimit.KeyOf(x.req.MethodSpan.Of(x.raw))
 	}
-	return rateKey(l, &x.s.peer, x.s.peerID)
+	return rateKey(l, x.s.peer, x.s.peerID)
 }
 
 // rated asks the limits that concern connections which are not HTTP.

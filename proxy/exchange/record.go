@@ -49,7 +49,7 @@ func (x *exchange) finish(r outcome.Reason) {
 	rec.Path = x.req.Target.Of(x.raw)
 	rec.Protocol = x.protocol()
 	rec.Rule, rec.Queued = x.rule, x.turn.waited
-	x.s.srv.describe(rec, x.l, x.s.peer, x.s.peerID, x.cause)
+	x.s.srv.describe(rec, x.l, *x.s.peer, x.s.peerID, x.cause)
 	if x.route != nil {
 		rec.Route = x.route.Name
 	}

@@ -276,7 +276,7 @@ func (x *exchange) appendForwarded(b []byte) []byte {
 			b = append(b, "x-forwarded-proto: http\r\n"...)
 		}
 	}
-	if p := &x.s.peer; len(p.ClientCert) > 0 || p.KeepClientCert {
+	if p := x.s.peer; len(p.ClientCert) > 0 || p.KeepClientCert {
 		b = x.appendClientCert(b)
 	}
 	return b

@@ -56,8 +56,9 @@ type Server struct {
 	// nothing.
 	Lessons *detect.Memory[Destination]
 
-	shards  atomic.Uint32
-	passing passing
+	shards        atomic.Uint32
+	passing       passing
+	streamConfigs [2]atomic.Pointer[sharedStreamConfig] // and of mesh connections
 }
 
 // Peer is what is known about a downstream since its connection was accepted.
@@ -80,7 +81,7 @@ type Session struct {
 	srv    *Server
 	conn   *wire.Conn
 	source *atomic.Pointer[plan.Listener]
-	peer   Peer
+	peer   *Peer // the listener's
 	peerID string
 	addr   []byte // the peer's address without port, as text
 	shard  uint32
@@ -104,8 +105,8 @@ type Session struct {
 
 // NewSession returns the session of an accepted connection. source holds the
 // listener as the plan in force has it; each exchange pins the one it starts
-// with.
-func (s *Server) NewSession(conn *wire.Conn, peer Peer, source *atomic.Pointer[plan.Listener]) *Session {
+// with. peer must not change any more.
+func (s *Server) NewSession(conn *wire.Conn, peer *Peer, source *atomic.Pointer[plan.Listener]) *Session {
 	n := &Session{srv: s, conn: conn, source: source, peer: peer, shard: s.shards.Add(1)}
 	n.addr = peer.Addr.Addr().AppendTo(nil)
 	if !peer.ID.IsZero() {

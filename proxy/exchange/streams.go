@@ -17,15 +17,9 @@ import (
 // rests.
 func (s *Session) ServeStreams() (resting bool) {
 	s.conn.SetDeadline(0) // the http2 server has its own
-	cfg := *s.srv.HTTP2
-	l := s.source.Load()
-	cfg.IdleTimeout, cfg.MaxAge, cfg.AgeGrace = l.HTTP.IdleTimeout, l.HTTP.MaxAge, l.HTTP.AgeGrace
-	cfg.HeaderBytes, cfg.Fields = l.HTTP.Limits.HeadBytes, l.HTTP.Limits.Fields
-	if t := s.conn.TLS(); t != nil && isMesh(t.ConnectionState().NegotiatedProtocol) {
-		cfg.Raw, cfg.Streams = true, meshStreams
-	}
-	cfg.Rests = s.srv.Resting != nil
-	h := http2.NewServer(s.conn, &cfg, s.onStream)
+	t := s.conn.TLS()
+	mesh := t != nil && isMesh(t.ConnectionState().NegotiatedProtocol)
+	h := http2.NewServer(s.conn, s.srv.streamConfig(s.source.Load(), mesh), s.onStream)
 	s.streams.Store(h)
 	if s.draining() {
 		s.Drain()

@@ -66,7 +66,7 @@ func (s *Session) onTCP(l *plan.Listener, st *http2.Stream, tcp bool) {
 	t := &tunnelled{leg: relay.Stream(st)}
 	s.tunnels.add(t)
 	defer s.tunnels.remove(t)
-	s.srv.serveTCP(t.leg, s.peer, s.source)
+	s.srv.serveTCP(t.leg, *s.peer, s.source)
 }
 
 // noTCP tells another sidecar that its TCP connection came to a listener that

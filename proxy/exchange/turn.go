@@ -53,7 +53,7 @@ func (x *exchange) through(g *upstream.Gate) outcome.Reason {
 		x.now()
 	}
 	a := upstream.Ask{
-		Now: x.at, Deadline: x.deadline, Caller: callerKey(&x.s.peer, x.s.peerID), Draw: x.tried.Draw,
+		Now: x.at, Deadline: x.deadline, Caller: callerKey(x.s.peer, x.s.peerID), Draw: x.tried.Draw,
 		Priority: x.route.PriorityOf(x.s.peer.ID, &x.req, x.raw),
 	}
 	x.turn.priority, x.turn.asked = a.Priority, true

@@ -10,10 +10,11 @@ type Client struct{ c *conn }
 func NewClient(w *wire.Conn, cfg *Config) *Client {
 	c := newConn(w, cfg, true)
 	if c.cfg.Scheme == "" {
-		c.cfg.Scheme = "http"
-		if w.TLS() != nil {
-			c.cfg.Scheme = "https"
+		own := *c.cfg
+		if own.Scheme = "http"; w.TLS() != nil {
+			own.Scheme = "https"
 		}
+		c.cfg = &own
 	}
 	return &Client{c}
 }

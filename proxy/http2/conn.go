@@ -11,26 +11,19 @@ import (
 // conn is what both sides of a connection have in common.
 type conn struct {
 	w      *wire.Conn
-	cfg    Config
+	cfg    *Config // filled, and perhaps of many connections
 	client bool
 	handle func(*Stream) // servers
 
+	*desk // nil while the connection rests
+	laid  laidBy
+
 	// The goroutine that reads owns these.
-	dec           decoder
-	in            section
-	emit          func(name, value []byte) // in.field, bound once
-	known         func(*entry)             // in.entry, too
-	block         []byte                   // of HEADERS and the CONTINUATION frames behind it
-	pieces        int                      // frames in block
-	blockID       uint32                   // 0: no section is incomplete
-	blockFl       uint8
 	greeted       bool        // the preface has come, or none is expected
 	settled       bool        // the first SETTINGS have come
 	heardSettings atomic.Bool // the peer's first SETTINGS are in force
-	fresh         []*Stream
-	wakes         []chan struct{}
-	credit        [Floods]int
-	ticked        [Floods]uint64 // of watch.ticks, what has been earned
+	credit        [Floods]int32
+	ticked        [Floods]uint32 // of watch.ticks, what has been earned
 	frames        atomic.Uint64  // received; the sweeper looks whether it moves
 
 	// mu guards all below and the streams' state.
@@ -40,7 +33,7 @@ type conn struct {
 	running int // handlers of a server that have not returned
 	opened  uint64
 	lastID  atomic.Uint32 // the highest stream that the peer opened, or that was opened to it
-	closed  [closedKept]closedStream
+	closed  *closedStreams
 
 	err         error // why no stream may be opened anymore
 	dead        *Error
@@ -49,14 +42,8 @@ type conn struct {
 	lastSaid    uint32 // the last stream that a GOAWAY of ours allows
 	lastHeard   uint32 // the last stream that the peer's GOAWAY allows
 	handled     sync.WaitGroup
-	idle        []*worker
-	enc         encoder
-	lines       []line
-	lower       []byte
 	pend        []byte // frames to be written
-	spare       []byte
 	handed      uint64 // bytes given to the socket, or being given
-	ready       queue  // streams with data that may be sent
 	writer      writerState
 	writerRests bool // it ends when nothing is pending, and comes back when needed
 	kicked      bool // the writer has been told
@@ -64,20 +51,17 @@ type conn struct {
 	quit        bool // the writer ends when nothing is pending
 	// The reader is asked to leave the connection, and has left it.
 	restAsked, rests bool
-	kick             chan struct{}
-	writerDone       chan struct{}
+	kick             chan struct{} // nil before there is a writer, and at rest
+	writerDone       chan struct{} // closed when it has ended, after quit
 
 	sendLeft   int64 // the peer's window for the connection
 	recvLeft   int64 // ours for the peer
 	owed       int64 // to be given back to it
-	withheld   int64 // not given back because too much waits to be read
-	buffered   int64 // bytes that wait to be read
 	peerWindow int64 // of a new stream
 	peerLimit  uint32
 	peerSpeaks bool // extended CONNECT
 	ackedOwn   bool // our SETTINGS are acknowledged
 
-	canceled []canceled    // owners to be told
 	settling chan struct{} // closed when settled or dead; nil while nobody waits
 	watch    watch
 }
@@ -95,13 +79,12 @@ type closedStream uint32
 
 const closedKept = 128 // a power of two
 
+// closedStreams are those that ended last, by number.
+type closedStreams [closedKept]closedStream
+
 func newConn(w *wire.Conn, cfg *Config, client bool) *conn {
-	c := &conn{w: w, cfg: cfg.filled(), client: client, streams: make(map[uint32]*Stream)}
-	c.emit, c.known = c.in.field, c.in.entry
-	c.in.conn = c
-	c.dec.limit, c.enc.limit = tableSize, tableSize
-	c.kick = make(chan struct{}, 1)
-	c.writerDone = make(chan struct{})
+	c := &conn{w: w, cfg: cfg.Filled(), client: client}
+	c.laid.decLimit, c.laid.encLimit = tableSize, tableSize
 	c.sendLeft, c.recvLeft, c.peerWindow = initialWindow, int64(c.cfg.ConnWindow), initialWindow
 	c.lastSaid, c.lastHeard = maxStreamID, maxStreamID
 	c.peerLimit = math.MaxUint32
@@ -110,8 +93,9 @@ func newConn(w *wire.Conn, cfg *Config, client bool) *conn {
 		c.greeted = true
 	}
 	for k := range c.credit {
-		c.credit[k] = c.cfg.FloodFrames
+		c.credit[k] = int32(c.cfg.FloodFrames)
 	}
+	_ = c.sitDown() // nothing is laid by
 	c.pend = c.hello()
 	return c
 }
@@ -153,8 +137,10 @@ func (c *conn) run() error {
 		c.writer = writerNone
 		c.kickLocked()
 	}
-	if c.streams == nil {
-		c.streams = make(map[uint32]*Stream) // after a rest
+	if c.desk == nil { // after a rest
+		if err := c.sitDown(); err != nil {
+			c.failLocked(&Error{Code: CompressionError, Cause: err})
+		}
 	}
 	c.mu.Unlock()
 	if begins {
@@ -195,7 +181,10 @@ func (c *conn) noteCanceled(s *Stream) { c.canceled = append(c.canceled, cancele
 func (c *conn) callCanceled() {
 	for {
 		c.mu.Lock()
-		n := len(c.canceled)
+		n := 0
+		if c.desk != nil {
+			n = len(c.canceled)
+		}
 		if n == 0 {
 			c.mu.Unlock()
 			return

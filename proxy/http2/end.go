@@ -33,6 +33,7 @@ func (c *conn) finish(err error) error {
 	}
 	dead, ending := c.dead, c.ending
 	c.quit = true
+	c.writerDone = make(chan struct{})
 	c.dismissLocked()
 	c.kickLocked()
 	c.mu.Unlock()
@@ -101,6 +102,9 @@ func (c *conn) failLocked(e *Error) {
 		} else {
 			s.failLocked(e)
 		}
+	}
+	if c.desk == nil {
+		return
 	}
 	// What is left in the queue waits to send its head: it has no number yet.
 	for s := c.ready.front; s != nil; s = c.ready.front {

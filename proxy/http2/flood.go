@@ -44,7 +44,7 @@ func (c *conn) spend(k Flood) error {
 	case FloodWindow:
 		c.earn(k, int(8*c.watch.sent.Swap(0)))
 	}
-	ticks := c.watch.ticks.Load()
+	ticks := uint32(c.watch.ticks.Load())
 	c.earn(k, int(ticks-c.ticked[k]))
 	c.ticked[k] = ticks
 	if c.credit[k] < 0 {
@@ -53,7 +53,7 @@ func (c *conn) spend(k Flood) error {
 	return nil
 }
 
-func (c *conn) earn(k Flood, n int) { c.credit[k] = min(c.credit[k]+n, c.cfg.FloodFrames) }
+func (c *conn) earn(k Flood, n int) { c.credit[k] = int32(min(int(c.credit[k])+n, c.cfg.FloodFrames)) }
 
 // earned gives credit for a stream's head, which is real work.
 func (c *conn) earned() {

@@ -1,5 +1,11 @@
 package http2
 
+import (
+	"bytes"
+
+	"golang.org/x/net/http2/hpack"
+)
+
 // entryOverhead is what an entry counts beyond its bytes, RFC 7541 section 4.1.
 const entryOverhead = 32
 
@@ -147,28 +153,33 @@ func (t *table) moved(by int) {
 	}
 }
 
-// pack gives back what memory the table has beyond what is in it.
-func (t *table) pack() {
+// asSection returns a field section, of its own memory, that makes a table what this
+// one is; nil for an empty one.
+func (t *table) asSection() []byte {
 	if t.count == 0 {
-		t.ring, t.text = nil, nil
-		return
+		return nil
 	}
-	from := t.oldest()
-	if live := t.text[from:]; cap(t.text)-len(live) > packedSpare {
-		t.text = append(make([]byte, 0, len(live)), live...)
-		t.moved(from)
+	b := make([]byte, 0, t.size)
+	for i := t.count; i > 0; i-- {
+		name, value := t.fieldOf(t.at(t.last - i + 1))
+		k := staticName(name)
+		b = appendInteger(b, 0x40, 6, uint64(k))
+		if k == 0 {
+			b = appendShortText(b, name)
+		}
+		b = appendShortText(b, value)
 	}
-	n := 1
-	for n < int(t.count) {
-		n *= 2
-	}
-	if n < len(t.ring) {
-		t.grow(n)
-	}
+	return bytes.Clone(b)
 }
 
-// packedSpare is how many bytes pack leaves.
-const packedSpare = 64
+// appendShortText is appendText with Huffman coding where that is shorter.
+func appendShortText(b, s []byte) []byte {
+	n := hpack.HuffmanEncodeLength(string(s))
+	if n >= uint64(len(s)) {
+		return appendText(b, s)
+	}
+	return hpack.AppendHuffmanString(appendInteger(b, 0x80, 7, n), string(s))
+}
 
 func (t *table) setLimit(n int) {
 	t.limit = n

@@ -13,6 +13,7 @@
 package http2
 
 import (
+	"math"
 	"net/netip"
 	"time"
 
@@ -102,6 +103,8 @@ type Config struct {
 
 	// Sweeper watches deadlines and times. Without one there are none.
 	Sweeper *Sweeper
+
+	filled bool
 }
 
 // Flags say what follows a write.
@@ -120,12 +123,17 @@ func or[T int | time.Duration](v, otherwise T) T {
 	return v
 }
 
-// limits are a Config with its defaults filled in.
-func (c *Config) filled() Config {
+// Filled returns a Config with its defaults filled in, which any number of
+// connections share; one that is so already is returned itself. nil is all defaults.
+func (c *Config) Filled() *Config {
+	if c != nil && c.filled {
+		return c
+	}
 	var f Config
 	if c != nil {
 		f = *c
 	}
+	f.filled = true
 	f.Streams = or(f.Streams, DefaultStreams)
 	f.Window = min(or(f.Window, DefaultWindow), maxWindow)
 	f.MaxWindow = min(max(or(f.MaxWindow, DefaultMaxWindow), f.Window), maxWindow)
@@ -136,6 +144,6 @@ func (c *Config) filled() Config {
 	f.PendingBytes = or(f.PendingBytes, DefaultPendingBytes)
 	f.WriteTimeout = or(f.WriteTimeout, DefaultWriteTimeout)
 	f.PingTimeout = or(f.PingTimeout, DefaultPingTimeout)
-	f.FloodFrames = or(f.FloodFrames, DefaultFloodFrames)
-	return f
+	f.FloodFrames = min(or(f.FloodFrames, DefaultFloodFrames), math.MaxInt32)
+	return &f
 }

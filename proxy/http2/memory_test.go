@@ -35,7 +35,8 @@ func TestStreamsAreRefusedForWantOfMemory(t *testing.T) {
 // as bodies are read, so that it is whole in the end.
 func TestWindowsForWantOfMemory(t *testing.T) {
 	cfg := &Config{Memory: short(82), Window: 64 << 10, ConnWindow: 128 << 10, MaxWindow: 1 << 20}
-	c := &conn{cfg: cfg.filled(), streams: map[uint32]*Stream{}}
+	c := &conn{cfg: cfg.Filled()}
+	_ = c.sitDown()
 	s := c.newStream()
 	s.id = 1
 	c.streams[1] = s

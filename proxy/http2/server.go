@@ -94,10 +94,14 @@ func (c *conn) dispatch(s *Stream) {
 
 // dismissLocked lets the workers go that wait.
 func (c *conn) dismissLocked() {
-	for _, k := range c.idle {
-		k.job <- nil
+	if c.desk == nil {
+		return
 	}
-	c.idle = nil
+	for i, k := range c.idle {
+		k.job <- nil
+		c.idle[i] = nil
+	}
+	c.idle = c.idle[:0]
 }
 
 func (c *conn) work(k *worker) {
@@ -106,7 +110,7 @@ func (c *conn) work(k *worker) {
 		c.handle(s)
 		s.release(InternalError)
 		c.mu.Lock()
-		if c.quit || len(c.idle) >= warmWorkers {
+		if c.quit || c.desk == nil || len(c.idle) >= warmWorkers {
 			c.mu.Unlock()
 			return
 		}

@@ -120,6 +120,9 @@ func (c *conn) sweep(now time.Duration) {
 }
 
 func (c *conn) sweepStreams(now time.Duration) {
+	if c.desk == nil {
+		return
+	}
 	for _, s := range c.streams {
 		s.sweep(now)
 	}
@@ -178,7 +181,7 @@ func (c *conn) sweepConn(now time.Duration) {
 			c.agreeDrainLocked()
 		}
 	}
-	if c.withheld > 0 && !c.cfg.Memory.At(memory.Narrow) {
+	if c.desk != nil && c.withheld > 0 && !c.cfg.Memory.At(memory.Narrow) {
 		c.freed(0) // memory may not be short any more
 	}
 	// Idle.
@@ -204,7 +207,7 @@ func (c *conn) sweepConn(now time.Duration) {
 
 // restTime is how long a connection's workers wait for streams, and its writer
 // for something to write.
-const restTime = time.Second
+const restTime = 500 * time.Millisecond
 
 // expireConn ends a connection whose peer is taken to be dead. To its streams that
 // is a lost connection: no deadline of theirs has passed.

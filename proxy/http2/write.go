@@ -143,6 +143,9 @@ func (c *conn) appendData(s *Stream) bool {
 // the connection's window used up. Heads wait in the same queue, and pass streams
 // that wait for the window.
 func (c *conn) pump() {
+	if c.desk == nil {
+		return // at rest: no streams
+	}
 	for s := c.ready.front; s != nil && len(c.pend) < c.cfg.PendingBytes; {
 		next := s.next
 		switch {
@@ -174,7 +177,7 @@ func (c *conn) pump() {
 // buffer makes sure that pend has memory.
 func (c *conn) buffer() {
 	if c.pend == nil {
-		if c.spare != nil {
+		if c.desk != nil && c.spare != nil {
 			c.pend, c.spare = c.spare[:0], nil
 		} else {
 			c.pend = wire.GetLarge()[:0]
@@ -206,6 +209,9 @@ func (c *conn) kickLocked() {
 		c.kicked = true
 		c.kick <- struct{}{}
 	case writerNone:
+		if c.kick == nil {
+			c.kick = make(chan struct{}, 1)
+		}
 		c.kicked, c.writer = true, writerWaits
 		go c.writeLoop()
 	}
@@ -240,7 +246,7 @@ func (c *conn) writeOnce() {
 	_, err := c.w.Write(b)
 	c.watch.writes.Add(1)
 	c.mu.Lock()
-	if c.spare == nil && cap(b) == wire.Large {
+	if c.desk != nil && c.spare == nil && cap(b) == wire.Large {
 		c.spare = b[:0]
 	} else {
 		wire.Put(b)
@@ -256,7 +262,7 @@ func (c *conn) writeOnce() {
 
 // giveBack returns the buffers of a connection that has nothing to write.
 func (c *conn) giveBack() {
-	if c.spare != nil {
+	if c.desk != nil && c.spare != nil {
 		wire.Put(c.spare)
 		c.spare = nil
 	}

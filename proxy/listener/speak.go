@@ -72,7 +72,7 @@ func (c *conn) begin(m *telemetry.Listener) (resting bool) {
 		return d.Serve()
 	}
 	m.Speaks(what, telemetry.FoundDeclared)
-	s := c.l.srv.NewSession(c.wire, c.peer, &c.l.current)
+	s := c.l.srv.NewSession(c.wire, &c.peer, &c.l.current)
 	c.session.Store(s)
 	if streams {
 		return s.ServeStreams()

@@ -115,15 +115,18 @@ type Budget struct {
 	tidied   time.Duration
 	unloaded time.Duration
 	relieved time.Duration
-	told     Level // to Relieve
-	rested   uint64
+	told     Level         // to Relieve
+	rested   uint64        // of Options.Rested, at the last collection
+	seen     uint64        // when it was looked at last
+	looked   time.Duration // which was then
+	resting  bool          // the last collection was for many of them, and more may follow
 }
 
 // New returns a budget, which is at Easy until Run.
 func New(o Options) *Budget {
 	b := &Budget{
 		o: o, read: reader(), collect: debug.FreeOSMemory, setGoal: func(n int64) { debug.SetMemoryLimit(n) },
-		unload: unload, tidied: -time.Hour, unloaded: -time.Hour, relieved: -time.Hour,
+		unload: unload, tidied: -time.Hour, unloaded: -time.Hour, relieved: -time.Hour, looked: -time.Hour,
 	}
 	b.foresee()
 	return b

@@ -249,9 +249,26 @@ func TestRestingConnectionsAreTidiedAfter(t *testing.T) {
 	for i, s := range []struct {
 		rested uint64
 		want   int
-	}{{499, 0}, {500, 1}, {999, 1}, {1000, 2}, {1000, 2}} {
+	}{
+		{499, 0},
+		{499, 0}, // few are not worth it
+		{500, 1},
+		{999, 1}, // too early, and more follow
+		{1000, 2},
+		{1000, 2}, // too early
+		{1000, 3}, // the last ones
+		{1000, 3},
+		{1000, 3},
+		{1200, 3},
+		{1200, 3},
+		{1500, 4},
+		{1501, 4},
+		{1502, 4}, // more follow
+		{1502, 5},
+		{1502, 5},
+	} {
 		rested = s.rested
-		b.step(time.Duration(i) * restEvery)
+		b.step(time.Duration(i) * restLook)
 		if collected != s.want {
 			t.Errorf("step %d: %d collections, want %d", i, collected, s.want)
 		}

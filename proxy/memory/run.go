@@ -14,15 +14,17 @@ const (
 	// tidyEvery bounds how often a collection is made to learn what is in use and
 	// to return what is free to the system. One takes some 20 ms of CPU time.
 	tidyEvery = 500 * time.Millisecond
-	// restEvery is how often the count of resting connections is looked at, and
-	// restEnough how many of them are worth a collection.
+	// restLook is how often the count of resting connections is looked at,
+	// restEnough how many of them are worth a collection, and restEvery bounds how
+	// often one is made for their sake.
+	restLook   = 500 * time.Millisecond
 	restEvery  = time.Second
 	restEnough = 500
 )
 
 // Run watches until ctx ends.
 func (b *Budget) Run(ctx context.Context) error {
-	every := restEvery
+	every := restLook
 	if b.o.Bytes > 0 {
 		every = readEvery
 	}
@@ -170,13 +172,26 @@ func (b *Budget) pace(f figures) {
 	}
 }
 
-// tidyRested returns the stacks of connections that have gone to rest.
+// tidyRested returns what connections have given up that have gone to rest: stacks,
+// and memory that was kept for the next. Once no more follow, which is seen only later,
+// it does so again.
 func (b *Budget) tidyRested(now time.Duration) {
-	if b.o.Rested == nil || now-b.tidied < restEvery {
+	if b.o.Rested == nil || now-b.looked < restLook {
 		return
 	}
-	if n := b.o.Rested(); n-b.rested >= restEnough {
-		b.rested, b.tidied = n, now
-		b.collect()
+	n := b.o.Rested()
+	still := n == b.seen
+	b.looked, b.seen = now, n
+	switch {
+	case now-b.tidied < restEvery:
+		return
+	case n-b.rested >= restEnough:
+		b.resting = true
+	case b.resting && still:
+		b.resting = false
+	default:
+		return
 	}
+	b.rested, b.tidied = n, now
+	b.collect()
 }
