@@ -11,6 +11,7 @@ import (
 	"github.com/outrigger-mesh/outrigger/proxy/plan"
 	"github.com/outrigger-mesh/outrigger/proxy/upstream"
 	"github.com/outrigger-mesh/outrigger/proxy/wire"
+	"github.com/outrigger-mesh/outrigger/resilience/ratelimit"
 	"github.com/outrigger-mesh/outrigger/telemetry"
 	"github.com/outrigger-mesh/outrigger/telemetry/ledger"
 )
@@ -81,6 +82,7 @@ type exchange struct {
 	fate     fateful
 	over     rateSaid   // the rate limit that has refused, and what it said
 	told     []rateSaid // what the answer tells of others
+	keys     ratelimit.Memory
 	values   [][]byte   // what the one asked now is told
 	tokens   authz.Tokens
 	upload   uploadState

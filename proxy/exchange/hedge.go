@@ -29,6 +29,7 @@ type race struct {
 	live    bool // rivals may win
 	due     time.Duration
 	delay   time.Duration
+	rings   time.Duration // when the timer runs down, 0 when it does not run: it may be set earlier than due
 	rivals  [mostRivals]*exchange
 	n       int
 	ended   int
@@ -73,18 +74,35 @@ func (x *exchange) arm() {
 	r.mu.Lock()
 	r.primary, r.open, r.live = x, true, true
 	r.delay, r.due = delay, x.at+delay
+	if r.rings == 0 || r.rings > r.due {
+		r.set(delay)
+	}
 	r.mu.Unlock()
 	x.armed = true
-	r.timer.Reset(delay)
 }
+
+// set has the timer run down at due, in so long. r.mu is held.
+func (r *race) set(in time.Duration) {
+	r.rings = r.due
+	r.timer.Reset(in)
+}
+
+// leaveRunning is the delay from which on a timer is not stopped with its attempt
+// but left to run down: at most so many times a second it starts a goroutine that
+// finds nothing to do, or sets it again for a later attempt. Setting and stopping
+// it for each attempt costs a busy proxy more.
+const leaveRunning = 50 * time.Millisecond
 
 // disarm lets no rival be started any more. Those that are under way may win
 // until the attempt is settled.
 func (x *exchange) disarm() {
 	r := x.race
-	r.timer.Stop()
 	r.mu.Lock()
 	r.open = false
+	if r.delay < leaveRunning {
+		r.timer.Stop()
+		r.rings = 0
+	}
 	r.mu.Unlock()
 	x.armed = false
 }
@@ -130,9 +148,15 @@ func (x *exchange) learn(r outcome.Reason, took time.Duration) {
 // fire starts a rival, in a goroutine of its own, when the timer has run down.
 func (r *race) fire() {
 	r.mu.Lock()
+	r.rings = 0
+	if !r.open {
+		r.mu.Unlock()
+		return
+	}
 	x := r.primary
-	if !r.open || x.s.srv.Sweeper.Now() < r.due {
-		r.mu.Unlock() // a timer that was stopped too late, of an attempt before
+	if left := r.due - x.s.srv.Sweeper.Now(); left > 0 { // it was set for an attempt before
+		r.set(left)
+		r.mu.Unlock()
 		return
 	}
 	y := r.challenge(x)
@@ -144,7 +168,7 @@ func (r *race) fire() {
 	r.n++
 	if x.rec.AttemptCount+1+r.n < x.pol.Hedge.MaxAttempts {
 		r.due = y.rival.began + r.delay
-		r.timer.Reset(r.delay)
+		r.set(r.delay)
 	}
 	cl := x.cl
 	cl.Join() // while the exchange is under way, and with it whoever waits

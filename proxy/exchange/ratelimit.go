@@ -46,11 +46,11 @@ func (x *exchange) rated() outcome.Reason {
 func (x *exchange) rateKeyOf(l *plan.RateLimit) ratelimit.Key {
 	switch l.Key {
 	case plan.RateField:
-		return ratelimit.KeyOf(plan.FieldValue(l.Field, &x.req, x.raw))
+		return x.keys.KeyOf(plan.FieldValue(l.Field, &x.req, x.raw))
 	case plan.RateRoute:
 		return ratelimit.KeyOf([]byte(x.route.Name))
 	case plan.RatePath:
-		return ratelimit.KeyOf(plan.RatePathOf(&x.req, x.raw))
+		return x.keys.KeyOf(plan.RatePathOf(&x.req, x.raw))
 	case plan.RateMethod:
 		return ratelimit.KeyOf(x.req.MethodSpan.Of(x.raw))
 	}

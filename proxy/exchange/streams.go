@@ -144,11 +144,11 @@ func (c *caller) Canceled() {
 // comes when the caller has gone is ended at once.
 func (c *caller) watch(leg upstreamLeg) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	c.leg = leg
 	if leg != nil && (c.gone.Load() || c.beaten.Load()) {
 		leg.Expire()
 	}
+	c.mu.Unlock()
 }
 
 // Drain ends the session in order: HTTP/2 peers are told to open no more

@@ -1,6 +1,9 @@
 package ratelimit
 
-import "crypto/sha256"
+import (
+	"bytes"
+	"crypto/sha256"
+)
 
 // keyBytes is how long a key may be to be kept as it is.
 const keyBytes = 64
@@ -34,4 +37,29 @@ func (k *Key) bytes() []byte {
 		return k.b[:sha256.Size]
 	}
 	return k.b[:k.n]
+}
+
+// rememberedBytes is how long a text may be to be remembered by Memory.
+const rememberedBytes = 512
+
+// Memory remembers the last long text and its key: to compare two texts costs a
+// fraction of what a digest does, and callers mostly send what they sent before.
+// Its zero value is ready; it is for one goroutine at a time.
+type Memory struct {
+	key  Key
+	text []byte
+}
+
+// KeyOf returns what the function of this name does.
+func (m *Memory) KeyOf(text []byte) Key {
+	switch {
+	case len(text) <= keyBytes || len(text) > rememberedBytes:
+		return KeyOf(text)
+	case !bytes.Equal(text, m.text):
+		if m.text == nil {
+			m.text = make([]byte, 0, rememberedBytes)
+		}
+		m.key, m.text = KeyOf(text), append(m.text[:0], text...)
+	}
+	return m.key
 }

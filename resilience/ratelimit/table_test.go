@@ -1,7 +1,9 @@
 package ratelimit
 
 import (
+	"bytes"
 	"fmt"
+	"math/rand/v2"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -38,6 +40,30 @@ func TestKeys(t *testing.T) {
 }
 
 // TestBounded has more keys come than there is room for.
+// The buffer is used again, as that of a connection is.
+func TestMemoryRemembersNothingFalse(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 2))
+	var m Memory
+	texts := [][]byte{nil, []byte("short")}
+	for _, n := range []int{keyBytes, keyBytes + 1, 100, 100, rememberedBytes, rememberedBytes + 1} {
+		b := bytes.Repeat([]byte{'z'}, n)
+		b[n-1] = byte('a' + len(texts))
+		texts = append(texts, b)
+	}
+	buffer := make([]byte, 0, 1024)
+	for range 10_000 {
+		buffer = append(buffer[:0], texts[r.IntN(len(texts))]...)
+		if got, want := m.KeyOf(buffer), KeyOf(buffer); got != want {
+			t.Fatalf("the key of %q is that of another text", buffer)
+		}
+	}
+	if n := testing.AllocsPerRun(1000, func() {
+		m.KeyOf(texts[r.IntN(len(texts))])
+	}); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
 func TestBounded(t *testing.T) {
 	for _, keys := range []int{1, 2, 100, 511, 512, 5000, DefaultKeys} {
 		table := NewTable(Config{Requests: 1, Per: time.Second}, keys)
