@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"sync"
 	"testing"
@@ -104,6 +105,64 @@ func TestRecordReset(t *testing.T) {
 	r.Reset()
 	if r.AttemptCount != 0 || len(r.kept()) != 0 || r.Attempts[0] != (Attempt{}) || r.RequestID != nil || !r.Trace.IsZero() {
 		t.Errorf("left: %+v", r)
+	}
+}
+
+// However many attempts were made, nothing is left of any, nor in any other field.
+func TestRecordResetLeavesNothing(t *testing.T) {
+	for n := range MaxAttempts + 3 {
+		var r Record
+		fill(t, reflect.ValueOf(&r).Elem())
+		r.Attempts, r.AttemptCount = [MaxAttempts]Attempt{}, 0
+		for range n {
+			var a Attempt
+			fill(t, reflect.ValueOf(&a).Elem())
+			r.AddAttempt(a)
+		}
+		r.Reset()
+		if !reflect.ValueOf(r).IsZero() {
+			t.Errorf("after %d attempts: left: %+v", n, r)
+		}
+	}
+}
+
+// fill gives every field of v a value that is not zero.
+func fill(t *testing.T, v reflect.Value) {
+	t.Helper()
+	switch v.Kind() {
+	case reflect.Struct:
+		switch v.Interface().(type) {
+		case time.Time:
+			v.Set(reflect.ValueOf(time.Unix(1, 2)))
+		case netip.AddrPort:
+			v.Set(reflect.ValueOf(netip.MustParseAddrPort("10.0.0.1:80")))
+		default:
+			for i := range v.NumField() {
+				fill(t, v.Field(i))
+			}
+		}
+	case reflect.Array:
+		for i := range v.Len() {
+			fill(t, v.Index(i))
+		}
+	case reflect.Slice:
+		v.SetBytes([]byte("x"))
+	case reflect.String:
+		v.SetString("x")
+	case reflect.Bool:
+		v.SetBool(true)
+	default:
+		switch {
+		case v.CanInt():
+			v.SetInt(1)
+		case v.CanUint():
+			v.SetUint(1)
+		default:
+			t.Fatalf("no value for a %s", v.Type())
+		}
+	}
+	if v.IsZero() {
+		t.Fatalf("a %s is still zero", v.Type())
 	}
 }
 

@@ -82,8 +82,21 @@ func (r *Record) AddAttempt(a Attempt) {
 	r.AttemptCount++
 }
 
-// Reset makes r ready for another exchange.
-func (r *Record) Reset() { *r = Record{} }
+// Reset makes r ready for another exchange. Of the attempts, which are most of it,
+// it touches those that were made.
+func (r *Record) Reset() {
+	clear(r.kept())
+	r.Start, r.Duration = time.Time{}, 0
+	r.RequestID, r.Trace, r.ParentSpan, r.TraceState = nil, TraceContext{}, SpanID{}, nil
+	r.Direction, r.Listener, r.Route, r.Cluster, r.Endpoint = 0, "", "", "", ""
+	r.Method, r.Authority, r.ALPN, r.Path, r.Protocol = nil, nil, nil, nil, ""
+	r.Status, r.Reason, r.Detail, r.Rule, r.Fault = 0, 0, "", "", ""
+	r.BytesIn, r.BytesOut = 0, 0
+	r.ConnectTime, r.Queued, r.FirstByteTime = 0, 0, 0
+	r.AttemptCount = 0
+	r.DownstreamAddr, r.OriginalDest, r.UpstreamAddr = netip.AddrPort{}, netip.AddrPort{}, netip.AddrPort{}
+	r.DownstreamID, r.UpstreamID, r.LocalID = "", "", ""
+}
 
 // kept returns the attempts that r holds.
 func (r *Record) kept() []Attempt { return r.Attempts[:min(max(r.AttemptCount, 0), MaxAttempts)] }

@@ -64,14 +64,19 @@ func ParseTraceparent(b []byte) (TraceContext, bool) {
 	return c, true
 }
 
+// traceparentLen is the length of what AppendTraceparent appends.
+const traceparentLen = 55
+
 // AppendTraceparent appends c as the value of a version 00 traceparent field.
 func AppendTraceparent(dst []byte, c TraceContext) []byte {
-	dst = append(dst, "00-"...)
-	dst = appendHex(dst, c.Trace[:])
-	dst = append(dst, '-')
-	dst = appendHex(dst, c.Span[:])
-	dst = append(dst, '-')
-	return appendHex(dst, []byte{c.Flags & (FlagSampled | FlagRandom)})
+	var b [traceparentLen]byte
+	b[0], b[1], b[2], b[35], b[52] = '0', '0', '-', '-', '-'
+	putHex(b[3:], binary.BigEndian.Uint64(c.Trace[:8]))
+	putHex(b[19:], binary.BigEndian.Uint64(c.Trace[8:]))
+	putHex(b[36:], binary.BigEndian.Uint64(c.Span[:]))
+	flags := c.Flags & (FlagSampled | FlagRandom)
+	b[53], b[54] = hexDigits[flags>>4], hexDigits[flags&0x0f]
+	return append(dst, b[:]...)
 }
 
 // NewSpanID makes a span id from a random word.
@@ -100,17 +105,17 @@ const RequestIDLen = 36
 // AppendRequestID appends a new request id made from two random words: a
 // version 4 UUID (RFC 9562 section 5.4), as Envoy writes in x-request-id.
 func AppendRequestID(dst []byte, r1, r2 uint64) []byte {
-	var id [16]byte
-	binary.BigEndian.PutUint64(id[:8], r1)
-	binary.BigEndian.PutUint64(id[8:], r2)
-	id[6] = id[6]&0x0f | 0x40
-	id[8] = id[8]&0x3f | 0x80
-	dst = appendHex(dst, id[:4])
-	for _, part := range [...][2]int{{4, 6}, {6, 8}, {8, 10}, {10, 16}} {
-		dst = append(dst, '-')
-		dst = appendHex(dst, id[part[0]:part[1]])
-	}
-	return dst
+	var d [32]byte
+	putHex(d[:], r1&^0xf000|0x4000)
+	putHex(d[16:], r2&^(3<<62)|2<<62)
+	var b [RequestIDLen]byte
+	b[8], b[13], b[18], b[23] = '-', '-', '-', '-'
+	copy(b[:8], d[:8])
+	copy(b[9:13], d[8:12])
+	copy(b[14:18], d[12:16])
+	copy(b[19:23], d[16:20])
+	copy(b[24:], d[20:])
+	return append(dst, b[:]...)
 }
 
 const hexDigits = "0123456789abcdef"
@@ -120,6 +125,24 @@ func appendHex(dst, src []byte) []byte {
 		dst = append(dst, hexDigits[c>>4], hexDigits[c&0x0f])
 	}
 	return dst
+}
+
+// putHex writes the 16 digits of w to the beginning of dst.
+func putHex(dst []byte, w uint64) {
+	_ = dst[15]
+	binary.BigEndian.PutUint64(dst, hexOf(uint32(w>>32)))
+	binary.BigEndian.PutUint64(dst[8:], hexOf(uint32(w)))
+}
+
+// hexOf returns the eight digits of w, the first in the highest byte.
+func hexOf(w uint32) uint64 {
+	const each = 0x0101010101010101
+	x := uint64(w)
+	x = (x | x<<16) & 0x0000ffff0000ffff
+	x = (x | x<<8) & 0x00ff00ff00ff00ff
+	x = (x | x<<4) & 0x0f0f0f0f0f0f0f0f // four bits in each byte
+	letters := (x + 6*each) >> 4 & each // 1 where they are 10 or more
+	return x + '0'*each + letters*('a'-'0'-10)
 }
 
 // fromHex fills dst from twice as many lower-case hexadecimal digits.

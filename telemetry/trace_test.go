@@ -2,6 +2,9 @@ package telemetry
 
 import (
 	"bytes"
+	"encoding/binary"
+	"fmt"
+	"math/rand/v2"
 	"regexp"
 	"strings"
 	"testing"
@@ -124,6 +127,23 @@ func TestRandomWordsNeverMakeAZeroID(t *testing.T) {
 	}
 	if got := NewSpanID(0x0102030405060708); got != (SpanID{1, 2, 3, 4, 5, 6, 7, 8}) {
 		t.Errorf("%x", got)
+	}
+}
+
+func TestHexOf(t *testing.T) {
+	check := func(w uint32) {
+		if got, want := string(binary.BigEndian.AppendUint64(nil, hexOf(w))), fmt.Sprintf("%08x", w); got != want {
+			t.Errorf("%s, want %s", got, want)
+		}
+	}
+	for b := range uint32(256) {
+		for shift := 0; shift < 32; shift += 8 {
+			check(b << shift)
+			check(^(b << shift))
+		}
+	}
+	for range 10_000 {
+		check(rand.Uint32())
 	}
 }
 

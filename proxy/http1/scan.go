@@ -26,8 +26,9 @@ var classes = [256]uint8{
 }
 
 const (
-	ones  = 0x0101010101010101
-	highs = 0x8080808080808080
+	ones     = 0x0101010101010101
+	halfOnes = 0x01010101
+	highs    = 0x8080808080808080
 )
 
 // scanText returns the position at or after i of the first byte of b that is a
@@ -104,6 +105,10 @@ func equalFold(name []byte, lower string) bool {
 		return false
 	}
 	if n < 8 {
+		if n >= 4 { // as below, with words of half the size
+			return binary.LittleEndian.Uint32(name)|0x20*halfOnes == halfWord(lower, 0) &&
+				binary.LittleEndian.Uint32(name[n-4:])|0x20*halfOnes == halfWord(lower, n-4)
+		}
 		for i := range name {
 			if name[i]|0x20 != lower[i] {
 				return false
@@ -127,6 +132,12 @@ func word(s string, i int) uint64 {
 	s = s[i : i+8]
 	return uint64(s[0]) | uint64(s[1])<<8 | uint64(s[2])<<16 | uint64(s[3])<<24 |
 		uint64(s[4])<<32 | uint64(s[5])<<40 | uint64(s[6])<<48 | uint64(s[7])<<56
+}
+
+// halfWord loads four bytes of s from i.
+func halfWord(s string, i int) uint32 {
+	s = s[i : i+4]
+	return uint32(s[0]) | uint32(s[1])<<8 | uint32(s[2])<<16 | uint32(s[3])<<24
 }
 
 // equalFoldBytes compares two tokens without regard to case.

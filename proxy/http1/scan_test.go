@@ -150,3 +150,36 @@ func TestEqualFoldBytes(t *testing.T) {
 		t.Error("names of different lengths are equal")
 	}
 }
+
+// equalFold compares words; byte by byte it must come to the same.
+func TestEqualFoldOfKnownNames(t *testing.T) {
+	slow := func(name []byte, lower string) bool {
+		if len(name) != len(lower) {
+			return false
+		}
+		for i := range name {
+			if name[i]|0x20 != lower[i] {
+				return false
+			}
+		}
+		return true
+	}
+	for _, lower := range append(fieldNames[:], "a", "ab", "abc", "close", "1234567") {
+		for n := range len(lower) + 1 {
+			for _, name := range []string{lower[:n], strings.ToUpper(lower[:n]), lower[:n] + "-"} {
+				if got, want := equalFold([]byte(name), lower), slow([]byte(name), lower); got != want {
+					t.Errorf("%q and %q: %v", name, lower, got)
+				}
+			}
+		}
+		for i := range len(lower) {
+			for c := byte(0x20); c < 0x7f; c++ {
+				name := []byte(lower)
+				name[i] = c
+				if got, want := equalFold(name, lower), slow(name, lower); got != want {
+					t.Errorf("%q and %q: %v", name, lower, got)
+				}
+			}
+		}
+	}
+}

@@ -160,7 +160,7 @@ func (l *Load) observe(s settings, now time.Duration, rtt float64, failed bool) 
 				return
 			}
 			if s.mean || rtt <= old {
-				w := math.Exp(-float64(stamp-before) / s.decay)
+				w := decayed(float64(stamp-before) / s.decay)
 				next = old*w + rtt*(1-w)
 			}
 		}
@@ -172,6 +172,15 @@ func (l *Load) observe(s settings, now time.Duration, rtt float64, failed bool) 
 		l.seq.Store(seq + 2)
 		return
 	}
+}
+
+// decayed returns e^-x for x >= 0. Between two requests to a busy endpoint so
+// little is forgotten that the series says it as exactly for a fraction of the work.
+func decayed(x float64) float64 {
+	if x < 1.0/1024 {
+		return 1 - x*(1-x*(1.0/2-x*(1.0/6)))
+	}
+	return math.Exp(-x)
 }
 
 // Inflight returns the number of attempts that have begun and not ended.
@@ -202,7 +211,7 @@ func (l *Load) latency(s settings, now time.Duration) (ns float64, measured bool
 		}
 		ns, measured = value, true
 		if dt := int64(now) - stamp; dt > 0 {
-			ns = max(value*math.Exp(-float64(dt)/s.decay), leastEWMA)
+			ns = max(value*decayed(float64(dt)/s.decay), leastEWMA)
 		}
 		if seq&1 == 0 && l.seq.Load() == seq {
 			break

@@ -129,6 +129,18 @@ func TestFailures(t *testing.T) {
 	})
 }
 
+// The series is the exponential function.
+func TestDecayed(t *testing.T) {
+	for x := 1e-12; x < 10; x *= 1.01 {
+		if got, want := decayed(x), math.Exp(-x); math.Abs(got/want-1) > 1e-13 {
+			t.Errorf("decayed(%v) = %v, want %v", x, got, want)
+		}
+	}
+	if got := decayed(0); got != 1 {
+		t.Errorf("decayed(0) = %v", got)
+	}
+}
+
 func TestCost(t *testing.T) {
 	const ms = time.Millisecond
 	var l Load
