@@ -69,9 +69,8 @@ func (x *exchange) attempt(began time.Duration) (r outcome.Reason, again bool) {
 	x.heedRetryAfter()
 	a.Status, a.Reason, a.Fault = uint16(x.status), r, x.faultWords()
 	if r == outcome.OK && !x.call.held {
-		r = x.forward(r)
+		r = x.deliver(r)
 		a.Reason = r
-		x.now()
 	}
 	a.Duration = x.at - began
 	a.First, a.Sent = x.moments(began)
@@ -275,7 +274,9 @@ func (x *exchange) answered(k int, b []byte) outcome.Reason {
 	x.rec.FirstByteTime = x.now() - x.start
 	x.headLen = k
 	x.attemptEnd = 0
-	x.uploader.answered.Store(true)
+	if x.stream {
+		x.uploader.answered.Store(true)
+	}
 	if cfg := x.pol.Balance.ORCA; cfg != nil {
 		x.hearHead(cfg, b)
 	}
@@ -288,13 +289,6 @@ func (x *exchange) answered(k int, b []byte) outcome.Reason {
 	}
 	x.heedStatus(r, b)
 	return r
-}
-
-func statusReason(status int) outcome.Reason {
-	if status >= 500 && status != 501 && status != 505 {
-		return outcome.UpstreamError
-	}
-	return outcome.OK
 }
 
 var errUnasked = errors.New("101 to a request that did not ask for an upgrade, or with another protocol's name")
@@ -396,5 +390,5 @@ func (x *exchange) keepUpstream(clean bool) {
 	x.up.Release()
 	x.inexact()
 	x.ep.Put(x.up, x.now())
-	x.up = nil
+	x.up, x.timed = nil, true
 }

@@ -47,6 +47,8 @@ type exchange struct {
 
 	start        time.Duration
 	at           time.Duration // when the clock was last read
+	late         bool          // time has passed since, before the first attempt: something was waited for
+	timed        bool          // it was read when the upstream leg was given back, at the end of the answer
 	headDeadline time.Duration
 	sent         time.Duration // the present attempt's request
 	deadline     time.Duration // of the whole exchange; 0 none
@@ -83,7 +85,7 @@ type exchange struct {
 	over     rateSaid   // the rate limit that has refused, and what it said
 	told     []rateSaid // what the answer tells of others
 	keys     ratelimit.Memory
-	values   [][]byte   // what the one asked now is told
+	values   [][]byte // what the one asked now is told
 	tokens   authz.Tokens
 	upload   uploadState
 	uploader uploader
@@ -140,11 +142,15 @@ func (x *exchange) free() {
 	x.parent, x.trace = telemetry.TraceContext{}, telemetry.TraceContext{}
 	x.ahead = 0
 	x.start, x.at, x.headDeadline, x.deadline, x.attemptEnd = 0, 0, 0, 0, 0
+	x.late = false
 	x.tried.Reset()
 	x.wish, x.given.of = upstream.Wish{}, nil
 	x.status, x.headLen, x.failed, x.cause = 0, 0, outcome.OK, nil
 	x.rule, x.detail, x.upID = "", "", ""
-	x.over, x.turn, x.fate = rateSaid{}, turn{}, fateful{}
+	if x.over.limit != nil {
+		x.over = rateSaid{}
+	}
+	x.turn, x.fate = turn{}, fateful{}
 	clear(x.told)
 	clear(x.values)
 	clear(x.tokens)
@@ -156,8 +162,12 @@ func (x *exchange) free() {
 	x.hop.above = false
 	x.upload = uploadNone
 	x.uploader.reset()
-	x.caller.gone.Store(false)
-	x.rival = rival{}
+	if x.caller.gone.Load() {
+		x.caller.gone.Store(false)
+	}
+	if x.rival.of != nil {
+		x.rival = rival{}
+	}
 	x.watching = false
 	if x.race != nil {
 		x.race.total = 0
@@ -263,7 +273,7 @@ func (x *exchange) admit() outcome.Reason {
 		}
 		v := x.s.caller(p).Check(&asked)
 		if len(p.Verifiers()) > 0 {
-			x.tokens = asked.Tokens
+			x.tokens, x.late = asked.Tokens, true
 			p.Drop(&asked)
 		}
 		x.rule = v.Rule

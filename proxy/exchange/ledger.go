@@ -79,7 +79,11 @@ func (n *notes) forget(ring *ledger.Ring) {
 	if n.draft != nil {
 		ring.Discard(n.draft)
 	}
-	*n = notes{}
+	if n.answers.any {
+		n.answers = answers{}
+	}
+	n.draft, n.attempts, n.asked, n.verdict = nil, 0, false, retry.Decision{}
+	n.budget, n.hasBudget, n.deadline, n.wouldDeny, n.caller, n.refused = 0, false, 0, false, 0, 0
 }
 
 // at is where an exchange has ended, and when.

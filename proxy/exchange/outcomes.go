@@ -10,16 +10,19 @@ import (
 )
 
 // answers are what the retry policy said after each attempt, for the outcome log.
-type answers [telemetry.MaxAttempts]struct {
-	asked bool
-	d     retry.Decision
+type answers struct {
+	any  bool
+	list [telemetry.MaxAttempts]struct {
+		asked bool
+		d     retry.Decision
+	}
 }
 
 // note takes down what was said after attempt n, counted from 1.
 func (a *answers) note(n int, d retry.Decision) {
 	if n > 0 {
-		e := &a[min(n, len(a))-1]
-		e.asked, e.d = true, d
+		e := &a.list[min(n, len(a.list))-1]
+		e.asked, e.d, a.any = true, d, true
 	}
 }
 
@@ -107,7 +110,7 @@ func (n *notes) log(log *outcomes.Log, o *outcomes.Exchange, rec *telemetry.Reco
 		if a.Hedge {
 			l.Marks |= outcomes.Hedge
 		}
-		if p := &n.answers[i]; p.asked {
+		if p := &n.answers.list[i]; p.asked {
 			l.Marks |= outcomes.Asked
 			l.Why, l.Wait = p.d.Why, p.d.Wait
 		}

@@ -66,6 +66,22 @@ func (x *exchange) discardResponse() {
 	x.status = 0
 }
 
+func statusReason(status int) outcome.Reason {
+	if status >= 500 && status != 501 && status != 505 {
+		return outcome.UpstreamError
+	}
+	return outcome.OK
+}
+
+// deliver is forward, with the clock read at its end.
+func (x *exchange) deliver(r outcome.Reason) outcome.Reason {
+	x.timed = false
+	if r = x.forward(r); !x.timed {
+		x.now()
+	}
+	return r
+}
+
 // forward passes the response on. r is what the attempt has come to so far and
 // is returned unless passing on fails.
 func (x *exchange) forward(r outcome.Reason) outcome.Reason {

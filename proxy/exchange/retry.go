@@ -22,7 +22,10 @@ func (x *exchange) attempts() outcome.Reason {
 	}
 	x.wishes()
 	for n := 1; ; n++ {
-		began := x.now()
+		began := x.at
+		if n > 1 || x.late {
+			began = x.now()
+		}
 		if x.deadline > 0 && began >= x.deadline {
 			return outcome.RequestTimeout
 		}

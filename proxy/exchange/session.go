@@ -210,6 +210,8 @@ func (s *Session) onBytes() bool {
 			s.srv.Memory.Pledge(memory.PerExchange)
 			s.x = newExchange(s, l)
 			s.busy.Store(true)
+		} else {
+			s.x.late = true // its first part came before
 		}
 		n, err := s.x.req.Parse(b, &l.HTTP.Limits)
 		if err != nil {
@@ -283,6 +285,7 @@ func (s *Session) straight() {
 		s.finish(len(s.conn.Buffered()))
 		return
 	}
+	x.late = true
 	total, ok := x.collect(s.head)
 	if !ok {
 		// Too long to keep, or of unknown length: the body is passed on as it

@@ -63,6 +63,7 @@ func (s *Session) onStream(st *http2.Stream) {
 	x.normalize(st.Head)
 	if x.hasBody() {
 		x.req.Upgrade = false // a stream that carries a body ends with it
+		x.late = true         // the body is waited for
 	}
 	if x.hasBody() && !x.collectStream() {
 		if x.failed != outcome.OK {

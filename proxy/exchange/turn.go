@@ -71,6 +71,7 @@ func (x *exchange) through(g *upstream.Gate) outcome.Reason {
 		x.s.conn.Notify(nil)
 	}
 	x.turn.waited += waited
+	x.late = true
 	if why != queue.Entered {
 		r, err := refusal(why, g)
 		x.cause, x.turn.again = err, err != nil && r.Row().Status == 503

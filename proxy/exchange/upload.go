@@ -46,12 +46,25 @@ type uploader struct {
 }
 
 func (u *uploader) reset() {
-	u.read.Store(false)
-	u.reason.Store(uint32(outcome.OK))
-	u.bytes.Store(0)
-	u.end.Store(0)
-	u.answered.Store(false)
-	u.slow.Store(nil)
+	// Nearly always nothing was uploaded, and to store costs more than to look.
+	if u.read.Load() {
+		u.read.Store(false)
+	}
+	if u.reason.Load() != uint32(outcome.OK) {
+		u.reason.Store(uint32(outcome.OK))
+	}
+	if u.bytes.Load() != 0 {
+		u.bytes.Store(0)
+	}
+	if u.end.Load() != 0 {
+		u.end.Store(0)
+	}
+	if u.answered.Load() {
+		u.answered.Store(false)
+	}
+	if u.slow.Load() != nil {
+		u.slow.Store(nil)
+	}
 	u.forget()
 	u.up, u.ust, u.err, u.trailers = nil, nil, nil, nil
 	u.sent, u.final, u.lost, u.whole, u.keep = false, false, false, false, 0
