@@ -42,7 +42,7 @@ func (b *bed) byUnix() net.Conn {
 			b.server.ServeTCP(w, peer, &b.plan)
 			return
 		}
-		b.server.NewSession(w, peer, &b.plan).Serve()
+		b.server.NewSession(w, &peer, &b.plan).Serve()
 	})
 	b.onStop(w.Expire)
 	b.t.Cleanup(func() { _ = c.Close() })
