@@ -158,8 +158,8 @@ func (x *example) start(name, bin string, args ...string) {
 		go func() { ended <- cmd.Wait() }()
 		select {
 		case <-ended:
-		case <-time.After(10 * time.Second):
-			x.t.Errorf("%s did not end within 10s of SIGTERM", name)
+		case <-time.After(time.Minute):
+			x.t.Errorf("%s did not end within a minute of SIGTERM", name)
 			_ = cmd.Process.Kill()
 			<-ended
 		}
@@ -172,10 +172,10 @@ func (x *example) start(name, bin string, args ...string) {
 }
 
 // eventually asks again and again, since other processes give no sign that
-// could be waited for, and fails after 20 seconds.
+// could be waited for, and fails after a while.
 func (x *example) eventually(what string, ask func() error) {
 	x.t.Helper()
-	ctx, cancel := context.WithTimeout(x.t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(x.t.Context(), 2*testkit.Patience)
 	defer cancel()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
@@ -196,7 +196,7 @@ func (x *example) eventually(what string, ask func() error) {
 func get(url string) (int, string, error) { return send(http.MethodGet, url) }
 
 func send(method, url string) (int, string, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), testkit.Patience)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, method, url, nil)
 	if err != nil {

@@ -85,7 +85,7 @@ func TestAppRunEndsWithItsInput(t *testing.T) {
 	control, hold := io.Pipe()
 	ended := make(chan error, 1)
 	go func() { ended <- a.Run(t.Context(), control) }()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	d := &director{mesh: m}
 	if err := d.await(ctx, "the application", func() error { return get(ctx, "http://"+a.Listen, nil) }); err != nil {

@@ -172,7 +172,7 @@ func dieWithDemo(t *testing.T, program string) {
 	}
 	_ = cmd.Process.Kill()
 	<-ended
-	deadline, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	deadline, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()

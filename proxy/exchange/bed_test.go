@@ -271,7 +271,7 @@ func (b *bed) serve(sock *net.TCPConn) {
 		if b.mesh {
 			cfg = meshConfig(b.proxy)
 		}
-		if err := w.Server(cfg, time.Now().Add(5*time.Second)); err != nil {
+		if err := w.Server(cfg, time.Now().Add(patience)); err != nil {
 			return
 		}
 		state := w.TLS().ConnectionState()

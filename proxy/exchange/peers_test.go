@@ -15,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/outrigger-mesh/outrigger/internal/testkit"
 )
 
@@ -205,6 +207,29 @@ func (c *originConn) chunked() (string, bool) {
 func (c *originConn) reset() {
 	_ = c.sock.SetLinger(0)
 	_ = c.sock.Close()
+}
+
+// shut ends the connection, which the other side's kernel knows when it returns.
+func (c *originConn) shut() {
+	if s, ok := c.Conn.(*tls.Conn); ok {
+		_ = s.CloseWrite()
+	}
+	_ = c.sock.CloseWrite()
+	raw, err := c.sock.SyscallConn()
+	if err != nil {
+		c.o.t.Error(err)
+		return
+	}
+	eventually(c.o.t, "the end is acknowledged", func() bool {
+		state := uint8(unix.BPF_TCP_FIN_WAIT1)
+		_ = raw.Control(func(fd uintptr) {
+			if info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO); err == nil {
+				state = info.State
+			}
+		})
+		return state != unix.BPF_TCP_FIN_WAIT1 && state != unix.BPF_TCP_ESTABLISHED
+	})
+	_ = c.Close()
 }
 
 // stall waits for the end of the connection or of the test.

@@ -87,7 +87,7 @@ func TestUnexpectedBytes(t *testing.T) {
 		t.Fatal(err)
 	}
 	e.Put(w, b.sw.Now())
-	for end := time.Now().Add(5 * time.Second); w.Quiet() && time.Now().Before(end); {
+	for end := time.Now().Add(20 * time.Second); w.Quiet() && time.Now().Before(end); {
 		time.Sleep(time.Millisecond)
 	}
 	if got := b.get(e, Want{Careful: true}); got == w {
