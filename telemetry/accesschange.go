@@ -6,6 +6,10 @@ import (
 	"math/rand/v2"
 )
 
+// maxChanges is how many changes may wait for a sink that blocks; of later ones
+// the last counts.
+const maxChanges = 16
+
 // off is the share of a log that takes nothing.
 const off = math.MaxUint64 // the bits of no number
 
@@ -64,8 +68,7 @@ func (l *AccessLog) Prepare(path string, leaveOut float64) (*AccessChange, error
 func (c *AccessChange) Abandon() { _ = c.next.close() } // nothing was written
 
 // Commit makes the change: records that are taken from now on go there, those
-// before to where they went. It does not wait for either. Of changes between
-// which nothing could be written the last counts.
+// before to where they went. It does not wait for either.
 func (c *AccessChange) Commit() {
 	l := c.l
 	l.mu.Lock()
@@ -76,12 +79,14 @@ func (c *AccessChange) Commit() {
 	}
 	l.setShare(c.path, c.leaveOut)
 	if c.next != nil {
-		c.next.at = len(l.front)
-		if l.next != nil {
-			c.next.at = min(c.next.at, l.next.at)
-			_ = l.next.close() // nothing was written
+		c.next.at, l.wanted = len(l.front), c.path
+		if last := len(l.next) - 1; last+1 == maxChanges {
+			c.next.at = l.next[last].at
+			_ = l.next[last].close() // nothing was written
+			l.next[last] = c.next
+		} else {
+			l.next = append(l.next, c.next)
 		}
-		l.wanted, l.next = c.path, c.next
 	}
 	l.mu.Unlock()
 	select {
@@ -90,11 +95,8 @@ func (c *AccessChange) Commit() {
 	}
 }
 
-// turn makes next the outlet, unless it is nil.
+// turn makes next the outlet.
 func (l *AccessLog) turn(next *outlet) error {
-	if next == nil {
-		return nil
-	}
 	l.fileMu.Lock()
 	old := l.outlet
 	l.outlet, l.torn = *next, false

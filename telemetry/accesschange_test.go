@@ -60,7 +60,7 @@ func TestAccessLogChanges(t *testing.T) {
 	write("2")
 	flush()
 	change(t, l, a, 0)
-	change(t, l, b, 0) // before anything is written out: as if there had been none
+	change(t, l, b, 0)
 	write("3")
 	change(t, l, "off", 0)
 	write("nobody wants it any more")
@@ -79,7 +79,6 @@ func TestAccessLogChanges(t *testing.T) {
 	}
 	c.Abandon()
 	write("5")
-	flush()
 	change(t, l, b, 0)
 	write("6")
 	if err := run(t, l)(); err != nil {
@@ -99,6 +98,43 @@ func TestAccessLogChanges(t *testing.T) {
 	late.Commit()
 	if _, err := late.next.file.Write([]byte("x")); !errors.Is(err, os.ErrClosed) {
 		t.Errorf("the file of a change after the end: %v", err)
+	}
+}
+
+// However often it is changed while nothing is written out, all goes somewhere, in order.
+func TestAccessLogChangesAreBounded(t *testing.T) {
+	dir := t.TempDir()
+	l, err := NewAccessLog(AccessLogConfig{Path: filepath.Join(dir, "0")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const changes = 2 * maxChanges
+	for i := range changes {
+		l.Write(&Record{Listener: fmt.Sprint(i)})
+		change(t, l, filepath.Join(dir, fmt.Sprint(i+1)), 0)
+	}
+	l.Write(&Record{Listener: fmt.Sprint(changes)})
+	if len(l.next) != maxChanges {
+		t.Errorf("%d changes wait", len(l.next))
+	}
+	if err := run(t, l)(); err != nil {
+		t.Fatal(err)
+	}
+	var all []string
+	for i := range changes + 1 {
+		got := records(t, filepath.Join(dir, fmt.Sprint(i)))
+		if i < maxChanges && (len(got) != 1 || got[0] != fmt.Sprint(i)) {
+			t.Errorf("file %d has %v", i, got)
+		}
+		all = append(all, got...)
+	}
+	for i, name := range all {
+		if name != fmt.Sprint(i) {
+			t.Errorf("record %d is %s", i, name)
+		}
+	}
+	if len(all) != changes+1 {
+		t.Errorf("%d records of %d", len(all), changes+1)
 	}
 }
 

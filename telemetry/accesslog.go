@@ -41,13 +41,13 @@ type AccessLog struct {
 	share atomic.Uint64 // of successful exchanges that get a record, as the bits of a float64; less than 0 when it is off
 
 	mu      sync.Mutex
-	wanted  string  // where records go from now on
-	next    *outlet // that place; nil when it is in use already
-	done    bool    // Run ends
-	front   []byte  // filled by Write
-	dropped uint64  // since it was last said in the log
-	back    []byte  // being written out; only Run touches it
-	torn    bool    // the last write ended within a line; only Run touches it
+	wanted  string    // where records go from now on
+	next    []*outlet // those to turn to in order, the last is wanted; none when that is in use
+	done    bool      // Run ends
+	front   []byte    // filled by Write
+	dropped uint64    // since it was last said in the log
+	back    []byte    // being written out; only Run touches it
+	torn    bool      // the last write ended within a line; only Run touches it
 
 	records, lost atomic.Uint64
 	full          chan struct{} // holds one token: front is over flushBytes
@@ -60,7 +60,7 @@ type AccessLog struct {
 
 // outlet is where records go.
 type outlet struct {
-	at   int // how much of what waits belongs to the one before
+	at   int // how much of what waits belongs to those before
 	path string
 	sink io.Writer
 	file *os.File // nil unless path is a file
@@ -123,7 +123,7 @@ func (l *AccessLog) Reopen() error {
 		return nil
 	}
 	l.mu.Lock()
-	changing := l.next != nil // to what was opened just now
+	changing := len(l.next) > 0 // to what was opened just now
 	l.mu.Unlock()
 	l.fileMu.Lock()
 	defer l.fileMu.Unlock()
@@ -231,7 +231,7 @@ func (l *AccessLog) Run(ctx context.Context) error {
 	}
 }
 
-// flush writes out what waits, and turns to another outlet where that is due.
+// flush writes out what waits, each part to its outlet.
 func (l *AccessLog) flush() error {
 	l.mu.Lock()
 	l.front, l.back = l.back[:0], l.front
@@ -242,17 +242,19 @@ func (l *AccessLog) flush() error {
 	if dropped > 0 {
 		l.back = appendDropped(l.back, time.Now(), dropped)
 	}
-	first := len(l.back)
-	if next != nil && next.path != offPath {
-		first = next.at
-	}
 	var err error
-	if first <= records && next != nil {
-		err = l.put(l.back[:first], first, 0)
-		err = errors.Join(err, l.turn(next), l.put(l.back[first:], records-first, dropped))
-	} else {
-		err = errors.Join(l.put(l.back, records, dropped), l.turn(next))
+	begin := 0
+	for i, o := range next {
+		if i == len(next)-1 && o.path == offPath {
+			err = errors.Join(err, l.put(l.back[begin:], records-begin, dropped))
+			begin, records, dropped = len(l.back), len(l.back), 0
+		} else {
+			err = errors.Join(err, l.put(l.back[begin:o.at], o.at-begin, 0))
+			begin = o.at
+		}
+		err = errors.Join(err, l.turn(o))
 	}
+	err = errors.Join(err, l.put(l.back[begin:], records-begin, dropped))
 	if err == nil && cap(l.back) > 4*flushBytes && len(l.back) < flushBytes {
 		l.back = nil // a burst is over: give its memory back
 	}
