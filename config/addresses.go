@@ -26,6 +26,8 @@ func (v *validator) listeners() {
 	if ip, err := netip.ParseAddr(v.Service.Address); err == nil && v.Service.Port > 0 && v.Service.Port <= 65535 {
 		all = append(all, listenAddr{"service.port", netip.AddrPortFrom(ip, uint16(v.Service.Port))})
 		take("inbound.listen", v.Inbound.Listen)
+	} else if _, socket := SocketPath(v.Service.Address); socket {
+		take("inbound.listen", v.Inbound.Listen)
 	}
 	for i, e := range v.Inbound.Expose {
 		if e.Listen != "" {

@@ -3,7 +3,7 @@ package config
 // authorization refuses rules that could never match.
 func (v *validator) authorization() {
 	a := &v.Authorization
-	if len(a.Rules) > 0 && v.Service.Port == 0 {
+	if len(a.Rules) > 0 && !v.Service.Called() {
 		v.say("authorization.rules", "guard nothing: service.port is 0, so nothing listens")
 	}
 	tcp := v.Detection.Resolve(v.Inbound.Protocol, v.Service.Port) == ProtocolTCP

@@ -91,11 +91,11 @@ func (p Protocol) HTTP2() bool { return p == ProtocolHTTP2 || p == ProtocolGRPC 
 type Service struct {
 	// The service's name: letters, digits, "-", "_" and ".", at most 128. Required.
 	Name string `yaml:"name"`
-	// The port on which the application listens. 0: the service only calls others, and no inbound listener is opened.
+	// The port on which the application listens. 0: the service only calls others, and no inbound listener is opened, unless address is a Unix socket.
 	Port int `yaml:"port"`
 	// What the application speaks: http (HTTP/1.1), http2 or grpc (both HTTP/2 by prior knowledge), tcp, or auto: it is found out for each connection, and HTTP is spoken in the caller's version. Callers may use HTTP/1.1 and HTTP/2 with all but tcp.
 	Protocol Protocol `yaml:"protocol" enum:"http,http2,grpc,tcp,auto"`
-	// The IP address on which the application listens.
+	// The IP address on which the application listens, or "unix:/PATH" for a Unix socket, beside which there is no port.
 	Address string `yaml:"address"`
 	// The region in which this proxy runs, as discovery calls it; for policies.<service>.balance.zones.
 	Region string `yaml:"region"`

@@ -10,7 +10,7 @@ type Expose struct {
 	Listen string `yaml:"listen"`
 	// The path, as a whole, such as "/healthz". Anything else is answered with 404. Required.
 	Path string `yaml:"path"`
-	// The port of the application at service.address that is asked. Default: service.port.
+	// The port of the application at service.address, or where that is a Unix socket at 127.0.0.1, that is asked. Default: service.port, or the socket.
 	Port int `yaml:"port"`
 	// What the application speaks there: http (HTTP/1.1) or http2 (by prior knowledge).
 	Protocol Protocol `yaml:"protocol" enum:"http,http2"`
@@ -30,7 +30,7 @@ func (v *validator) expose() {
 			v.say(at+".path", "is %q; write a path such as /healthz", e.Path)
 		}
 		switch {
-		case e.Port == 0 && v.Service.Port == 0:
+		case e.Port == 0 && !v.Service.Called():
 			v.say(at+".port", "is required where there is no service.port; write the port of the application")
 		case e.Port < 0 || e.Port > 65535:
 			v.say(at+".port", "is %d; write a port from 1 to 65535", e.Port)

@@ -125,7 +125,7 @@ func (v *validator) fault(path string, f *Fault, unnamed bool) {
 		v.say(at("inbound"), "cannot be beside to; make two faults of them")
 	case f.To == "" && !f.Inbound:
 		v.say(at("to"), "is required; name the upstream that is to seem to fail, or write inbound: true")
-	case f.Inbound && v.Service.Port == 0:
+	case f.Inbound && !v.Service.Called():
 		v.say(at("inbound"), "concerns nobody: service.port is 0, so nothing listens")
 	case f.Inbound:
 	case !slices.Contains(services, f.To):
@@ -157,8 +157,9 @@ func (v *validator) fault(path string, f *Fault, unnamed bool) {
 		}
 	}
 	if f.Endpoint != "" {
-		if _, err := netip.ParseAddrPort(f.Endpoint); err != nil {
-			v.say(at("endpoint"), "is %q; write the address of an endpoint, IP:PORT", f.Endpoint)
+		_, socket := SocketPath(f.Endpoint)
+		if _, err := netip.ParseAddrPort(f.Endpoint); err != nil && !socket {
+			v.say(at("endpoint"), "is %q; write the address of an endpoint, IP:PORT or unix:/PATH", f.Endpoint)
 		}
 	}
 	if proto.opaque() {

@@ -80,7 +80,7 @@ func fieldDoc(id string) string {
 	case "github.com/outrigger-mesh/outrigger/config.Expose.Path":
 		return "The path, as a whole, such as \"/healthz\". Anything else is answered with 404. Required."
 	case "github.com/outrigger-mesh/outrigger/config.Expose.Port":
-		return "The port of the application at service.address that is asked. Default: service.port."
+		return "The port of the application at service.address, or where that is a Unix socket at 127.0.0.1, that is asked. Default: service.port, or the socket."
 	case "github.com/outrigger-mesh/outrigger/config.Expose.Protocol":
 		return "What the application speaks there: http (HTTP/1.1) or http2 (by prior knowledge)."
 	case "github.com/outrigger-mesh/outrigger/config.Fault.Endpoint":
@@ -466,11 +466,11 @@ func fieldDoc(id string) string {
 	case "github.com/outrigger-mesh/outrigger/config.RouteSplit.Weight":
 		return "Its share in percent, in steps of 0.01. Those of a split add up to 100."
 	case "github.com/outrigger-mesh/outrigger/config.Service.Address":
-		return "The IP address on which the application listens."
+		return "The IP address on which the application listens, or \"unix:/PATH\" for a Unix socket, beside which there is no port."
 	case "github.com/outrigger-mesh/outrigger/config.Service.Name":
 		return "The service's name: letters, digits, \"-\", \"_\" and \".\", at most 128. Required."
 	case "github.com/outrigger-mesh/outrigger/config.Service.Port":
-		return "The port on which the application listens. 0: the service only calls others, and no inbound listener is opened."
+		return "The port on which the application listens. 0: the service only calls others, and no inbound listener is opened, unless address is a Unix socket."
 	case "github.com/outrigger-mesh/outrigger/config.Service.Protocol":
 		return "What the application speaks: http (HTTP/1.1), http2 or grpc (both HTTP/2 by prior knowledge), tcp, or auto: it is found out for each connection, and HTTP is spoken in the caller's version. Callers may use HTTP/1.1 and HTTP/2 with all but tcp."
 	case "github.com/outrigger-mesh/outrigger/config.Service.Region":

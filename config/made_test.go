@@ -83,7 +83,7 @@ func TestMadeMistakes(t *testing.T) {
 	m.Came("service.address", "Consul registration web")
 	_, err = m.Loaded("made")
 	var all Problems
-	if !errors.As(err, &all) || len(all) != 1 || all[0].Error() != `Consul registration web: service.address: is "here"; write an IP address such as 127.0.0.1` {
+	if !errors.As(err, &all) || len(all) != 1 || all[0].Error() != `Consul registration web: service.address: is "here"; write an IP address such as 127.0.0.1, or the path of a Unix socket as unix:/PATH` {
 		t.Errorf("a wrong value gives %v", err)
 	}
 }

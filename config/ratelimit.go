@@ -284,7 +284,7 @@ func (v *validator) peers(path string) {
 // the own service, so that discovery must find these.
 func (c *Config) DividesRates() bool {
 	divided := func(r RateLimit) bool { return r.Scope == RateScopePeers }
-	if c.Service.Port != 0 && slices.ContainsFunc(c.Inbound.RateLimits, divided) {
+	if c.Service.Called() && slices.ContainsFunc(c.Inbound.RateLimits, divided) {
 		return true
 	}
 	return slices.ContainsFunc(c.Services(), func(name string) bool {

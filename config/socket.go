@@ -19,6 +19,12 @@ func SocketPath(address string) (path string, ok bool) {
 	return path, ok
 }
 
+// Called reports whether others call the service: the application listens.
+func (s *Service) Called() bool {
+	_, socket := SocketPath(s.Address)
+	return s.Port != 0 || socket
+}
+
 // maxSocketPath is the longest path of a Unix socket in bytes (sun_path in
 // linux/un.h, less the 0 at its end).
 const maxSocketPath = 107
@@ -45,6 +51,23 @@ func SocketPermissions(text string) (fs.FileMode, error) {
 		return 0, fmt.Errorf("is %s; write the permissions in octal digits, such as \"0660\"", quoteWord(text))
 	}
 	return fs.FileMode(n), nil
+}
+
+// applicationSocket checks the Unix socket on which the application listens. It
+// reports false where it listens on none.
+func (v *validator) applicationSocket() bool {
+	s := &v.Service
+	path, is := SocketPath(s.Address)
+	if !is {
+		return false
+	}
+	if err := CheckSocketPath(path); err != nil {
+		v.say("service.address", "%v", err)
+	}
+	if s.Port != 0 {
+		v.say("service.port", "is %d beside a Unix socket, %s; remove one of them", s.Port, s.Address)
+	}
+	return true
 }
 
 // sockets checks the Unix sockets that upstreams listen on, and that no two have

@@ -59,6 +59,24 @@ func TestUnixSockets(t *testing.T) {
 			t.Errorf("%s: %v, want %q", text, err, want)
 		}
 	}
+	app := func(service string) (*Loaded, error) {
+		return load("service: {name: web, " + service + "}\ninbound: {listen: \"127.0.0.1:15006\", mtls: \"off\"}\n")
+	}
+	if l, err := app(`address: "unix:/run/web.sock"`); err != nil || !l.Config.Service.Called() {
+		t.Errorf("%v", err)
+	} else {
+		checkRoundTrip(t, l)
+	}
+	for text, want := range map[string]string{
+		`address: "unix:web.sock"`:                "service.address: is a Unix socket without a whole path",
+		`address: "unix:/run/web.sock", port: 80`: "service.port: is 80 beside a Unix socket, unix:/run/web.sock; remove one of them",
+		`address: "localhost"`:                    "or the path of a Unix socket",
+		`address: "127.0.0.1"`:                    "inbound.listen: is never opened",
+	} {
+		if _, err := app(text); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", text, err, want)
+		}
+	}
 	if _, err := load("service: {name: web}\nadmin: {listen: \"unix:/run/admin.sock\"}\n"); err == nil || !strings.Contains(err.Error(), "write an IP address and a port") {
 		t.Errorf("%v", err)
 	}

@@ -159,10 +159,10 @@ func virtual(a netip.Addr, port uint16) (netip.AddrPort, error) {
 
 // transparent checks how upstreams are found by address.
 func (v *validator) transparent() {
-	if v.Inbound.Transparent != nil && v.Service.Port == 0 {
+	if v.Inbound.Transparent != nil && !v.Service.Called() {
 		v.say("inbound.transparent", "has no effect: service.port is 0, so nobody calls the service")
 	}
-	if i := v.Inbound.Transparent; i != nil && i.Mode == InterceptTProxy && v.Service.Port != 0 {
+	if i := v.Inbound.Transparent; i != nil && i.Mode == InterceptTProxy && v.Service.Called() {
 		if a, problem := parseListen(v.Inbound.Listen); problem == "" && a.Addr().IsLoopback() {
 			v.say("inbound.listen", "is %s, where TPROXY brings nothing from outside: the kernel looks for who listens at the address of the interface; write [::]:%d", v.Inbound.Listen, a.Port())
 		}

@@ -74,8 +74,11 @@ func (v *validator) service() {
 	if s.Port < 0 || s.Port > 65535 {
 		v.say("service.port", "is %d; write a number from 1 to 65535, or 0 for a service that only calls others", s.Port)
 	}
+	if v.applicationSocket() {
+		return
+	}
 	if _, err := netip.ParseAddr(s.Address); err != nil {
-		v.say("service.address", "is %q; write an IP address such as 127.0.0.1", s.Address)
+		v.say("service.address", "is %q; write an IP address such as 127.0.0.1, or the path of a Unix socket as unix:/PATH", s.Address)
 	}
 }
 
@@ -163,14 +166,14 @@ func (v *validator) discovery() {
 			}
 		}
 	}
-	if d.Consul != nil && d.Consul.Register != nil && d.Consul.Register.Definition == "" && v.Service.Port == 0 {
+	if d.Consul != nil && d.Consul.Register != nil && d.Consul.Register.Definition == "" && !v.Service.Called() {
 		v.say("discovery.consul.register", "has nothing to register: service.port is 0, so nothing listens")
 	}
 }
 
 func (v *validator) inbound() {
 	i := &v.Inbound
-	if v.Service.Port > 0 {
+	if v.Service.Called() {
 		if i.MTLS != MTLSOff && !v.Identity.Configured() {
 			v.say("identity", "is required: inbound.mtls is %s; give workload_api, files or consul, or set inbound.mtls: off", i.MTLS)
 		}
@@ -391,7 +394,7 @@ func (v *validator) genericValue(f reflect.Value, path string, k key, own bool) 
 // checkWritten refuses what stands in the file without any effect, which a
 // configuration made in code cannot be asked about.
 func (c *Config) checkWritten(o origins, add func(path, problem string)) {
-	if _, ok := o["inbound.listen"]; ok && c.Service.Port == 0 && !c.ofMesh() {
+	if _, ok := o["inbound.listen"]; ok && !c.Service.Called() && !c.ofMesh() {
 		add("inbound.listen", "is never opened: service.port is not given, so nothing would take the calls")
 	}
 }

@@ -77,15 +77,15 @@ func TestValidateChangesNothing(t *testing.T) {
 // What the types of YAML already exclude must be refused of a program as well.
 func TestInCodeMistakes(t *testing.T) {
 	for want, change := range map[string]func(*Config){
-		`drain.delay: is negative; a duration is 0 or more`:                                              func(c *Config) { c.Drain.Delay = -time.Second },
-		`service.protocol: is "h2"; must be http, http2, grpc, tcp or auto`:                              func(c *Config) { c.Service.Protocol = "h2" },
-		`telemetry.tracing.sampling_percent: is -1; a percentage is from 0 to 100`:                       func(c *Config) { c.Telemetry.Tracing.SamplingPercent = -1 },
-		`outbound.upstreams[0].protocol: is "udp"; must be http, http2, grpc, tcp or auto`:               func(c *Config) { c.Outbound.Upstreams[0].Protocol = "udp" },
-		`policies.api.retry.attempts: must be between 1 (no retry) and 10`:                               func(c *Config) { c.Policies["api"].Retry.Attempts = 99 },
-		`service.port: is -1; write a number from 1 to 65535, or 0 for a service that only calls others`: func(c *Config) { c.Service.Port = -1 },
-		`telemetry.access_log.path: is empty; write stdout, stderr, off or a path`:                       func(c *Config) { c.Telemetry.AccessLog.Path = "" },
-		`identity.min_tls: is "1.0"; must be 1.3 or 1.2`:                                                 func(c *Config) { c.Identity.MinTLS = "1.0" },
-		`service.address: is ""; write an IP address such as 127.0.0.1`:                                  func(c *Config) { c.Service.Address = "" },
+		`drain.delay: is negative; a duration is 0 or more`:                                                         func(c *Config) { c.Drain.Delay = -time.Second },
+		`service.protocol: is "h2"; must be http, http2, grpc, tcp or auto`:                                         func(c *Config) { c.Service.Protocol = "h2" },
+		`telemetry.tracing.sampling_percent: is -1; a percentage is from 0 to 100`:                                  func(c *Config) { c.Telemetry.Tracing.SamplingPercent = -1 },
+		`outbound.upstreams[0].protocol: is "udp"; must be http, http2, grpc, tcp or auto`:                          func(c *Config) { c.Outbound.Upstreams[0].Protocol = "udp" },
+		`policies.api.retry.attempts: must be between 1 (no retry) and 10`:                                          func(c *Config) { c.Policies["api"].Retry.Attempts = 99 },
+		`service.port: is -1; write a number from 1 to 65535, or 0 for a service that only calls others`:            func(c *Config) { c.Service.Port = -1 },
+		`telemetry.access_log.path: is empty; write stdout, stderr, off or a path`:                                  func(c *Config) { c.Telemetry.AccessLog.Path = "" },
+		`identity.min_tls: is "1.0"; must be 1.3 or 1.2`:                                                            func(c *Config) { c.Identity.MinTLS = "1.0" },
+		`service.address: is ""; write an IP address such as 127.0.0.1, or the path of a Unix socket as unix:/PATH`: func(c *Config) { c.Service.Address = "" },
 	} {
 		c := inCode().WithDefaults()
 		change(c)

@@ -197,3 +197,125 @@ func TestConsulUpstreamSockets(t *testing.T) {
 		hasMode(t, path, 0o620)
 	}
 }
+
+// serveUnix starts an application on a Unix socket: HTTP/1.1 and HTTP/2.
+func serveUnix(t *testing.T, path string, h http.Handler) {
+	t.Helper()
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &http.Server{Handler: h, Protocols: new(http.Protocols)}
+	s.Protocols.SetHTTP1(true)
+	s.Protocols.SetUnencryptedHTTP2(true)
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		_ = s.Serve(l)
+	}()
+	t.Cleanup(func() {
+		_ = s.Close()
+		<-served
+	})
+}
+
+// serveLines starts an application on a Unix socket that answers lines.
+func serveLines(t *testing.T, path, name string) {
+	t.Helper()
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer c.Close()
+				echoLines(name)(c)
+			}()
+		}
+	}()
+}
+
+// An application may listen on a Unix socket, whatever it speaks; one that is away
+// for a while is told of and found again.
+func TestUnixApplication(t *testing.T) {
+	t.Parallel()
+	for _, protocol := range []string{"http", "http2", "auto", "tcp"} {
+		t.Run(protocol, func(t *testing.T) {
+			t.Parallel()
+			m := newMesh(t)
+			app := filepath.Join(t.TempDir(), "app.sock")
+			listen := freeAddress(t)
+			api := m.sidecar("api", sections{
+				"service": fmt.Sprintf(`{name: api, address: "unix:%s", protocol: %s}`, app, protocol),
+				"inbound": fmt.Sprintf(`{listen: "%s"}`, listen),
+			})
+			m.catalog(map[string][]string{"api": {listen}})
+			call := freeAddress(t)
+			web := m.sidecar("web", sections{
+				"service": "{name: web}", "discovery": m.discovery(),
+				"outbound": fmt.Sprintf(`{upstreams: [{service: api, listen: "%s", protocol: %s}]}`, call, protocol),
+			})
+			api.ready()
+			web.ready()
+			if protocol == "tcp" {
+				serveLines(t, app, "api")
+				eventually(t, patience, "an answer", func() (bool, string) { return tcpAnswers(call, "api") })
+				r := api.recorded("a connection", func(r *record) bool { return r.Protocol == "tcp" && r.BytesOut > 0 })
+				if r.Endpoint != "unix:"+app {
+					t.Errorf("%+v", r)
+				}
+				return
+			}
+			url := "http://" + call + "/hello"
+			settles(t, "nobody listens yet", http.MethodGet, url, nil, gives(http.StatusServiceUnavailable))
+			if r := api.recorded("a failure", func(r *record) bool { return r.Reason == "connect_failed" }); r.Endpoint != "unix:"+app {
+				t.Errorf("%+v", r)
+			} else if out := api.mustTell("why", r.RequestID); !strings.Contains(out, "unix:"+app) || strings.Contains(out, "invalid") {
+				t.Errorf("why says\n%s", out)
+			}
+			serveUnix(t, app, named("api", echo("api")))
+			a := settles(t, "an answer", http.MethodGet, url, nil, gives(http.StatusOK))
+			if seen := parseSeen(t, a.body); seen.Instance != "api" || seen.Path != "/hello" || seen.Header.Get("X-Forwarded-For") == "" {
+				t.Errorf("%+v", seen)
+			}
+			settles(t, "a long answer", http.MethodGet, "http://"+call+"/bytes/3000000", nil, func(a answer) bool { return a.status == http.StatusOK && len(a.body) == 3000000 })
+			if out := api.mustTell("endpoints"); !strings.Contains(out, "unix:"+app) {
+				t.Errorf("endpoints says\n%s", out)
+			}
+			if out := api.mustTell("explain", "--to", "api", "--from", spiffe("web"), "GET", "/hello"); !strings.Contains(out, "unix:"+app) || strings.Contains(out, "invalid") {
+				t.Errorf("explain says\n%s", out)
+			}
+			if _, body := api.get("/metrics"); !strings.Contains(body, `="unix:`+app+`"`) {
+				t.Error("no metric has the socket as its endpoint")
+			}
+		})
+	}
+}
+
+// Consul's LocalServiceSocketPath does the same, with the same Consul for Envoy.
+func TestConsulApplicationSockets(t *testing.T) {
+	m := newConsulMesh(t, testkit.ConsulOptions{})
+	dir := t.TempDir()
+	m.protocol("http", "web")
+	for _, kind := range sidecarKinds {
+		m.protocol("http", "api-"+kind)
+		path := filepath.Join(dir, kind)
+		serveUnix(t, path, named(kind, echo(kind)))
+		m.join(kind, testkit.Sidecar{Service: "api-" + kind, Proxy: object{"LocalServiceSocketPath": path}})
+	}
+	web := m.join(ownKind, testkit.Sidecar{Service: "web"}, "api-"+envoyKind, "api-"+ownKind)
+	for _, kind := range sidecarKinds {
+		a := settles(t, "an answer of "+kind, http.MethodGet, web.url("api-"+kind, "/hello"), nil, gives(http.StatusOK))
+		if seen := parseSeen(t, a.body); seen.Instance != kind || seen.Path != "/hello" {
+			t.Errorf("%s: %+v", kind, seen)
+		}
+	}
+	m.agent.Intentions(t, "api-"+ownKind, testkit.Source("web", "deny"))
+	settles(t, "an intention refuses", http.MethodGet, web.url("api-"+ownKind, "/hello"), nil, gives(http.StatusForbidden))
+}

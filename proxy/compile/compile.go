@@ -103,7 +103,7 @@ func Compile(in Input) (*Draft, error) {
 	if c.cfg.DividesRates() {
 		c.draft.peers = c.cfg.Service.Name
 	}
-	if c.cfg.Service.Port != 0 {
+	if c.cfg.Service.Called() {
 		c.inbound()
 	}
 	for i := range c.cfg.Inbound.Expose {
@@ -214,17 +214,15 @@ func (c *compiler) inbound() {
 	}
 	c.draft.verifiers = policy.Verifiers()
 	l.Route, c.draft.authz = plan.Route{Name: "inbound", Authz: policy}, policy.Mode()
-	addr, err := netip.ParseAddr(c.cfg.Service.Address)
-	if err != nil {
-		c.problem("service.address", "is not an IP address")
+	app, ok := c.application(0)
+	if !ok {
 		return
 	}
-	app := netip.AddrPortFrom(addr, uint16(c.cfg.Service.Port))
 	c.draft.specs = append(c.draft.specs, clusterSpec{
 		dir:   telemetry.Inbound,
 		turns: c.priorities("inbound.priorities", in.Priorities),
 		rates: c.rateLimits("inbound.rate_limits", c.cfg.Service.Name, in.RateLimits),
-		local: []upstream.EndpointSpec{{Address: app, Weight: 1, Healthy: true, Health: "local"}},
+		local: []upstream.EndpointSpec{app},
 		spec: upstream.Spec{
 			Name: c.cfg.Service.Name, Protocol: string(proto), Local: true, Transport: "plaintext",
 			Policy: upstream.Policy{
@@ -238,6 +236,28 @@ func (c *compiler) inbound() {
 	c.use(&l.Route, spec)
 	c.routes("inbound.routes", l, in.Routes, in.Unmatched, spec)
 	c.add(l)
+}
+
+// application is the only endpoint of its cluster: where the application listens,
+// or with a port that one of its address.
+func (c *compiler) application(port int) (e upstream.EndpointSpec, ok bool) {
+	e = upstream.EndpointSpec{Weight: 1, Healthy: true, Health: "local"}
+	if path, ok := config.SocketPath(c.cfg.Service.Address); ok {
+		if e.Socket = path; port != 0 {
+			e.Socket, e.Address = "", netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), uint16(port))
+		}
+		return e, true
+	}
+	addr, err := netip.ParseAddr(c.cfg.Service.Address)
+	if err != nil {
+		c.problem("service.address", "is not an IP address")
+		return e, false
+	}
+	if port == 0 {
+		port = c.cfg.Service.Port
+	}
+	e.Address = netip.AddrPortFrom(addr, uint16(port))
+	return e, true
 }
 
 // localRetry is the retry policy towards the own application: only what a

@@ -1,7 +1,6 @@
 package compile
 
 import (
-	"net/netip"
 	"strconv"
 
 	"github.com/outrigger-mesh/outrigger/config"
@@ -17,14 +16,9 @@ func (c *compiler) expose(i int) {
 	in := &c.cfg.Inbound
 	e, path := &in.Expose[i], "inbound.expose["+strconv.Itoa(i)+"]"
 	c.listener = "expose:" + e.Listen
-	addr, err := netip.ParseAddr(c.cfg.Service.Address)
-	if err != nil {
-		c.problem("service.address", "is not an IP address")
+	app, ok := c.application(e.Port)
+	if !ok {
 		return
-	}
-	port := e.Port
-	if port == 0 {
-		port = c.cfg.Service.Port
 	}
 	l := &plan.Listener{
 		Name: c.listener, Address: e.Listen, Direction: telemetry.Inbound, Protocol: plan.HTTP, Exposed: true,
@@ -34,7 +28,7 @@ func (c *compiler) expose(i int) {
 	l.HTTP.MaxAge, l.HTTP.AgeGrace = in.MaxConnectionAge, in.MaxConnectionAgeGrace
 	c.draft.specs = append(c.draft.specs, clusterSpec{
 		dir:   telemetry.Inbound,
-		local: []upstream.EndpointSpec{{Address: netip.AddrPortFrom(addr, uint16(port)), Weight: 1, Healthy: true, Health: "local"}},
+		local: []upstream.EndpointSpec{app},
 		spec: upstream.Spec{
 			Name: c.listener, Protocol: string(e.Protocol), Local: true, Transport: "plaintext",
 			Policy: upstream.Policy{

@@ -163,7 +163,7 @@ func (c *compiler) own() (list []netip.AddrPort) {
 			list = append(list, twin)
 		}
 	}
-	if c.cfg.Service.Port != 0 {
+	if c.cfg.Service.Called() {
 		add(c.cfg.Inbound.Listen)
 	}
 	for i := range c.cfg.Inbound.Expose {

@@ -50,7 +50,7 @@ func (t *translation) expose() {
 			"give the path of each check in Proxy.Expose.Paths and have the check ask there")
 	}
 	host := "0.0.0.0"
-	if a, err := netip.ParseAddrPort(t.Config.Inbound.Listen); err == nil && t.Config.Service.Port != 0 {
+	if a, err := netip.ParseAddrPort(t.Config.Inbound.Listen); err == nil && t.Config.Service.Called() {
 		host = a.Addr().String()
 	}
 	list := make([]config.Expose, 0, len(e.Paths))

@@ -262,7 +262,7 @@ func (n *intended) permission(p *mesh.Permission, r *authz.Rule) (problem string
 
 // intentions puts the intentions to use. Whom to let in is not for a file to say.
 func (t *translation) intentions() {
-	if t.Config.Service.Port == 0 {
+	if !t.Config.Service.Called() {
 		return
 	}
 	protocol := cmp.Or(t.Config.Inbound.Protocol, t.Config.Service.Protocol)

@@ -39,9 +39,16 @@ func (t *translation) service(c *opaque) {
 	if t.own.SocketPath != "" {
 		t.find(Refused, t.entry, "SocketPath", "is a socket at which callers would look for the sidecar; nothing listens there", "register an Address and a Port")
 	}
-	if p.LocalServiceSocketPath != "" {
-		t.find(Refused, t.entry, "Proxy.LocalServiceSocketPath", "is the application's socket, which cannot be called yet; nothing listens for it", "give LocalServicePort")
+	if path := p.LocalServiceSocketPath; path != "" && !t.Given("service.port") && !t.Given("service.address") {
+		if err := config.CheckSocketPath(path); err != nil {
+			t.find(Refused, t.entry, "Proxy.LocalServiceSocketPath", err.Error()+"; there is no inbound listener", "")
+			return
+		}
+		put(t, &s.Address, "unix:"+path, "service.address", from+" Proxy.LocalServiceSocketPath")
 		return
+	}
+	if _, socket := config.SocketPath(s.Address); socket {
+		return // the file says so
 	}
 	put(t, &s.Port, p.LocalServicePort, "service.port", from+" Proxy.LocalServicePort")
 	address := p.LocalServiceAddress
@@ -93,7 +100,7 @@ func (t *translation) inbound(c *opaque) {
 			t.find(Differs, t.entry, c.field("max_request_headers_kb"), "is beyond 1024 kB, which is the most that a head may have", "")
 		}
 	}
-	if t.Config.Service.Port == 0 {
+	if !t.Config.Service.Called() {
 		return
 	}
 	if ip, err := netip.ParseAddr(address); address == "" || err != nil {

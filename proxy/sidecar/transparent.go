@@ -49,7 +49,7 @@ func (t *translation) transparent() {
 	}
 	put(t, &(*out).Unknown, unknown, "outbound.transparent.unknown", "Consul mesh entry TransparentProxy.MeshDestinationsOnly")
 	t.destinations((*out).Unknown)
-	if t.Config.Service.Port == 0 {
+	if !t.Config.Service.Called() {
 		return
 	}
 	in := &t.Config.Inbound.Transparent

@@ -269,14 +269,14 @@ func (c *Cluster) setEndpoints(list []EndpointSpec, now time.Duration) (added, r
 	next := make([]*Endpoint, 0, len(list))
 	for i := range list {
 		s := &list[i]
-		for len(old) > 0 && old[0].AddrPort().Compare(s.Address) < 0 {
+		for len(old) > 0 && old[0].spec.Load().place(s) < 0 {
 			gone, old = append(gone, old[0]), old[1:]
 		}
 		var e *Endpoint
-		if len(old) > 0 && old[0].AddrPort() == s.Address {
+		if len(old) > 0 && old[0].spec.Load().place(s) == 0 {
 			e, old = old[0], old[1:]
 		} else {
-			e = &Endpoint{cluster: c, address: s.Address.String(), since: since}
+			e = &Endpoint{cluster: c, address: s.text(), since: since}
 			e.key = balance.KeyOf(e.address)
 			e.Load.Init(p.Balance)
 			e.watch(p)
@@ -326,9 +326,9 @@ func distinct(list []EndpointSpec) []EndpointSpec {
 		list[i].Weight = max(list[i].Weight, 1)
 	}
 	slices.SortStableFunc(list, func(a, b EndpointSpec) int {
-		return cmp.Or(a.Address.Compare(b.Address), a.rank()-b.rank())
+		return cmp.Or(a.place(&b), a.rank()-b.rank())
 	})
-	return slices.CompactFunc(list, func(a, b EndpointSpec) bool { return a.Address == b.Address })
+	return slices.CompactFunc(list, func(a, b EndpointSpec) bool { return a.place(&b) == 0 })
 }
 
 func isDistinct(list []EndpointSpec) bool {

@@ -1,11 +1,13 @@
 package upstream
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -25,6 +27,7 @@ import (
 // EndpointSpec is one endpoint as discovery describes it.
 type EndpointSpec struct {
 	Address netip.AddrPort
+	Socket  string // the path of a Unix socket, which has no Address
 	ID      string // the catalog's name for the instance; may be empty
 	Weight  uint32 // at least 1
 	Healthy bool   // by the catalog
@@ -65,10 +68,23 @@ type Endpoint struct {
 	breaker  atomic.Pointer[breaker.Breaker] // nil unless each endpoint has one
 }
 
-// Address returns the endpoint's address as "host:port".
+// text is the address as it is shown.
+func (s *EndpointSpec) text() string {
+	if s.Socket != "" {
+		return wire.Unix + s.Socket
+	}
+	return s.Address.String()
+}
+
+// place puts endpoints into the order of their addresses.
+func (s *EndpointSpec) place(o *EndpointSpec) int {
+	return cmp.Or(s.Address.Compare(o.Address), cmp.Compare(s.Socket, o.Socket))
+}
+
+// Address returns the endpoint's address as "host:port", or "unix:/path".
 func (e *Endpoint) Address() string { return e.address }
 
-// AddrPort returns the endpoint's address.
+// AddrPort returns the endpoint's address. That of a Unix socket is not valid.
 func (e *Endpoint) AddrPort() netip.AddrPort { return e.spec.Load().Address }
 
 // drop closes a connection of e and gives its slot back.
@@ -204,9 +220,15 @@ func (e *Endpoint) connect(w Want, until time.Time) (*wire.Conn, *outcome.Error)
 	return c, oe
 }
 
-// dial makes a TCP connection; without one the reason is what its attempt ends by.
+// dial makes a connection; without one the reason is what its attempt ends by.
 func (r *Registry) dial(ctx context.Context, d *net.Dialer, address string) (*wire.Conn, outcome.Reason, error) {
-	nc, err := d.DialContext(ctx, "tcp", address)
+	var nc net.Conn
+	var err error
+	if path, unix := strings.CutPrefix(address, wire.Unix); unix {
+		nc, err = dialUnix(ctx, d, path)
+	} else {
+		nc, err = d.DialContext(ctx, "tcp", address)
+	}
 	if err != nil {
 		switch {
 		case isTimeout(err):
@@ -216,7 +238,7 @@ func (r *Registry) dial(ctx context.Context, d *net.Dialer, address string) (*wi
 		}
 		return nil, outcome.ConnectFailed, err
 	}
-	c, err := wire.New(nc.(*net.TCPConn), r.sweeper)
+	c, err := wire.New(nc.(wire.Socket), r.sweeper)
 	if err != nil {
 		_ = nc.Close()
 		return nil, outcome.Internal, err

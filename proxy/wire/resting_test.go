@@ -3,6 +3,7 @@ package wire
 import (
 	"context"
 	"io"
+	"runtime"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -129,6 +130,7 @@ func TestNothingIsLostAroundARest(t *testing.T) {
 					return nil
 				default:
 					sw.Sweep(0)
+					runtime.Gosched() // on one processor the others have their turn
 				}
 			}
 		})

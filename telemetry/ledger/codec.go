@@ -99,8 +99,9 @@ func text[T string | []byte](b []byte, s T) []byte {
 	return append(binary.AppendUvarint(b, uint64(len(s))), s...)
 }
 
-// maxWord is how much is kept of a text that is an address or a word of ours.
-const maxWord = 64
+// maxWord is how much is kept of a text that is an address, of which those of Unix
+// sockets are the longest, or a word of ours.
+const maxWord = 128
 
 func word(b []byte, s string) []byte { return text(b, s[:min(len(s), maxWord)]) }
 
