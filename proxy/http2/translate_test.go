@@ -250,7 +250,8 @@ func meaning(h http.Header, first ...string) string {
 		case "Connection", "Keep-Alive", "Proxy-Connection", "Transfer-Encoding", "Te", "Upgrade", "Http2-Settings", "Trailer":
 			continue
 		case "Cookie":
-			fmt.Fprintln(&b, k, strings.Join(h[k], "; "))
+			// Where the last of several is empty, the space before it means nothing.
+			fmt.Fprintln(&b, k, strings.TrimSpace(strings.Join(h[k], "; ")))
 		default:
 			fmt.Fprintln(&b, k, h[k])
 		}
@@ -266,6 +267,7 @@ func FuzzTranslate(f *testing.F) {
 		"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\nX-A: 1\r\nX-A: 2\r\n\r\n",
 		"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\nTE: trailers\r\nConnection: te, x-b\r\nX-B: 1\r\n\r\n",
 		"GET http://a.example/x HTTP/1.1\r\nHost: h\r\nCookie: a=1\r\nCookie: b=2\r\n\r\n",
+		"GET / HTTP/1.1\r\nHost: h\r\nCookie:\r\nCookie:\r\n\r\n",
 		"OPTIONS * HTTP/1.1\r\nHost: h\r\n\r\n",
 		"CONNECT h:1 HTTP/1.1\r\nHost: h:1\r\n\r\n",
 		"HEAD / HTTP/1.1\r\nHost:\r\nX-Empty:\r\n\r\n",
