@@ -111,7 +111,8 @@ func TestSurplusResponse(t *testing.T) {
 
 // TestSlowUpstream: each timeout has its status and reason.
 func TestSlowUpstream(t *testing.T) {
-	const wait = 60 * time.Millisecond
+	// Long enough for the endpoint's beginning to be there before.
+	const wait = 500 * time.Millisecond
 	for _, test := range []struct {
 		name, response, reason string
 		status                 int
@@ -149,24 +150,26 @@ func TestSlowUpstream(t *testing.T) {
 // TestTimeoutsDoNotCutWhatMoves: a response that takes longer than the idle and
 // per-try timeouts goes on as long as it moves.
 func TestTimeoutsDoNotCutWhatMoves(t *testing.T) {
-	const idle = 400 * time.Millisecond
+	// What moves does so every half a second: four times as often as it must, and for
+	// longer than it may stand still.
+	const idle, step, steps = 2 * time.Second, 500 * time.Millisecond, 5
 	slow := func(s *setup) {
 		s.policy.StreamIdle = idle
 		s.policy.Retry = retrying(2)
-		s.policy.Retry.PerTryTimeout = 100 * time.Millisecond
+		s.policy.Retry.PerTryTimeout = 2 * time.Second
 	}
 	run(t, allModes, slow, func(t *testing.T, b *bed) {
 		b.start(func(c *originConn) {
 			c.head()
-			c.send("HTTP/1.1 200 OK\r\nContent-Length: 12\r\n\r\n")
-			for range 12 {
-				time.Sleep(idle / 8)
+			c.send("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n")
+			for range steps {
+				time.Sleep(step)
 				c.send("x")
 			}
 		})
 		c := b.dial()
 		c.get("/")
-		c.expect("HTTP/1.1 200 OK\r\nContent-Length: 12\r\n\r\nxxxxxxxxxxxx")
+		c.expect("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nxxxxx")
 		b.wantReasons("ok")
 	})
 	run(t, allModes, slow, func(t *testing.T, b *bed) {
@@ -179,9 +182,9 @@ func TestTimeoutsDoNotCutWhatMoves(t *testing.T) {
 		})
 		c := b.dial()
 		c.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n")
-		for range 10 {
-			time.Sleep(idle / 8)
-			c.send(strings.Repeat("x", 10_000))
+		for range steps {
+			time.Sleep(step)
+			c.send(strings.Repeat("x", 100_000/steps))
 		}
 		c.expect(okResponse)
 		b.wantReasons("ok")
@@ -209,7 +212,7 @@ func TestPerTryTimeoutAfterUpload(t *testing.T) {
 // TestSlowClient: neither a body that stops nor a client that does not read
 // holds an exchange for longer than the idle time.
 func TestSlowClient(t *testing.T) {
-	short := func(s *setup) { s.policy.StreamIdle = 100 * time.Millisecond }
+	short := func(s *setup) { s.policy.StreamIdle = time.Second }
 	t.Run("stops sending", func(t *testing.T) {
 		run(t, allModes, short, func(t *testing.T, b *bed) {
 			b.start(func(c *originConn) {
@@ -346,7 +349,7 @@ func TestConnectFailures(t *testing.T) {
 }
 
 func TestHandshakeFailures(t *testing.T) {
-	b := newBed(t, mtlsUp, func(s *setup) { s.policy.ConnectTimeout = 200 * time.Millisecond })
+	b := newBed(t, mtlsUp, func(s *setup) { s.policy.ConnectTimeout = 2 * time.Second })
 	silent, err := net.Listen("tcp", "127.0.0.1:0") // its backlog takes connections, nobody answers
 	if err != nil {
 		t.Fatal(err)

@@ -203,7 +203,7 @@ func TestFaultResetInbound(t *testing.T) {
 // A delay holds the attempt, and counts against the timeouts as a slow endpoint
 // would.
 func TestFaultDelay(t *testing.T) {
-	const delay = 30 * time.Millisecond
+	const delay = 500 * time.Millisecond // long enough for the attempt to begin
 	for _, c := range []struct {
 		name   string
 		change func(*setup)

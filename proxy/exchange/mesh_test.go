@@ -381,7 +381,7 @@ func TestSidecarOpensTooMany(t *testing.T) {
 // TestSidecarReadsNothing: an answer that is not taken ends by the idle time, and
 // costs the other streams of the connection nothing.
 func TestSidecarReadsNothing(t *testing.T) {
-	b := meshBed(t, func(s *setup) { s.policy.StreamIdle = 300 * time.Millisecond })
+	b := meshBed(t, func(s *setup) { s.policy.StreamIdle = time.Second })
 	b.start(func(c *originConn) {
 		for {
 			head, _, ok := c.message()

@@ -94,7 +94,7 @@ func TestRetries(t *testing.T) {
 		{
 			name: "per-try timeout", request: "GET", want: okResponse, reason: "ok", heads: 2, attempts: 2,
 			script: func(c *originConn) { c.message(); c.stall() },
-			change: func(c *retry.Config) { c.PerTryTimeout = 50 * time.Millisecond },
+			change: func(c *retry.Config) { c.PerTryTimeout = 2 * time.Second }, // in which the second attempt must be answered
 		},
 		{
 			name: "Retry-After too long", request: "GET", want: "HTTP/1.1 503 Busy\r\nRetry-After: 3600\r\n", reason: "upstream_error", heads: 1, attempts: 1,
@@ -264,12 +264,12 @@ func TestRetryFitsDeadline(t *testing.T) {
 	b := newBed(t, plain, func(s *setup) {
 		s.policy.Retry = retrying(5)
 		s.policy.Retry.RetryAfterMax = time.Hour
-		s.policy.Timeout = 500 * time.Millisecond
+		s.policy.Timeout = 2 * time.Second
 	})
-	o := b.start(answering("HTTP/1.1 503 Busy\r\nRetry-After: 2\r\nContent-Length: 0\r\n\r\n"))
+	o := b.start(answering("HTTP/1.1 503 Busy\r\nRetry-After: 3\r\nContent-Length: 0\r\n\r\n"))
 	c := b.dial()
 	c.get("/")
-	c.expect("HTTP/1.1 503 Busy\r\nRetry-After: 2\r\n")
+	c.expect("HTTP/1.1 503 Busy\r\nRetry-After: 3\r\n")
 	b.wantReasons("upstream_error")
 	if n := o.heads.Load(); n != 1 {
 		t.Errorf("the origin saw %d requests", n)
@@ -278,7 +278,7 @@ func TestRetryFitsDeadline(t *testing.T) {
 
 func TestBreaker(t *testing.T) {
 	cfg := breaker.Default()
-	cfg.ConsecutiveFailures, cfg.OpenFor, cfg.HalfOpenRequests = 2, 200*time.Millisecond, 1
+	cfg.ConsecutiveFailures, cfg.OpenFor, cfg.HalfOpenRequests = 2, 2*time.Second, 1
 	b := newBed(t, plain, func(s *setup) { s.policy.Breaker = &cfg })
 	var healthy atomic.Bool
 	o := b.start(func(c *originConn) {
@@ -407,7 +407,7 @@ func TestConnectionLimit(t *testing.T) {
 // TestEjection: traffic ejects the endpoint that fails, one probe takes it back.
 func TestEjection(t *testing.T) {
 	cfg := outlier.Default()
-	cfg.ConsecutiveFailures, cfg.BaseEjection, cfg.Jitter, cfg.MaxEjectedPercent, cfg.KeepEndpoints = 3, 100*time.Millisecond, 0, 50, 1
+	cfg.ConsecutiveFailures, cfg.BaseEjection, cfg.Jitter, cfg.MaxEjectedPercent, cfg.KeepEndpoints = 3, time.Second, 0, 50, 1
 	b := newBed(t, plain, func(s *setup) {
 		s.policy.Outlier = &cfg
 		s.policy.Balance.Algorithm = balance.Random // the default avoids failing endpoints by itself

@@ -228,8 +228,8 @@ func TestRoutePolicy(t *testing.T) {
 	runLegs(t, []legs{{false, false}}, change, h, func(t *testing.T, p *pair) {
 		fails = true
 		p.routes(false,
-			&plan.Route{Name: "quick", Match: path(plan.Prefix, "/stall/quick"), Policy: p.policy(func(u *upstream.Policy) { u.Timeout = 50 * time.Millisecond })},
-			&plan.Route{Name: "idle", Match: path(plan.Prefix, "/stall/idle"), Policy: p.policy(func(u *upstream.Policy) { u.StreamIdle = 100 * time.Millisecond })},
+			&plan.Route{Name: "quick", Match: path(plan.Prefix, "/stall/quick"), Policy: p.policy(func(u *upstream.Policy) { u.Timeout = time.Second })},
+			&plan.Route{Name: "idle", Match: path(plan.Prefix, "/stall/idle"), Policy: p.policy(func(u *upstream.Policy) { u.StreamIdle = time.Second })},
 			&plan.Route{Name: "once", Match: path(plan.Prefix, "/once"), Policy: p.policy(func(u *upstream.Policy) { u.Retry = nil })},
 			&plan.Route{Name: "five", Match: path(plan.Prefix, "/five"), Policy: p.policy(func(u *upstream.Policy) { u.Retry = retrying(5) })},
 		)

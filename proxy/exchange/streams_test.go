@@ -341,11 +341,11 @@ func TestLegsTimeouts(t *testing.T) {
 		name, reason string
 		change       func(*upstream.Policy)
 	}{
-		{"total", "request_timeout", func(p *upstream.Policy) { p.Timeout = 300 * time.Millisecond }},
-		{"idle", "stream_idle", func(p *upstream.Policy) { p.StreamIdle = 300 * time.Millisecond }},
+		{"total", "request_timeout", func(p *upstream.Policy) { p.Timeout = time.Second }},
+		{"idle", "stream_idle", func(p *upstream.Policy) { p.StreamIdle = time.Second }},
 		{"per try", "try_timeout", func(p *upstream.Policy) {
 			p.Retry = retrying(1)
-			p.Retry.PerTryTimeout = 300 * time.Millisecond
+			p.Retry.PerTryTimeout = time.Second
 		}},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -128,7 +128,7 @@ func TestTunnelRefusedLater(t *testing.T) {
 
 // TestTunnelIdle: a protocol that is not known is cut when nothing moves.
 func TestTunnelIdle(t *testing.T) {
-	short := func(s *setup) { s.policy.StreamIdle = 100 * time.Millisecond }
+	short := func(s *setup) { s.policy.StreamIdle = time.Second }
 	other := strings.NewReplacer("websocket", "other")
 	run(t, allModes, short, func(t *testing.T, b *bed) {
 		b.start(func(c *originConn) {

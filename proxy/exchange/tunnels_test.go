@@ -421,7 +421,7 @@ func TestTunnelsNotMade(t *testing.T) {
 			t.Run(fmt.Sprint(test.name, ", ", l), func(t *testing.T) {
 				t.Parallel()
 				b := newBed(t, plain, func(s *setup) {
-					s.http2, s.policy.HTTP2, s.policy.ConnectTimeout = true, l.up, 500*time.Millisecond
+					s.http2, s.policy.HTTP2, s.policy.ConnectTimeout = true, l.up, 2*time.Second
 				})
 				b.start(test.script)
 				if status, reason := b.asked(l.down, test.fields...); status != test.status || reason != test.reason {
