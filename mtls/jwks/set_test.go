@@ -179,7 +179,8 @@ func TestConnectTimeout(t *testing.T) {
 		t.Fatal(err)
 	}
 	err = fetch(t.Context(), &entry{v: jwt.NewVerifier(jwt.Provider{Name: "p", Issuer: "i", Keys: k}), client: client})
-	if err == nil || !strings.Contains(err.Error(), "TLS handshake timeout") {
+	// On a busy machine the connection may take so long already.
+	if err == nil || !strings.Contains(err.Error(), "TLS handshake timeout") && !strings.Contains(err.Error(), "dial tcp") {
 		t.Errorf("the fetch ended with %v", err)
 	}
 }
