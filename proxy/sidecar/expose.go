@@ -46,7 +46,7 @@ func (t *translation) scraped(c *opaque, key string) (string, bool) {
 func (t *translation) expose() {
 	e := &t.own.Proxy.Expose
 	if e.Checks {
-		t.find(Refused, t.entry, "Proxy.Expose.Checks", "asks for ports at which Consul's agent checks the application; the HTTP API does not tell them, so nothing listens there and these checks fail",
+		t.find(Refused, t.entry, "Proxy.Expose.Checks", "asks for ports at which Consul's agent checks the application; the HTTP API tells these, but neither the path nor the port of the application that each is for, so nothing listens there and these checks fail",
 			"give the path of each check in Proxy.Expose.Paths and have the check ask there")
 	}
 	host := "0.0.0.0"
