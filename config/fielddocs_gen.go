@@ -729,12 +729,20 @@ func fieldDoc(id string) string {
 		return "A file in which key, certificate and roots are kept, for a start while Consul is away. It holds a private key and is written for its owner alone (0600); one that others may read is not used. Empty (default): none is kept."
 	case "github.com/outrigger-mesh/outrigger/mtls/jwt.Keys.CA":
 		return "The roots for https, a PEM file. Empty: those of the system."
+	case "github.com/outrigger-mesh/outrigger/mtls/jwt.Keys.ConnectTimeout":
+		return "How long connecting for a fetch may take, and again the TLS handshake, both within timeout. 0: as long as that."
 	case "github.com/outrigger-mesh/outrigger/mtls/jwt.Keys.File":
 		return "A file with it, which is read again when the configuration is applied."
 	case "github.com/outrigger-mesh/outrigger/mtls/jwt.Keys.Inline":
 		return "The set itself, as JSON."
 	case "github.com/outrigger-mesh/outrigger/mtls/jwt.Keys.Refresh":
 		return "After what time it is fetched again. After a failure it is tried again sooner. 0: 5m."
+	case "github.com/outrigger-mesh/outrigger/mtls/jwt.Keys.RetryBase":
+		return "The pause after the first failure in a row; it doubles with each further one. Pauses are of random length, down to half of that. 0: 1s."
+	case "github.com/outrigger-mesh/outrigger/mtls/jwt.Keys.RetryMax":
+		return "The longest such pause. 0: 30s."
+	case "github.com/outrigger-mesh/outrigger/mtls/jwt.Keys.RetryTimes":
+		return "How many times it is tried again at growing pauses before they are retry_max. 0: until they are."
 	case "github.com/outrigger-mesh/outrigger/mtls/jwt.Keys.Timeout":
 		return "How long a fetch may take. 0: 1s."
 	case "github.com/outrigger-mesh/outrigger/mtls/jwt.Keys.URL":
