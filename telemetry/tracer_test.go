@@ -201,8 +201,8 @@ func runTracer(t *testing.T, tr *Tracer) func() error {
 
 func TestFullQueueDropsSpans(t *testing.T) {
 	c := startCollector(t)
-	tr := newTracer(t, TracerConfig{Endpoint: c.url})
-	r := fullRecord() // 3 spans
+	tr := newTracer(t, TracerConfig{Endpoint: c.url, FlushTimeout: time.Minute}) // where others have the processor, too
+	r := fullRecord()                                                            // 3 spans
 	for range spanQueue {
 		tr.Export(r) // nobody sends them
 	}
