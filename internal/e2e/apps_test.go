@@ -93,6 +93,13 @@ func serveTCP(t *testing.T, handle func(net.Conn)) int {
 	if err != nil {
 		t.Fatal(err)
 	}
+	acceptAll(t, l, handle)
+	return l.Addr().(*net.TCPAddr).Port
+}
+
+// acceptAll handles the connections that come to l until the test ends.
+func acceptAll(t *testing.T, l net.Listener, handle func(net.Conn)) {
+	t.Helper()
 	t.Cleanup(func() { _ = l.Close() })
 	go func() {
 		for {
@@ -106,7 +113,6 @@ func serveTCP(t *testing.T, handle func(net.Conn)) int {
 			}()
 		}
 	}()
-	return l.Addr().(*net.TCPAddr).Port
 }
 
 // echoTCP sends back what comes until the client ends its side.

@@ -226,19 +226,7 @@ func serveLines(t *testing.T, path, name string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = l.Close() })
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer c.Close()
-				echoLines(name)(c)
-			}()
-		}
-	}()
+	acceptAll(t, l, echoLines(name))
 }
 
 // An application may listen on a Unix socket, whatever it speaks; one that is away

@@ -90,18 +90,7 @@ func TestReceivedHeadsAgain(t *testing.T) {
 				in, out, refused := arrow(t, lines)
 				words := strings.Fields(in[0])
 				s := c.newStream()
-				kind := sectionResponse
-				switch words[0] {
-				case "request":
-					kind = sectionRequest
-				case "trailers":
-					kind = sectionTrailers
-				case "answer-to-connect":
-					s.connect = true
-				case "answer-to-websocket":
-					s.connect = true
-					s.Protocol, s.key = []byte("websocket"), []byte(sampleKey)
-				}
+				kind := sectionOf(words[0], s)
 				if kind == sectionRequest && client || kind == sectionResponse && !client {
 					continue
 				}

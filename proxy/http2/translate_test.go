@@ -80,24 +80,29 @@ func arrow(t *testing.T, lines []string) (in, out []string, refused string) {
 
 var escapes = strings.NewReplacer(`\r`, "\r", `\n`, "\n", `\0`, "\x00", `\s`, " ")
 
+// sectionOf is what the first word of a block of sections.txt says of a section of s.
+func sectionOf(word string, s *Stream) sectionKind {
+	switch word {
+	case "request":
+		return sectionRequest
+	case "trailers":
+		return sectionTrailers
+	case "answer-to-connect":
+		s.connect = true
+	case "answer-to-websocket":
+		s.connect = true
+		s.Protocol, s.key = []byte("websocket"), []byte(sampleKey)
+	}
+	return sectionResponse
+}
+
 func TestReceivedHeads(t *testing.T) {
 	for _, lines := range blocks(t, "sections.txt") {
 		in, out, refused := arrow(t, lines)
 		words := strings.Fields(in[0])
 		c := detached(words[0] != "request")
 		s := c.newStream()
-		kind := sectionResponse
-		switch words[0] {
-		case "request":
-			kind = sectionRequest
-		case "trailers":
-			kind = sectionTrailers
-		case "answer-to-connect":
-			s.connect = true
-		case "answer-to-websocket":
-			s.connect = true
-			s.Protocol, s.key = []byte("websocket"), []byte(sampleKey)
-		}
+		kind := sectionOf(words[0], s)
 		end := slices.Contains(words, "end")
 		c.in.begin(kind, s)
 		for _, l := range in[1:] {
